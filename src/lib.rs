@@ -1,0 +1,5 @@
+//! Tintype runs image-generation checkpoints inside a web page. This file is the map of the crate, nothing else.
+
+pub mod error;
+
+pub use error::{Error, Result};
