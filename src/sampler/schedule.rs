@@ -1,0 +1,56 @@
+//! What a sampler emits: steps as linear combinations over named, latent-sized buffers.
+
+/// A latent-sized buffer that lives on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Slot {
+    /// The noisy latents x_t; after the last step the finished ones.
+    Sample,
+    /// What the model is given: the sample, scaled as the scheduler wants it.
+    ModelInput,
+    /// What the model answered (after guidance).
+    ModelOutput,
+    /// Fresh standard normal numbers, where the step draws them.
+    Noise,
+    /// Room for history and predicted x0, numbered from 0 up to [`Schedule::scratch`].
+    Scratch(u8),
+}
+
+/// One linear combination: `dst = clamp(Σ coefficient · source, -c, c)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Combine {
+    /// Where the sum goes. It may be among its own sources.
+    pub dst: Slot,
+    /// Sources with their coefficients: at least one, at most [`Combine::MAX_TERMS`], no source twice, all finite.
+    pub terms: Vec<(Slot, f32)>,
+    /// The largest magnitude that is let through, if any.
+    pub clamp: Option<f32>,
+}
+
+impl Combine {
+    /// The most sources that one combination has.
+    pub const MAX_TERMS: usize = 4;
+}
+
+/// One call of the model and what follows from it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The timestep that the model is told, in training steps (fractional with some schedules).
+    pub timestep: f32,
+    /// Writes [`Slot::ModelInput`] from [`Slot::Sample`], before the model runs.
+    pub model_input: Combine,
+    /// What is run after the model, in this order.
+    pub update: Vec<Combine>,
+    /// Whether fresh normal numbers of the latents' shape must be in [`Slot::Noise`] before `update`.
+    pub draws_noise: bool,
+}
+
+/// A whole run of a sampler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    /// The first sample is standard normal noise times this.
+    pub init_noise_sigma: f32,
+    /// The steps, first to last.
+    pub steps: Vec<Step>,
+    /// How many [`Slot::Scratch`] buffers the steps use.
+    pub scratch: u8,
+}
