@@ -1,0 +1,164 @@
+"""Tiny random models, each with its inputs, its output and what some of its modules gave on the way.
+
+tests/golden/models/<case>/: config.json, a safetensors file (as `save_pretrained` writes them) and io.safetensors:
+inputs under diffusers' names, `output`, and `at.<module>` for the way between. Activations are f32, [batch, height,
+width, channels] or [batch, tokens, channels].
+"""
+
+import torch
+from common import GOLDEN, as_stored, fresh, generator, liven, nhwc, write
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+HERE = GOLDEN / "models"
+HALF, FULL = torch.float16, torch.float32
+
+
+def save(module, case, dtype):
+    """Writes the module in `dtype`, and gives it back as the f32 module that reads those weights."""
+    folder = fresh(HERE / case)
+    module.to(dtype).save_pretrained(folder)
+    return as_stored(module, dtype)
+
+
+def watch(module, names):
+    """Collects what the named submodules give, channels last."""
+    seen = {}
+
+    def hook(name):
+        def keep(_module, _inputs, output):
+            output = output[0] if isinstance(output, tuple) else output
+            seen[f"at.{name}"] = (nhwc(output) if output.dim() == 4 else output).clone()
+
+        return keep
+
+    for name in names:
+        module.get_submodule(name).register_forward_hook(hook(name))
+    return seen
+
+
+def clip(case, dtype, tokens, ids, watched, **config):
+    config = CLIPTextConfig(max_position_embeddings=tokens, projection_dim=config["hidden_size"], **config)
+    model = save(liven(CLIPTextModel(config), case), case, dtype)
+    seen = watch(model, watched)
+    ids = torch.tensor([row + [config.pad_token_id] * (tokens - len(row)) for row in ids])
+    output = model(ids).last_hidden_state
+    write(HERE / case / "io.safetensors", {"input_ids": ids.to(torch.uint32), "output": output, **seen})
+    report(case, output)
+
+
+def unet(case, dtype, timestep, latents, tokens, watched, **config):
+    model = UNet2DConditionModel(in_channels=4, out_channels=4, sample_size=max(latents), **config)
+    model = save(liven(model, case), case, dtype)
+    seen = watch(model, watched)
+    g = generator(f"{case} input")
+    sample = torch.randn(2, 4, *latents, generator=g)
+    text = torch.randn(2, tokens, config["cross_attention_dim"], generator=g)
+    timestep = torch.tensor(timestep)
+    output = model(sample, timestep, text).sample
+    tensors = {"sample": nhwc(sample), "timestep": timestep.reshape(1), "encoder_hidden_states": text}
+    write(HERE / case / "io.safetensors", {**tensors, "output": nhwc(output), **seen})
+    report(case, output)
+
+
+def decoder_kl(case, dtype, batch, latents, watched, **config):
+    blocks = len(config["block_out_channels"])
+    types = {"down_block_types": ["DownEncoderBlock2D"] * blocks, "up_block_types": ["UpDecoderBlock2D"] * blocks}
+    model = AutoencoderKL(latent_channels=4, **types, **config)
+    model = save(liven(model, case), case, dtype)
+    seen = watch(model, watched)
+    z = torch.randn(batch, 4, *latents, generator=generator(f"{case} input"))
+    output = model.decode(z).sample
+    write(HERE / case / "io.safetensors", {"latents": nhwc(z), "output": nhwc(output), **seen})
+    report(case, output)
+
+
+def tiny(case, dtype, batch, latents, watched, **config):
+    model = save(liven(AutoencoderTiny(**config), case, gain=1.1), case, dtype)
+    seen = watch(model, watched)
+    g = generator(f"{case} input")
+    factor = 2 ** (len(config["decoder_block_out_channels"]) - 1)
+    z = torch.randn(batch, 4, *latents, generator=g) * 2
+    image = torch.rand(batch, 3, *(n * factor for n in latents), generator=g) * 2 - 1
+    output, encoded = model.decode(z).sample, model.encode(image).latents
+    tensors = {"latents": nhwc(z), "output": nhwc(output), "image": nhwc(image), "encoded": nhwc(encoded)}
+    write(HERE / case / "io.safetensors", {**tensors, **seen})
+    report(case, output)
+    report(case, encoded)
+
+
+def report(case, output):
+    assert torch.isfinite(output).all()
+    size = sum(f.stat().st_size for f in (HERE / case).iterdir())
+    print(f"{case}: {tuple(output.shape)} std {output.std():.2f} max {output.abs().max():.2f}, {size // 1024} KiB")
+
+
+def main():
+    clip(
+        "clip-quick-gelu", FULL, 77, [[62, 5, 17, 17, 40, 3, 63], [62, 63]],
+        ["embeddings", "encoder.layers.0.self_attn", "encoder.layers.0", "encoder.layers.1"],
+        vocab_size=64, hidden_size=24, intermediate_size=56, num_hidden_layers=2, num_attention_heads=2,
+        hidden_act="quick_gelu", bos_token_id=62, eos_token_id=63, pad_token_id=63,
+    )  # fmt: skip
+    clip(
+        # As in SD 2.x: gelu, and padding that is not the end token.
+        "clip-gelu", HALF, 16, [[47, 5, 17, 9, 48], [47, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 48]],
+        ["embeddings", "encoder.layers.0.self_attn", "encoder.layers.0.mlp", "encoder.layers.2"],
+        vocab_size=49, hidden_size=30, intermediate_size=70, num_hidden_layers=3, num_attention_heads=5,
+        hidden_act="gelu", layer_norm_eps=1e-2, bos_token_id=47, eos_token_id=48, pad_token_id=0,
+    )  # fmt: skip
+    unet(
+        "unet-sd1", HALF, 981.0, (8, 8), 16,
+        ["time_embedding", "conv_in", "down_blocks.0.resnets.0", "down_blocks.0.attentions.0", "mid_block", "conv_norm_out"],
+        block_out_channels=(8, 16), norm_num_groups=8, layers_per_block=1, cross_attention_dim=24,
+        attention_head_dim=2,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    unet(
+        "unet-sd2", FULL, 501.0, (4, 6), 7,
+        ["time_embedding", "down_blocks.0.attentions.0", "down_blocks.1.attentions.1", "mid_block", "up_blocks.0"],
+        block_out_channels=(4, 8), norm_num_groups=4, layers_per_block=2, cross_attention_dim=12,
+        attention_head_dim=[1, 4], use_linear_projection=True,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    unet(
+        # As SDXS is cut down: no middle. Three levels of 10x6 go up again to sizes that are not twice as large.
+        "unet-no-mid", FULL, 333.25, (10, 6), 5,
+        ["time_embedding", "down_blocks.0", "down_blocks.2", "up_blocks.0", "up_blocks.1"],
+        block_out_channels=(4, 8, 8), norm_num_groups=4, layers_per_block=1, cross_attention_dim=10,
+        attention_head_dim=2, mid_block_type=None, norm_eps=1e-2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    unet(
+        "unet-deep", HALF, 0.0, (9, 5), 16,
+        ["time_embedding", "down_blocks.0.attentions.0", "down_blocks.1", "mid_block", "up_blocks.1"],
+        block_out_channels=(4, 8, 16), norm_num_groups=4, layers_per_block=1, transformer_layers_per_block=2,
+        cross_attention_dim=20, attention_head_dim=[2, 4, 8], use_linear_projection=False,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    decoder_kl(
+        "vae-kl", FULL, 1, (5, 3), ["post_quant_conv", "decoder.mid_block.attentions.0", "decoder.mid_block", "decoder.up_blocks.0"],
+        block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, use_quant_conv=True, use_post_quant_conv=True,
+    )  # fmt: skip
+    decoder_kl(
+        "vae-kl-deep", HALF, 2, (3, 4), ["decoder.conv_in", "decoder.mid_block", "decoder.up_blocks.1"],
+        block_out_channels=(8, 8, 16), layers_per_block=2, norm_num_groups=8, use_quant_conv=False,
+        use_post_quant_conv=False,
+    )  # fmt: skip
+    tiny(
+        "vae-tiny", FULL, 1, (5, 3), ["decoder.layers.0", "decoder.layers.2", "encoder.layers.2"],
+        encoder_block_out_channels=(12, 12, 12), decoder_block_out_channels=(12, 12, 12), num_encoder_blocks=(1, 2, 1),
+        num_decoder_blocks=(2, 1, 1),
+    )  # fmt: skip
+    tiny(
+        "vae-tiny-deep", HALF, 2, (2, 3), ["decoder.layers.0", "decoder.layers.7", "encoder.layers.2"],
+        encoder_block_out_channels=(10, 10, 10, 10), decoder_block_out_channels=(18, 18, 18, 18),
+        num_encoder_blocks=(1, 1, 2, 1), num_decoder_blocks=(2, 1, 1, 1),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
