@@ -1,6 +1,10 @@
 //! Tintype runs image-generation checkpoints inside a web page. This file is the map of the crate, nothing else.
 
+pub mod cancel;
 pub mod error;
+pub mod executor;
+pub mod graph;
+pub mod platform;
 pub mod sampler;
 
 pub use error::{Error, Result};

@@ -1,0 +1,272 @@
+//! Plays a [`Plan`] on a device. [`Executor`] is one of two: `webgpu` (wgpu and WGSL) or `cpu` (candle); nothing outside this
+//! folder names either library. Both run the same nodes, so a wrong picture is found by comparing node by node.
+//!
+//! A caller allocates weights and feeds them tensor by tensor, prepares an instance of a plan (its slots), writes inputs, and
+//! runs the plan rate by rate. Latents live in [`Buffer`]s on the device and are changed by [`Executor::combine`].
+
+pub mod cpu;
+mod pack;
+pub mod webgpu;
+
+use crate::cancel::CancelToken;
+use crate::error::{Error, Result};
+use crate::graph::{ParamSpec, Plan, Rate, Value};
+use std::rc::Rc;
+
+pub use pack::{PackedPart, WeightDtype, pack_part, pack_part_bits};
+
+/// Which device an executor runs on, as JavaScript sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// `"webgpu"` or `"cpu"`.
+    pub kind: &'static str,
+    /// The adapter's name or what instructions the CPU build uses.
+    pub name: String,
+    /// The adapter is emulated by the processor.
+    pub software: bool,
+    /// Features in use, such as `simd128` or `shader-f16`.
+    pub features: Vec<String>,
+    /// Threads of the CPU executor; 1 on the GPU.
+    pub threads: usize,
+}
+
+/// Values for an input of a plan.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// For [`crate::graph::Element::F32`].
+    F32(&'a [f32]),
+    /// For [`crate::graph::Element::U32`].
+    U32(&'a [u32]),
+}
+
+/// A device.
+pub enum Executor {
+    /// candle.
+    Cpu(cpu::Cpu),
+    /// wgpu.
+    Webgpu(webgpu::Webgpu),
+}
+
+/// Packed weights of a component on a device, found by [`ParamSpec::key`]. Several plans may use them.
+#[derive(Clone)]
+pub enum Weights {
+    /// candle tensors.
+    Cpu(Rc<cpu::Weights>),
+    /// GPU buffers.
+    Webgpu(Rc<webgpu::Weights>),
+}
+
+/// The slots of a plan on a device.
+#[derive(Clone)]
+pub enum Instance {
+    /// candle tensors.
+    Cpu(Rc<cpu::Instance>),
+    /// GPU buffers.
+    Webgpu(Rc<webgpu::Instance>),
+}
+
+/// A buffer of f32 on a device that is no plan's.
+#[derive(Clone)]
+pub enum Buffer {
+    /// A candle tensor.
+    Cpu(cpu::Buffer),
+    /// A GPU buffer.
+    Webgpu(webgpu::Buffer),
+}
+
+/// A range of a [`Buffer`], or of an instance's input or output.
+#[derive(Clone)]
+pub struct View {
+    /// The buffer.
+    pub buffer: Buffer,
+    /// First element.
+    pub offset: usize,
+    /// Number of elements.
+    pub len: usize,
+}
+
+impl View {
+    /// Part `index` of `count` equal parts.
+    #[must_use]
+    pub fn part(&self, index: usize, count: usize) -> Self {
+        let len = self.len / count.max(1);
+        Self {
+            buffer: self.buffer.clone(),
+            offset: self.offset + index * len,
+            len,
+        }
+    }
+}
+
+/// Calls the same method of whichever executor there is; operands of the other one are a fault of ours.
+macro_rules! each {
+    ($self:ident, $e:ident => $body:expr) => {
+        match $self {
+            Executor::Cpu($e) => $body,
+            Executor::Webgpu($e) => $body,
+        }
+    };
+}
+
+macro_rules! both {
+    ($self:ident, $operand:expr, $kind:ident, |$e:ident, $o:ident| $body:expr) => {
+        match ($self, $operand) {
+            (Executor::Cpu($e), $kind::Cpu($o)) => $body,
+            (Executor::Webgpu($e), $kind::Webgpu($o)) => $body,
+            _ => Err(foreign()),
+        }
+    };
+}
+
+fn foreign() -> Error {
+    Error::Internal("operands of two executors were mixed".into())
+}
+
+impl Executor {
+    /// What this device is.
+    pub fn info(&self) -> &BackendInfo {
+        each!(self, e => e.info())
+    }
+
+    /// Whether guidance is one batch of two (a GPU) rather than two passes (a CPU).
+    pub fn batches_guidance(&self) -> bool {
+        matches!(self, Self::Webgpu(_))
+    }
+
+    /// Makes room for packed weights: for each parameter, the dtype it is kept in.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is not enough; nothing stays allocated then.
+    pub async fn allocate(&self, params: &[(ParamSpec, WeightDtype)]) -> Result<Weights> {
+        Ok(match self {
+            Self::Cpu(e) => Weights::Cpu(Rc::new(e.allocate(params)?)),
+            Self::Webgpu(e) => Weights::Webgpu(Rc::new(e.allocate(params).await?)),
+        })
+    }
+
+    /// Packs one tensor of the file (`part` of `spec`), whole, little endian, of dtype `from`, into its place.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if the parameter was not allocated or the bytes are not as many as its shape needs.
+    pub fn upload(
+        &self,
+        weights: &Weights,
+        spec: &ParamSpec,
+        part: usize,
+        from: WeightDtype,
+        bytes: &[u8],
+    ) -> Result<()> {
+        both!(self, weights, Weights, |e, w| e
+            .upload(w, spec, part, from, bytes))
+    }
+
+    /// Compiles what a plan will need while its weights still arrive. `dtypes` are those of [`Executor::allocate`].
+    pub async fn warm(&self, plan: &Plan, dtypes: &[(ParamSpec, WeightDtype)]) -> Result<()> {
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Webgpu(e) => e.warm(plan, dtypes).await,
+        }
+    }
+
+    /// Allocates the slots of a plan; persistent ones once for each context.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is not enough; nothing stays allocated then.
+    pub async fn prepare(&self, plan: Rc<Plan>, contexts: usize) -> Result<Instance> {
+        Ok(match self {
+            Self::Cpu(e) => Instance::Cpu(Rc::new(e.prepare(plan, contexts)?)),
+            Self::Webgpu(e) => Instance::Webgpu(Rc::new(e.prepare(plan, contexts).await?)),
+        })
+    }
+
+    /// Writes an input from its start. Fewer values than the input holds leave the rest as it was.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for an input that is not there, or too many values, or of another type.
+    pub fn write(
+        &self,
+        instance: &Instance,
+        input: &str,
+        context: usize,
+        data: Data<'_>,
+    ) -> Result<()> {
+        both!(self, instance, Instance, |e, i| e
+            .write(i, input, context, data))
+    }
+
+    /// An input or output (or, in tests, any value) of a plan, as a range of memory; [`Plan::input`] and [`Plan::output`] find it.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for a context that is not there.
+    pub fn view(&self, instance: &Instance, value: Value, context: usize) -> Result<View> {
+        both!(self, instance, Instance, |e, i| e.view(i, value, context))
+    }
+
+    /// Runs all nodes of one rate in one context. `step` says which row of schedule-rate values is used.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] between two slices of the work; [`Error::DeviceLost`]; [`Error::Internal`] for missing weights.
+    pub async fn run(
+        &self,
+        instance: &Instance,
+        weights: &Weights,
+        rate: Rate,
+        context: usize,
+        step: usize,
+        cancel: &CancelToken,
+    ) -> Result<()> {
+        match (self, instance, weights) {
+            (Self::Cpu(e), Instance::Cpu(i), Weights::Cpu(w)) => {
+                e.run(i, w, rate, context, step, cancel).await
+            }
+            (Self::Webgpu(e), Instance::Webgpu(i), Weights::Webgpu(w)) => {
+                e.run(i, w, rate, context, step, cancel).await
+            }
+            _ => Err(foreign()),
+        }
+    }
+
+    /// A buffer of `len` zeros.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub async fn buffer(&self, len: usize) -> Result<Buffer> {
+        Ok(match self {
+            Self::Cpu(e) => Buffer::Cpu(e.buffer(len)?),
+            Self::Webgpu(e) => Buffer::Webgpu(e.buffer(len).await?),
+        })
+    }
+
+    /// Writes a range of a buffer.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if the lengths differ.
+    pub fn fill(&self, view: &View, data: &[f32]) -> Result<()> {
+        both!(self, &view.buffer, Buffer, |e, b| e.fill(
+            b,
+            view.offset,
+            view.len,
+            data
+        ))
+    }
+
+    /// `dst = clamp(Σ coefficient · source, -c..=c)`, element by element; `dst` may be among its own sources. At most four terms.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if lengths differ or there are too many terms.
+    pub fn combine(&self, dst: &View, terms: &[(View, f32)], clamp: Option<f32>) -> Result<()> {
+        each!(self, e => e.combine(dst, terms, clamp))
+    }
+
+    /// Reads a range back.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub async fn read(&self, view: &View) -> Result<Vec<f32>> {
+        match (self, &view.buffer) {
+            (Self::Cpu(e), Buffer::Cpu(b)) => e.read(b, view.offset, view.len),
+            (Self::Webgpu(e), Buffer::Webgpu(b)) => e.read(b, view.offset, view.len).await,
+            _ => Err(foreign()),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What a model writes (a [`Graph`] of [`Op`]s) and what an executor plays (a [`Plan`]: fused, with shapes, rates and memory
+//! slots). Activations are NHWC, weights keep the names and shapes of diffusers. No arithmetic and no device in this folder.
+
+mod builder;
+mod dump;
+mod fuse;
+mod op;
+mod plan;
+mod shape;
+
+pub use builder::{Graph, Path, Value};
+pub use fuse::fuse;
+pub use op::{Activation, Epilogue, Node, Op, Pack, ParamPart, ParamSpec, Rate, Unary};
+pub use plan::{Plan, Slot, ValueInfo};
+pub use shape::{Element, Shape};

@@ -1,0 +1,54 @@
+//! What differs between a page's worker and a native process: the clock, and giving way to other tasks.
+
+/// Milliseconds since some moment in the past.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn now_ms() -> f64 {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs_f64() * 1e3
+}
+
+/// Lets other tasks run: in a worker, messages such as a cancellation arrive meanwhile.
+#[cfg(not(target_arch = "wasm32"))]
+pub async fn yield_now() {}
+
+#[cfg(target_arch = "wasm32")]
+pub use web::{now_ms, yield_now};
+
+#[cfg(target_arch = "wasm32")]
+mod web {
+    use wasm_bindgen::prelude::*;
+    use wasm_bindgen_futures::JsFuture;
+
+    #[wasm_bindgen]
+    extern "C" {
+        #[wasm_bindgen(js_namespace = performance, js_name = now)]
+        fn performance_now() -> f64;
+    }
+
+    // A promise's continuation is a microtask: messages would not get in between. A message to oneself is a macrotask, and is
+    // not delayed as a nested setTimeout is.
+    #[wasm_bindgen(inline_js = "
+        const channel = new MessageChannel();
+        const waiting = [];
+        channel.port1.onmessage = () => waiting.shift()();
+        export function macrotask() {
+            return new Promise(resolve => { waiting.push(resolve); channel.port2.postMessage(0); });
+        }
+    ")]
+    extern "C" {
+        fn macrotask() -> js_sys::Promise;
+    }
+
+    /// Milliseconds since some moment in the past.
+    pub fn now_ms() -> f64 {
+        performance_now()
+    }
+
+    /// Lets other tasks run: in a worker, messages such as a cancellation arrive meanwhile.
+    pub async fn yield_now() {
+        // The promise is never rejected.
+        let _ = JsFuture::from(macrotask()).await;
+    }
+}
