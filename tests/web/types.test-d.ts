@@ -1,0 +1,96 @@
+// Compiled, never run: each call of the JavaScript API as a site writes it, and misuses that the types must refuse.
+
+import { Checkpoint, Tintype, TintypeError } from "../../www/tintype/tintype.js";
+import type { Backend, CatalogueEntry, ErrorCode, GenerateResult, Notice, Progress, Step } from "../../www/tintype/tintype.js";
+
+export async function site(directory: FileSystemDirectoryHandle, list: FileList, file: File): Promise<void> {
+  const tintype: Tintype = await Tintype.create({ backend: "auto", memoryBudget: 2 ** 30, threads: 1 });
+  await Tintype.create();
+  const backend: Backend = tintype.backend;
+  const words: string = `${backend.kind} ${backend.name} ${backend.software} ${backend.features.join()} ${backend.threads} ${backend.reason}`;
+  console.log(words);
+
+  const controller = new AbortController();
+  const checkpoint: Checkpoint = await tintype.load("./checkpoints/soft/", {
+    signal: controller.signal,
+    onProgress: ({ phase, file, loadedBytes, totalBytes, fraction }: Progress) =>
+      console.log(phase.length, file?.length, loadedBytes / totalBytes, fraction),
+    name: "Soft",
+    variant: "fp16",
+    predictionType: "v_prediction",
+    loras: [{ source: "lora.safetensors", scale: 0.5 }],
+    vae: "vae.safetensors",
+    embeddings: ["cat.safetensors"],
+  });
+  await tintype.load(new URL("https://example.com/soft/"));
+  await tintype.load(file);
+  await tintype.load([file, file]);
+  await tintype.load([{ path: "unet/config.json", file }]);
+  await tintype.load(list);
+  await tintype.load(directory);
+  const entries: CatalogueEntry[] = await Tintype.catalogue("checkpoints/checkpoints.json", { signal: controller.signal });
+  for (const entry of entries) await tintype.load(entry);
+
+  const { id, name, family, components, defaults, bytes, warnings } = checkpoint;
+  console.log(id.length, name.length, family.length, components, defaults.steps + defaults.width, bytes + 1, warnings.join());
+  await checkpoint.setLoras([{ source: "lora.safetensors", scale: 1 }]);
+  console.log(checkpoint instanceof Checkpoint);
+
+  const result: GenerateResult = await tintype.generate({
+    checkpoint,
+    prompt: "fox",
+    negativePrompt: "blurry",
+    width: 128,
+    height: 128,
+    steps: 20,
+    guidanceScale: 3,
+    sampler: "DPM++ 2M",
+    seed: 7n,
+    count: 2,
+    signal: controller.signal,
+    onStep: ({ step, steps, preview }: Step) => console.log(step / steps, preview?.data.length),
+    preview: true,
+  });
+  await tintype.generate({ checkpoint, seed: "18446744073709551615" });
+  const seed: string = result.seed;
+  for (const { imageData, parameters, toBlob } of result.images) {
+    const pixels: ImageData = imageData;
+    const png: Blob = await toBlob();
+    console.log(pixels.width, png.size, parameters.prompt, parameters.seed === seed, result.timings, result.warnings);
+  }
+
+  const loaded: readonly Checkpoint[] = tintype.checkpoints;
+  const menu: readonly string[] = tintype.samplers;
+  console.log(loaded.length, menu.length, (await tintype.store.list()).length, await tintype.store.persist());
+  await tintype.store.remove("soft");
+  await tintype.inspect("./checkpoints/soft/");
+  await tintype.profile({ checkpoint });
+  tintype.addEventListener("notice", ({ detail }) => {
+    const notice: Notice = detail;
+    console.log(notice.kind, notice.message);
+  });
+  await checkpoint.unload();
+  await tintype.close();
+
+  try {
+    await tintype.generate({ checkpoint });
+  } catch (error) {
+    if (error instanceof TintypeError) {
+      const code: ErrorCode = error.code;
+      console.log(code, error.message);
+    }
+  }
+
+  // @ts-expect-error: made by create()
+  new Tintype();
+  // @ts-expect-error: made by load()
+  new Checkpoint();
+  // @ts-expect-error: no such backend
+  await Tintype.create({ backend: "gpu" });
+  // @ts-expect-error: a checkpoint is needed
+  await tintype.generate({ prompt: "fox" });
+  // @ts-expect-error: a misspelt option
+  await tintype.generate({ checkpoint, promt: "fox" });
+  // @ts-expect-error: a number
+  await tintype.generate({ checkpoint, steps: "20" });
+}

@@ -1,0 +1,106 @@
+// What the calls take: the name of each option and what its value must be. Ranges that depend on a checkpoint are the
+// engine's to judge; here only what no checkpoint could accept is refused.
+
+import { TintypeError } from "./error.js";
+
+const MAX_SEED = (1n << 64n) - 1n;
+
+/** `value` as a person would write it in a message, short. */
+export function shown(value) {
+  if (typeof value === "string") return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
+  if (typeof value === "bigint") return `${value}n`;
+  if (Array.isArray(value)) return `an array of ${value.length}`;
+  if (typeof value === "object" && value !== null) {
+    const name = value.constructor?.name;
+    return name === undefined || name === "Object" ? "an object" : `an object (${name})`;
+  }
+  return typeof value === "function" ? "a function" : String(value);
+}
+
+export function invalid(message) {
+  return new TintypeError("invalid-argument", message);
+}
+
+const kind = (expected, accepts) => (value, where) => {
+  if (!accepts(value)) throw invalid(`${where}: expected ${expected}, found ${shown(value)}`);
+  return value;
+};
+
+const text = kind("a string", (value) => typeof value === "string");
+const flag = kind("true or false", (value) => typeof value === "boolean");
+const callback = kind("a function", (value) => typeof value === "function");
+const number = kind("a finite number", (value) => Number.isFinite(value));
+const whole = kind("a whole number, 0 or more", (value) => Number.isSafeInteger(value) && value >= 0);
+const positive = kind("a whole number, 1 or more", (value) => Number.isSafeInteger(value) && value > 0);
+const signal = kind("an AbortSignal", (value) => value instanceof AbortSignal);
+const object = kind("an object", (value) => typeof value === "object" && value !== null);
+
+const oneOf = (...names) => kind(names.map((name) => `"${name}"`).join(", "), (value) => names.includes(value));
+
+/** An option that is known and has no implementation: refused by name, so that it is never silently ignored. */
+const notYet = (what) => (value, where) => {
+  if (Array.isArray(value) && value.length === 0) return undefined;
+  throw new TintypeError("unsupported", `${where}: ${what} is not implemented`);
+};
+
+/** A seed as decimal digits: what a number, a BigInt and a string of digits have in common. */
+function seed(value, where) {
+  const whole =
+    typeof value === "bigint" || Number.isSafeInteger(value) || (typeof value === "string" && /^\d{1,20}$/.test(value));
+  const seed = whole ? BigInt(value) : -1n;
+  if (seed < 0n || seed > MAX_SEED) {
+    throw invalid(`${where}: expected a whole number from 0 to ${MAX_SEED} (beyond 2^53 as a BigInt or a string of digits), found ${shown(value)}`);
+  }
+  return seed.toString();
+}
+
+export const CREATE = { backend: oneOf("auto", "webgpu", "cpu"), memoryBudget: positive, threads: positive };
+
+export const LOAD = {
+  signal,
+  onProgress: callback,
+  name: text,
+  variant: text,
+  predictionType: text,
+  loras: notYet("LoRA"),
+  vae: notYet("a VAE from elsewhere"),
+  embeddings: notYet("textual inversion"),
+};
+
+export const GENERATE = {
+  checkpoint: object,
+  prompt: text,
+  negativePrompt: text,
+  width: whole,
+  height: whole,
+  steps: whole,
+  guidanceScale: number,
+  sampler: text,
+  seed,
+  count: whole,
+  image: notYet("image to image"),
+  strength: notYet("image to image"),
+  mask: notYet("inpainting"),
+  signal,
+  onStep: callback,
+  preview: flag,
+};
+
+/**
+ * The options that were given, checked. `undefined` and `null` mean "left out"; a name that `known` lacks is an error,
+ * because a misspelt option would otherwise change nothing and say nothing.
+ */
+export function check(call, known, options) {
+  if (options === undefined || options === null) return {};
+  if (typeof options !== "object") throw invalid(`${call}: expected an object of options, found ${shown(options)}`);
+  const checked = {};
+  for (const [name, value] of Object.entries(options)) {
+    if (!Object.hasOwn(known, name)) {
+      throw invalid(`${call}: unknown option "${name}"; the options are ${Object.keys(known).join(", ")}`);
+    }
+    if (value === undefined || value === null) continue;
+    const result = known[name](value, `${call}: ${name}`);
+    if (result !== undefined) checked[name] = result;
+  }
+  return checked;
+}

@@ -1,0 +1,148 @@
+// What `load` takes → what the engine reads: { kind: "url", url, files? } or { kind: "files", files: [{ path, file }] }.
+
+import { TintypeError } from "./error.js";
+import { invalid, shown } from "./options.js";
+
+/** Where a catalogue entry's relative addresses start, for entries that came from `catalogue`. */
+const BASE = Symbol("tintype.base");
+
+/** What a person may point at that is one file, not a folder. */
+const SINGLE_FILE = /\.(safetensors|ckpt|pt|pth|bin|gguf|zip)$/i;
+
+const page = () => globalThis.document?.baseURI ?? globalThis.location.href;
+
+function parse(url, base) {
+  try {
+    return new URL(url, base);
+  } catch {
+    throw invalid(`source: ${shown(url)} is not a URL`);
+  }
+}
+
+/** A folder's address ends in "/"; its query, which may hold a token, stays for every file in it. */
+function folder(url) {
+  url.pathname = url.pathname.replace(/\/model_index\.json$/, "/");
+  if (!url.pathname.endsWith("/") && !SINGLE_FILE.test(url.pathname)) url.pathname += "/";
+  url.hash = "";
+  return url.href;
+}
+
+async function get(url, signal) {
+  let response;
+  try {
+    response = await fetch(url, { signal });
+  } catch (error) {
+    if (signal?.aborted) throw new TintypeError("cancelled", `${url}: the download was cancelled`, { cause: error });
+    throw new TintypeError("network", `${url}: ${error.message}`, { cause: error });
+  }
+  if (response.ok) return response;
+  throw new TintypeError(response.status === 404 ? "not-found" : "network", `${url}: the host answered ${response.status}`);
+}
+
+async function json(url, signal) {
+  const response = await get(url, signal);
+  try {
+    return JSON.parse(await response.text());
+  } catch (error) {
+    if (signal?.aborted) throw new TintypeError("cancelled", `${url}: the download was cancelled`, { cause: error });
+    throw new TintypeError("corrupt", `${url}: expected JSON (${error.message})`, { cause: error });
+  }
+}
+
+/** The entries of a `checkpoints.json`, with `url` and `image` made absolute. */
+export async function catalogue(url, { signal } = {}) {
+  const address = parse(url, page());
+  const found = await json(address.href, signal);
+  if (!Array.isArray(found?.checkpoints)) throw new TintypeError("corrupt", `${address.href}: expected { "checkpoints": [...] }`);
+  return found.checkpoints.map((entry, index) => {
+    if (typeof entry?.url !== "string") {
+      throw new TintypeError("corrupt", `${address.href}: checkpoints[${index}].url: expected a string, found ${shown(entry?.url)}`);
+    }
+    const image = typeof entry.image === "string" ? new URL(entry.image, address).href : undefined;
+    const absolute = { ...entry, url: folder(parse(entry.url, address.href)), image };
+    return Object.defineProperty(absolute, BASE, { value: address.href });
+  });
+}
+
+/**
+ * The folder of an entry whose `url` is relative to a catalogue that the entry doesn't name: the first of the places
+ * where this page's catalogue is likely to be that has a checkpoint there.
+ */
+async function findEntry(entry, signal) {
+  const fetched = (globalThis.performance?.getEntriesByType("resource") ?? [])
+    .map(({ name }) => name)
+    .filter((name) => /\/checkpoints\.json$/.test(name.replace(/[?#].*$/, "")))
+    .reverse();
+  const bases = [...fetched, new URL("checkpoints/", page()).href, page()];
+  const candidates = [...new Set(bases.map((base) => folder(parse(entry.url, base))))];
+  for (const candidate of candidates) {
+    if (SINGLE_FILE.test(new URL(candidate).pathname)) return candidate;
+    const probe = new URL(candidate);
+    probe.pathname += "model_index.json";
+    try {
+      await json(probe.href, signal);
+      return candidate;
+    } catch (error) {
+      if (error.code === "cancelled") throw error;
+    }
+  }
+  throw new TintypeError("not-found", `source: no model_index.json for the entry ${shown(entry.url)}; looked in ${candidates.join(", ")}`);
+}
+
+/** A catalogue entry's own fields that the engine takes as hints; options given to `load` go before them. */
+function hints({ id, name, defaults }) {
+  return Object.fromEntries(Object.entries({ id, name, defaults }).filter(([, value]) => value !== undefined && value !== null));
+}
+
+async function walk(directory, prefix, files) {
+  for await (const handle of directory.values()) {
+    if (handle.name.startsWith(".")) continue;
+    const path = `${prefix}${handle.name}`;
+    if (handle.kind === "directory") await walk(handle, `${path}/`, files);
+    else files.push({ path, file: await handle.getFile() });
+  }
+  return files;
+}
+
+const isFile = (value) => typeof Blob !== "undefined" && value instanceof Blob;
+
+function picked(list, what) {
+  if (list.length === 0) throw invalid(`source: ${what} has no files`);
+  return list.map((item, index) => {
+    if (isFile(item)) {
+      const path = item.webkitRelativePath || item.name;
+      if (path) return { path, file: item };
+    } else if (typeof item?.path === "string" && item.path !== "" && isFile(item.file)) {
+      return { path: item.path, file: item.file };
+    }
+    throw invalid(`source[${index}]: expected a File or { path, file }, found ${shown(item)}`);
+  });
+}
+
+/** `source` in the engine's words, with what it says about itself: `{ source, hints }`. */
+export async function resolve(source, signal) {
+  const byUrl = (url, rest = {}) => ({ source: { kind: "url", url }, hints: {}, ...rest });
+  const byFiles = (files) => ({ source: { kind: "files", files }, hints: {} });
+
+  if (typeof source === "string") {
+    return byUrl(source.startsWith("hf:") ? source : folder(parse(source, page())));
+  }
+  if (source instanceof URL) return byUrl(folder(new URL(source)));
+  if (isFile(source)) return byFiles(picked([source], "the list"));
+  if (Array.isArray(source)) return byFiles(picked(source, "the array"));
+  if (typeof FileList !== "undefined" && source instanceof FileList) return byFiles(picked([...source], "the FileList"));
+  if (source?.kind === "file" && typeof source.getFile === "function") {
+    return byFiles(picked([await source.getFile()], "the list"));
+  }
+  if (source?.kind === "directory" && typeof source.values === "function") {
+    return byFiles(picked(await walk(source, "", []), `the folder "${source.name}"`));
+  }
+  if (typeof source?.url === "string") {
+    const known = source[BASE] !== undefined || URL.canParse(source.url) || source.url.startsWith("hf:");
+    const url = source.url.startsWith("hf:") ? source.url : known ? folder(new URL(source.url)) : await findEntry(source, signal);
+    return { source: { kind: "url", url, files: source.files }, hints: hints(source) };
+  }
+  throw invalid(
+    `source: expected a URL, a File or several, a directory handle or an entry of checkpoints.json, found ${shown(source)}`,
+  );
+}

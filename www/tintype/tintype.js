@@ -1,0 +1,187 @@
+// Tintype: image-generation checkpoints in a web page. This is the module a site imports; the work is done in worker.js.
+
+import { TintypeError } from "./error.js";
+import { Link } from "./link.js";
+import { CREATE, GENERATE, LOAD, check, invalid } from "./options.js";
+import { catalogue, resolve } from "./source.js";
+
+export { TintypeError };
+
+/** Only this module makes handles. */
+const OURS = Symbol("tintype");
+
+/** A checkpoint in memory, as `load` gives it. */
+export class Checkpoint {
+  #unload;
+
+  constructor(ours, info, unload) {
+    if (ours !== OURS) throw invalid("Checkpoint: load() makes these");
+    this.id = info.id;
+    this.name = info.name;
+    this.family = info.family;
+    this.components = info.components;
+    this.defaults = info.defaults;
+    this.bytes = info.bytes;
+    this.warnings = info.warnings ?? [];
+    this.#unload = unload;
+    Object.freeze(this);
+  }
+
+  /** Puts these LoRAs over the checkpoint; an empty list takes them all off. */
+  async setLoras(loras) {
+    check("setLoras", LOAD, { loras });
+  }
+
+  /** Lets go of its memory. The handle is of no use afterwards. */
+  unload() {
+    return this.#unload();
+  }
+}
+
+const unsupported = (what) => Promise.reject(new TintypeError("unsupported", `${what} is not implemented`));
+
+/** What is kept on this device: nothing, as long as keeping is not implemented. */
+const STORE = Object.freeze({
+  list: async () => [],
+  remove: () => unsupported("store.remove"),
+  persist: () => unsupported("store.persist"),
+});
+
+const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
+
+/** A callback of the page's must not end the work; what it throws is reported as any other error of the page's is. */
+const guarded = (callback) => (value) => {
+  try {
+    callback(value);
+  } catch (error) {
+    reportError(error);
+  }
+};
+
+const toImageData = ({ width, height, rgba }) => new ImageData(rgba, width, height);
+
+export class Tintype extends EventTarget {
+  #link;
+  #backend;
+  #samplers;
+  #checkpoints = new Map();
+
+  constructor(ours, link, { backend, samplers }) {
+    if (ours !== OURS) throw invalid("Tintype: use Tintype.create()");
+    super();
+    this.#link = link;
+    this.#backend = Object.freeze(backend);
+    this.#samplers = Object.freeze(samplers);
+  }
+
+  /** Starts a worker with an engine in it. */
+  static async create(options) {
+    const checked = check("create", CREATE, options);
+    const link = new Link();
+    try {
+      const lock = `tintype-${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
+      const started = await link.call("create", { lock, options: checked });
+      link.watch(lock);
+      const tintype = new Tintype(OURS, link, started);
+      tintype.#announce(checked);
+      return tintype;
+    } catch (error) {
+      link.close(() => error);
+      throw error;
+    }
+  }
+
+  /** The entries of a `checkpoints.json`, ready for `load`: their addresses made absolute. */
+  static catalogue(url, options) {
+    return catalogue(url, options);
+  }
+
+  /** What the work runs on, and why: `{ kind, name, software, features, threads, reason }`. */
+  get backend() {
+    return this.#backend;
+  }
+
+  /** The checkpoints in memory. */
+  get checkpoints() {
+    return [...this.#checkpoints.values()];
+  }
+
+  /** The names that `sampler` takes, for a menu. */
+  get samplers() {
+    return this.#samplers;
+  }
+
+  get store() {
+    return STORE;
+  }
+
+  async load(source, options) {
+    const { signal, onProgress, ...rest } = check("load", LOAD, options);
+    if (signal?.aborted) throw new TintypeError("cancelled", "load was cancelled", { cause: signal.reason });
+    const resolved = await resolve(source, signal);
+    const info = await this.#link.call(
+      "load",
+      { source: resolved.source, options: { ...resolved.hints, ...rest } },
+      { signal, onEvent: onProgress && guarded(onProgress) },
+    );
+    // The same bytes under the same id are the same checkpoint: one handle.
+    const known = this.#checkpoints.get(info.id);
+    if (known) return known;
+    const checkpoint = new Checkpoint(OURS, info, () => this.#unload(checkpoint));
+    this.#checkpoints.set(info.id, checkpoint);
+    return checkpoint;
+  }
+
+  async generate(options) {
+    const { checkpoint, signal, onStep, ...request } = check("generate", GENERATE, options);
+    if (this.#checkpoints.get(checkpoint?.id) !== checkpoint || checkpoint === undefined) {
+      const found = checkpoint === undefined ? "none" : checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which is not loaded` : "something else";
+      throw invalid(`generate: checkpoint: expected what load() gave, found ${found}`);
+    }
+    request.checkpoint = checkpoint.id;
+    request.prompt ??= "";
+    request.seed ??= randomSeed();
+    const hear = onStep && guarded(onStep);
+    const onEvent = hear && ((step) => hear({ ...step, preview: step.preview ? toImageData(step.preview) : undefined }));
+    const { images, ...rest } = await this.#link.call("generate", { request }, { signal, onEvent });
+    return {
+      ...rest,
+      images: images.map(({ png, parameters, ...pixels }) => ({
+        imageData: toImageData(pixels),
+        parameters,
+        toBlob: async () => png,
+      })),
+    };
+  }
+
+  async inspect() {
+    return unsupported("inspect");
+  }
+
+  async profile() {
+    return unsupported("profile");
+  }
+
+  /** Ends the worker. What is under way rejects with `cancelled`. */
+  async close() {
+    this.#checkpoints.clear();
+    let closing = true;
+    this.#link.close(() =>
+      closing ? new TintypeError("cancelled", "this Tintype was closed") : invalid("this Tintype is closed: make a new one"),
+    );
+    closing = false;
+  }
+
+  async #unload(checkpoint) {
+    if (this.#checkpoints.get(checkpoint.id) !== checkpoint) return;
+    this.#checkpoints.delete(checkpoint.id);
+    await this.#link.call("unload", { id: checkpoint.id });
+  }
+
+  /** A page that asked for whatever is best should hear that it is not a GPU; after create() has resolved, to be heard. */
+  #announce({ backend = "auto" }) {
+    if (backend !== "auto" || this.#backend.kind === "webgpu") return;
+    const detail = { kind: "backend", message: this.#backend.reason };
+    setTimeout(() => this.dispatchEvent(new CustomEvent("notice", { detail })));
+  }
+}
