@@ -4,6 +4,8 @@ pub mod cancel;
 pub mod error;
 pub mod executor;
 pub mod graph;
+pub mod models;
+pub mod nn;
 pub mod platform;
 pub mod sampler;
 

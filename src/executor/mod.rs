@@ -156,8 +156,7 @@ impl Executor {
         from: WeightDtype,
         bytes: &[u8],
     ) -> Result<()> {
-        both!(self, weights, Weights, |e, w| e
-            .upload(w, spec, part, from, bytes))
+        both!(self, weights, Weights, |e, w| e.upload(w, spec, part, from, bytes))
     }
 
     /// Compiles what a plan will need while its weights still arrive. `dtypes` are those of [`Executor::allocate`].
@@ -183,15 +182,8 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::Internal`] for an input that is not there, or too many values, or of another type.
-    pub fn write(
-        &self,
-        instance: &Instance,
-        input: &str,
-        context: usize,
-        data: Data<'_>,
-    ) -> Result<()> {
-        both!(self, instance, Instance, |e, i| e
-            .write(i, input, context, data))
+    pub fn write(&self, instance: &Instance, input: &str, context: usize, data: Data<'_>) -> Result<()> {
+        both!(self, instance, Instance, |e, i| e.write(i, input, context, data))
     }
 
     /// An input or output (or, in tests, any value) of a plan, as a range of memory; [`Plan::input`] and [`Plan::output`] find it.
@@ -216,9 +208,7 @@ impl Executor {
         cancel: &CancelToken,
     ) -> Result<()> {
         match (self, instance, weights) {
-            (Self::Cpu(e), Instance::Cpu(i), Weights::Cpu(w)) => {
-                e.run(i, w, rate, context, step, cancel).await
-            }
+            (Self::Cpu(e), Instance::Cpu(i), Weights::Cpu(w)) => e.run(i, w, rate, context, step, cancel).await,
             (Self::Webgpu(e), Instance::Webgpu(i), Weights::Webgpu(w)) => {
                 e.run(i, w, rate, context, step, cancel).await
             }

@@ -63,12 +63,7 @@ pub struct PackedPart<T> {
 ///
 /// # Errors
 /// [`Error::Internal`] if the bytes are not as many as the shape needs.
-pub fn pack_part(
-    spec: &ParamSpec,
-    part: usize,
-    from: WeightDtype,
-    bytes: &[u8],
-) -> Result<PackedPart<f32>> {
+pub fn pack_part(spec: &ParamSpec, part: usize, from: WeightDtype, bytes: &[u8]) -> Result<PackedPart<f32>> {
     permute(spec, part, from, bytes, widen(from, bytes))
 }
 
@@ -76,12 +71,7 @@ pub fn pack_part(
 ///
 /// # Errors
 /// [`Error::Internal`] if the bytes are not as many as the shape needs, or the elements have four bytes.
-pub fn pack_part_bits(
-    spec: &ParamSpec,
-    part: usize,
-    from: WeightDtype,
-    bytes: &[u8],
-) -> Result<PackedPart<u16>> {
+pub fn pack_part_bits(spec: &ParamSpec, part: usize, from: WeightDtype, bytes: &[u8]) -> Result<PackedPart<u16>> {
     if from.size() != 2 {
         return Err(Error::Internal(format!(
             "{}: elements of {} bytes",
@@ -108,11 +98,7 @@ fn permute<T: Copy>(
     bytes: &[u8],
     data: Vec<T>,
 ) -> Result<PackedPart<T>> {
-    let shape = spec
-        .parts
-        .get(part)
-        .map(|p| p.shape.as_slice())
-        .unwrap_or_default();
+    let shape = spec.parts.get(part).map(|p| p.shape.as_slice()).unwrap_or_default();
     let len: usize = shape.iter().product();
     if shape.is_empty() || bytes.len() != len * from.size() {
         return Err(Error::Internal(format!(

@@ -51,13 +51,7 @@ impl Graph {
     }
 
     /// A value from outside.
-    pub fn input(
-        &mut self,
-        name: &str,
-        shape: impl Into<Vec<usize>>,
-        element: Element,
-        rate: Rate,
-    ) -> Value {
+    pub fn input(&mut self, name: &str, shape: impl Into<Vec<usize>>, element: Element, rate: Rate) -> Value {
         self.nodes.push(Node {
             op: Op::Input { name: name.into() },
             inputs: Vec::new(),
@@ -76,11 +70,7 @@ impl Graph {
     }
 
     /// A parameter made of one tensor or of several joined ones; the same one is held once.
-    pub fn param<N: Into<String>>(
-        &mut self,
-        pack: Pack,
-        parts: impl IntoIterator<Item = (N, Vec<usize>)>,
-    ) -> usize {
+    pub fn param<N: Into<String>>(&mut self, pack: Pack, parts: impl IntoIterator<Item = (N, Vec<usize>)>) -> usize {
         let parts = parts
             .into_iter()
             .map(|(name, shape)| ParamPart {
@@ -103,14 +93,8 @@ impl Graph {
     pub fn op(&mut self, path: &Path, op: Op, inputs: &[Value], params: &[usize]) -> Result<Value> {
         let shapes: Vec<&Shape> = inputs.iter().map(|v| &self.nodes[v.0].shape).collect();
         let specs: Vec<&ParamSpec> = params.iter().map(|&p| &self.params[p]).collect();
-        let shape = op
-            .shape(&shapes, &specs)
-            .map_err(|e: Error| e.at(path.name()))?;
-        let rate = inputs
-            .iter()
-            .map(|v| self.nodes[v.0].rate)
-            .max()
-            .unwrap_or(Rate::Load);
+        let shape = op.shape(&shapes, &specs).map_err(|e: Error| e.at(path.name()))?;
+        let rate = inputs.iter().map(|v| self.nodes[v.0].rate).max().unwrap_or(Rate::Load);
         self.nodes.push(Node {
             op,
             inputs: inputs.to_vec(),

@@ -45,10 +45,7 @@ fn short(op: &Op) -> String {
             upsample,
             ..
         } => {
-            let mut s = format!(
-                "conv2d {}x{} stride {stride} padding {padding:?}",
-                kernel[0], kernel[1]
-            );
+            let mut s = format!("conv2d {}x{} stride {stride} padding {padding:?}", kernel[0], kernel[1]);
             if let Some([h, w]) = upsample {
                 let _ = write!(s, " of upsample {h}x{w}");
             }

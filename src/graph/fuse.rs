@@ -5,19 +5,13 @@ use super::{Graph, Node, Op, Rate, Unary, Value};
 /// Runs every pass, and after each drops what nobody reads any more.
 #[must_use]
 pub fn fuse(graph: Graph) -> Graph {
-    [
-        upsample_into_conv,
-        row_bias,
-        activation,
-        residual,
-        activation,
-    ]
-    .into_iter()
-    .fold(graph, |mut graph, pass| {
-        let uses = count_uses(&graph);
-        rewrite(&mut graph, |before, node| pass(before, node, &uses));
-        drop_unread(graph)
-    })
+    [upsample_into_conv, row_bias, activation, residual, activation]
+        .into_iter()
+        .fold(graph, |mut graph, pass| {
+            let uses = count_uses(&graph);
+            rewrite(&mut graph, |before, node| pass(before, node, &uses));
+            drop_unread(graph)
+        })
 }
 
 /// What a pass makes of a node: `Some(v)` where `v`, a node before it, was changed to do its work too.
@@ -46,10 +40,7 @@ fn rewrite(graph: &mut Graph, pass: impl Fn(&mut [Node], &mut Node) -> Folded) {
             stands_for[i] = value;
         }
     }
-    graph
-        .outputs
-        .values_mut()
-        .for_each(|v| *v = stands_for[v.0]);
+    graph.outputs.values_mut().for_each(|v| *v = stands_for[v.0]);
 }
 
 /// A scaled-up image that only a convolution reads is never made: the convolution's gather scales.
@@ -104,9 +95,7 @@ fn activation(before: &mut [Node], node: &mut Node, uses: &[usize]) -> Folded {
             };
             *place = Some(act);
         }
-        Op::GroupNorm {
-            act: place @ None, ..
-        } => *place = Some(act),
+        Op::GroupNorm { act: place @ None, .. } => *place = Some(act),
         _ => return None,
     }
     Some(x)
@@ -117,10 +106,7 @@ fn residual(before: &mut [Node], node: &mut Node, uses: &[usize]) -> Folded {
     if node.op != Op::Add {
         return None;
     }
-    let (earlier, later) = (
-        node.inputs[0].min(node.inputs[1]),
-        node.inputs[0].max(node.inputs[1]),
-    );
+    let (earlier, later) = (node.inputs[0].min(node.inputs[1]), node.inputs[0].max(node.inputs[1]));
     let producer = &mut before[later.0];
     // A producer that runs less often than the sum must not be made to run as often.
     if earlier == later || uses[later.0] != 1 || producer.rate != node.rate {

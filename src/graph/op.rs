@@ -193,20 +193,12 @@ impl ParamSpec {
     /// Rows and columns of the packed parameter. A `Vector` is one row.
     pub fn packed(&self) -> [usize; 2] {
         let first = self.parts.first().map_or(&[][..], |p| &p.shape);
-        let joined = || {
-            self.parts
-                .iter()
-                .map(|p| p.shape.first().copied().unwrap_or(0))
-                .sum()
-        };
+        let joined = || self.parts.iter().map(|p| p.shape.first().copied().unwrap_or(0)).sum();
         match self.pack {
             Pack::Matrix => [first.get(1).copied().unwrap_or(1), joined()],
             Pack::Conv => [first.iter().skip(1).product(), joined()],
             Pack::Vector => [1, joined()],
-            Pack::Table => [
-                first.first().copied().unwrap_or(0),
-                first.get(1).copied().unwrap_or(1),
-            ],
+            Pack::Table => [first.first().copied().unwrap_or(0), first.get(1).copied().unwrap_or(1)],
         }
     }
 }
@@ -295,10 +287,7 @@ impl Op {
             Self::Linear { .. } => {
                 let [k, n] = param(0)?;
                 if x(0)?.channels() != k {
-                    return wrong(format!(
-                        "{} channels go into a layer of {k}",
-                        x(0)?.channels()
-                    ));
+                    return wrong(format!("{} channels go into a layer of {k}", x(0)?.channels()));
                 }
                 vector(1, n)?;
                 x(0)?.with_channels(n)
@@ -316,10 +305,7 @@ impl Op {
                 };
                 let [h, w] = upsample.unwrap_or([h, w]);
                 if ci * kh * kw != k {
-                    return wrong(format!(
-                        "{ci} channels go into a convolution of {}",
-                        k / (kh * kw)
-                    ));
+                    return wrong(format!("{ci} channels go into a convolution of {}", k / (kh * kw)));
                 }
                 if h + t + b < *kh || w + l + r < *kw || *stride == 0 {
                     return wrong(format!(
@@ -327,12 +313,7 @@ impl Op {
                     ));
                 }
                 vector(1, co)?;
-                Shape::new([
-                    n,
-                    (h + t + b - kh) / stride + 1,
-                    (w + l + r - kw) / stride + 1,
-                    co,
-                ])
+                Shape::new([n, (h + t + b - kh) / stride + 1, (w + l + r - kw) / stride + 1, co])
             }
             Self::GroupNorm { groups, .. } => {
                 let c = x(0)?.channels();
@@ -353,11 +334,7 @@ impl Op {
                 ..
             } => {
                 let (q, k, v, width) = (x(0)?, x(1)?, x(2)?, heads * head_dim);
-                for (name, value, offset) in [
-                    ("q", q, offsets[0]),
-                    ("k", k, offsets[1]),
-                    ("v", v, offsets[2]),
-                ] {
+                for (name, value, offset) in [("q", q, offsets[0]), ("k", k, offsets[1]), ("v", v, offsets[2])] {
                     if width == 0 || value.channels() < offset + width {
                         return wrong(format!(
                             "{name} of {} channels for {heads} heads of {head_dim}",
@@ -365,10 +342,7 @@ impl Op {
                         ));
                     }
                 }
-                if k.tokens() != v.tokens()
-                    || k.batch() != v.batch()
-                    || (k.batch() != q.batch() && k.batch() != 1)
-                {
+                if k.tokens() != v.tokens() || k.batch() != v.batch() || (k.batch() != q.batch() && k.batch() != 1) {
                     return wrong(format!("attention of {q} over {k} and {v}"));
                 }
                 q.with_channels(width)
@@ -419,9 +393,7 @@ impl Op {
             }
         }
         if out.len() == 0 || out.len() > (1 << 31) {
-            return Err(Error::OutOfMemory(format!(
-                "a value of shape {out} cannot be held"
-            )));
+            return Err(Error::OutOfMemory(format!("a value of shape {out} cannot be held")));
         }
         Ok(out)
     }

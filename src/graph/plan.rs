@@ -123,9 +123,7 @@ impl Plan {
         let n = &self.nodes[node];
         let out = n.shape.len() as u64;
         match &n.op {
-            Op::Linear { .. } | Op::Conv2d { .. } => {
-                2 * out * self.params[n.params[0]].packed()[0] as u64
-            }
+            Op::Linear { .. } | Op::Conv2d { .. } => 2 * out * self.params[n.params[0]].packed()[0] as u64,
             Op::Attention { .. } => 4 * out * self.nodes[n.inputs[1].0].shape.tokens() as u64,
             Op::GroupNorm { .. } | Op::LayerNorm { .. } => 8 * out,
             Op::Input { .. } => 0,
@@ -136,10 +134,7 @@ impl Plan {
 }
 
 /// Sorts by rate. A node's rate is no lower than its inputs', so a stable sort keeps them before it.
-fn by_rate(
-    nodes: Vec<Node>,
-    outputs: BTreeMap<String, Value>,
-) -> (Vec<Node>, BTreeMap<String, Value>) {
+fn by_rate(nodes: Vec<Node>, outputs: BTreeMap<String, Value>) -> (Vec<Node>, BTreeMap<String, Value>) {
     let mut order: Vec<usize> = (0..nodes.len()).collect();
     order.sort_by_key(|&i| nodes[i].rate);
     let mut number = vec![Value(0); nodes.len()];
@@ -154,20 +149,14 @@ fn by_rate(
     });
     (
         sorted.collect(),
-        outputs
-            .into_iter()
-            .map(|(name, v)| (name, number[v.0]))
-            .collect(),
+        outputs.into_iter().map(|(name, v)| (name, number[v.0])).collect(),
     )
 }
 
 /// Gives each value a slot: the largest first, each into the first slot that is free while it lives.
 fn assign(nodes: &[Node], outputs: &BTreeMap<String, Value>) -> (Vec<usize>, Vec<Slot>) {
     let mut last_use: Vec<usize> = (0..nodes.len()).collect();
-    let mut persistent: Vec<bool> = nodes
-        .iter()
-        .map(|n| matches!(n.op, Op::Input { .. }))
-        .collect();
+    let mut persistent: Vec<bool> = nodes.iter().map(|n| matches!(n.op, Op::Input { .. })).collect();
     for (i, node) in nodes.iter().enumerate() {
         for v in &node.inputs {
             last_use[v.0] = last_use[v.0].max(i);
@@ -185,8 +174,7 @@ fn assign(nodes: &[Node], outputs: &BTreeMap<String, Value>) -> (Vec<usize>, Vec
     for i in by_size {
         let life = (i, last_use[i]);
         // A value that dies where another is born is read while that one is written: they may not share.
-        let free =
-            |t: &Vec<(usize, usize)>| t.iter().all(|&(from, to)| to < life.0 || life.1 < from);
+        let free = |t: &Vec<(usize, usize)>| t.iter().all(|&(from, to)| to < life.0 || life.1 < from);
         let found = if persistent[i] {
             None
         } else {

@@ -23,14 +23,7 @@ impl Cpu {
     pub(super) fn allocate(&self, _: &[(ParamSpec, WeightDtype)]) -> Result<Weights> {
         match *self {}
     }
-    pub(super) fn upload(
-        &self,
-        _: &Weights,
-        _: &ParamSpec,
-        _: usize,
-        _: WeightDtype,
-        _: &[u8],
-    ) -> Result<()> {
+    pub(super) fn upload(&self, _: &Weights, _: &ParamSpec, _: usize, _: WeightDtype, _: &[u8]) -> Result<()> {
         match *self {}
     }
 

@@ -1,0 +1,153 @@
+//! Reading `config.json` by name, with errors that name the key, what was expected and what was found.
+
+use crate::error::{Error, Result};
+use crate::graph::Activation;
+use serde_json::Value;
+
+/// A config's keys. A key that is absent or null has its default.
+pub(super) struct Config<'a>(&'a Value);
+
+impl<'a> Config<'a> {
+    pub(super) fn new(value: &'a Value) -> Result<Self> {
+        if value.is_object() {
+            Ok(Self(value))
+        } else {
+            Err(Error::Corrupt(format!("expected an object, found {value}")))
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.0.get(key).filter(|v| !v.is_null())
+    }
+
+    fn wrong<T>(key: &str, expected: &str, found: &Value) -> Result<T> {
+        Err(Error::Corrupt(format!("{key}: expected {expected}, found {found}")))
+    }
+
+    fn read<T>(&self, key: &str, expected: &str, default: T, read: impl Fn(&Value) -> Option<T>) -> Result<T> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(v) => read(v).map_or_else(|| Self::wrong(key, expected, v), Ok),
+        }
+    }
+
+    /// A size: small enough that products of a few do not overflow.
+    pub(super) fn size(&self, key: &str, default: usize) -> Result<usize> {
+        self.read(key, "a number from 1 to 1000000", default, size)
+    }
+
+    /// A size that a model cannot do without.
+    pub(super) fn required(&self, key: &str) -> Result<usize> {
+        self.get(key)
+            .ok_or_else(|| Error::Corrupt(format!("{key} is missing")))?;
+        self.size(key, 0)
+    }
+
+    /// A size that may be null.
+    pub(super) fn optional(&self, key: &str) -> Result<Option<usize>> {
+        self.read(key, "a number from 1 to 1000000", None, |v| size(v).map(Some))
+    }
+
+    /// A small number that may be 0.
+    pub(super) fn number(&self, key: &str, default: usize) -> Result<usize> {
+        self.read(key, "a number from 0 to 64", default, |v| {
+            v.as_u64().filter(|n| *n <= 64).map(|n| n as usize)
+        })
+    }
+
+    /// A name; null is not the default but none.
+    pub(super) fn nullable_name(&self, key: &str, default: &str) -> Result<Option<String>> {
+        match self.0.get(key) {
+            None => Ok(Some(default.into())),
+            Some(Value::Null) => Ok(None),
+            Some(Value::String(name)) => Ok(Some(name.clone())),
+            Some(other) => Self::wrong(key, "a name or null", other),
+        }
+    }
+
+    /// A size a block, if the key is there.
+    pub(super) fn optional_sizes(&self, key: &str, blocks: usize) -> Result<Option<Vec<usize>>> {
+        self.get(key).map(|_| self.size_each(key, 1, blocks)).transpose()
+    }
+
+    pub(super) fn float(&self, key: &str, default: f32) -> Result<f32> {
+        self.read(key, "a finite number", default, |v| {
+            v.as_f64().map(|x| x as f32).filter(|x| x.is_finite())
+        })
+    }
+
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        self.read(key, "true or false", default, Value::as_bool)
+    }
+
+    pub(super) fn names(&self, key: &str, default: &[&str]) -> Result<Vec<String>> {
+        self.read(
+            key,
+            "a list of names",
+            default.iter().map(|s| (*s).into()).collect(),
+            |v| v.as_array()?.iter().map(|s| s.as_str().map(Into::into)).collect(),
+        )
+    }
+
+    pub(super) fn sizes(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+        let sizes: Vec<usize> = self.read(key, "a list of sizes", default.into(), |v| {
+            v.as_array()?.iter().map(size).collect()
+        })?;
+        if sizes.is_empty() || sizes.len() > 16 {
+            return Err(Error::Corrupt(format!(
+                "{key}: expected 1 to 16 sizes, found {}",
+                sizes.len()
+            )));
+        }
+        Ok(sizes)
+    }
+
+    /// One size for all blocks, or one a block.
+    pub(super) fn size_each(&self, key: &str, default: usize, blocks: usize) -> Result<Vec<usize>> {
+        let sizes = match self.get(key) {
+            Some(Value::Array(_)) => self.sizes(key, &[])?,
+            _ => vec![self.size(key, default)?; blocks],
+        };
+        if sizes.len() != blocks {
+            return Err(Error::Corrupt(format!(
+                "{key}: expected {blocks} sizes, found {}",
+                sizes.len()
+            )));
+        }
+        Ok(sizes)
+    }
+
+    pub(super) fn activation(&self, key: &str, default: &str) -> Result<Activation> {
+        let name = self.read(key, "a name", default.to_owned(), |v| v.as_str().map(Into::into))?;
+        Ok(match name.as_str() {
+            "silu" | "swish" => Activation::Silu,
+            "gelu" => Activation::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
+            "quick_gelu" => Activation::QuickGelu,
+            "relu" => Activation::Relu,
+            _ => {
+                return Err(Error::Unsupported(format!(
+                    "{key} {name:?}; there are silu, gelu, gelu_new, quick_gelu and relu"
+                )));
+            }
+        })
+    }
+
+    /// Refuses a key whose value is none of those that the code stands for.
+    pub(super) fn only(&self, key: &str, values: &[Value]) -> Result<()> {
+        match self.get(key) {
+            Some(v)
+                if !values
+                    .iter()
+                    .any(|known| known == v || known.as_f64().is_some_and(|k| v.as_f64() == Some(k))) =>
+            {
+                Err(Error::Unsupported(format!("{key} {v} is not implemented")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn size(v: &Value) -> Option<usize> {
+    v.as_u64().filter(|n| (1..=1_000_000).contains(n)).map(|n| n as usize)
+}
