@@ -1,0 +1,365 @@
+"""Six whole pipelines over tiny random checkpoints that differ in config, and the pictures that diffusers draws with them.
+
+tests/golden/pipelines/<case>/: a checkpoint in diffusers layout; case.json, what was asked; expected.safetensors:
+`picture` u8 [height, width, 3], `latents` f32 [steps, height, width, channels] after each step,
+`prompt_embeds` and, where guidance is above 1, `negative_prompt_embeds` f32 [1, tokens, channels].
+"""
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from common import CHECKPOINTS, GOLDEN, fresh, generator, liven, nhwc, write, write_json
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+# Advice about configs that are as they are meant.
+warnings.filterwarnings("ignore", category=FutureWarning)
+
+HERE = GOLDEN / "pipelines"
+TOKENIZER = CHECKPOINTS / "soft" / "tokenizer"
+HALF, FULL = torch.float16, torch.float32
+BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+WORDS = ["fox", "red apple", "octopus on yellow", "crown on blue", "rocket", "evergreen tree", "grinning face", ""]
+
+
+def tokenizer(folder, files, length, pad="<|endoftext|>"):
+    """The shipped checkpoints' tokenizer, with only some of its files, another length or another padding."""
+    fresh(folder)
+    for name in files:
+        shutil.copyfile(TOKENIZER / name, folder / name)
+    config = json.loads((TOKENIZER / "tokenizer_config.json").read_text())
+    write_json(folder / "tokenizer_config.json", {**config, "model_max_length": length, "pad_token": pad})
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def text_encoder(case, tokens, **config):
+    config = CLIPTextConfig(
+        vocab_size=2247, max_position_embeddings=tokens, projection_dim=config["hidden_size"], bos_token_id=2245,
+        eos_token_id=2246, **{"pad_token_id": 2246, **config},
+    )  # fmt: skip
+    return liven(CLIPTextModel(config), f"{case} text_encoder")
+
+
+def unet(case, **config):
+    """A random UNet whose input reaches the last block less mixed than chance has it, for the last layer to find it there."""
+    model = liven(UNet2DConditionModel(in_channels=4, out_channels=4, **config), f"{case} unet")
+    conv_in, last = model.conv_in.weight, model.up_blocks[-1].resnets[-1]
+    conv_in[:, :, 1, 1] = torch.randn(conv_in.shape[:2], generator=generator(f"{case} conv_in"))
+    last.conv_shortcut.weight[:, -conv_in.shape[0] :] *= 4
+    return model
+
+
+def vae_kl(case, **config):
+    n = len(config["block_out_channels"])
+    types = {"down_block_types": ["DownEncoderBlock2D"] * n, "up_block_types": ["UpDecoderBlock2D"] * n}
+    return liven(AutoencoderKL(latent_channels=4, **types, **config), f"{case} vae")
+
+
+def vae_tiny(case, width, encoder, decoder, **config):
+    return liven(
+        AutoencoderTiny(
+            encoder_block_out_channels=[width] * len(encoder), decoder_block_out_channels=[width] * len(decoder),
+            num_encoder_blocks=encoder, num_decoder_blocks=decoder, **config,
+        ),
+        f"{case} vae", gain=1.1,
+    )  # fmt: skip
+
+
+def fit_last_layer(pipe, case, timesteps, size):
+    """Fits `conv_out` by least squares, so that the UNet takes noise off random smooth latents.
+
+    With the random layer a picture would be the sum of the steps' outputs, larger from step to step.
+    """
+    g = generator(f"{case} fit")
+    scheduler, conv, n = pipe.scheduler, pipe.unet.conv_out, 96
+    clean = F.interpolate(torch.randn(n, 4, 4, 4, generator=g), size, mode="bicubic") * 1.3
+    noise = torch.randn(clean.shape, generator=g)
+    steps = timesteps[torch.randint(len(timesteps), (n,), generator=g)].long()
+    noisy = DDPMScheduler(**BETAS).add_noise(clean, noise, steps)
+    alpha = DDPMScheduler(**BETAS).alphas_cumprod[steps].reshape(-1, 1, 1, 1)
+    v = alpha**0.5 * noise - (1 - alpha) ** 0.5 * clean
+    target = noise if scheduler.config.prediction_type == "epsilon" else v
+
+    text = torch.cat([pipe.encode_prompt(w, "cpu", 1, False)[0] for w in WORDS])
+    features = []
+    handle = conv.register_forward_pre_hook(lambda _m, inputs: features.append(inputs[0].clone()))
+    random = pipe.unet(noisy, steps, text[torch.arange(n) % len(WORDS)]).sample
+    handle.remove()
+    x = F.unfold(features[0], 3, padding=1).permute(0, 2, 1).flatten(0, 1).double()
+    x = torch.cat([x, torch.ones(len(x), 1)], 1)
+    # The random layer stays in at a small scale: it keeps text and place visible that the fit would smooth away.
+    conv.weight *= 0.3
+    conv.bias *= 0.3
+    y = nhwc(target - 0.3 * random).flatten(0, 2).double()
+    gram = x.T @ x
+    solution = torch.linalg.solve(gram + 1e-3 * gram.diagonal().mean() * torch.eye(len(gram)), x.T @ y).T
+    # Through f16, which hides another machine's last bits of the solution.
+    conv.weight.copy_((conv.weight + solution[:, :-1].reshape(conv.weight.shape)).half())
+    conv.bias.copy_((conv.bias + solution[:, -1]).half())
+    fitted = pipe.unet(noisy, steps, text[torch.arange(n) % len(WORDS)]).sample
+    print(f"  error of the UNet {((fitted - target) ** 2).mean() ** 0.5:.2f} of {target.std():.2f}")
+
+
+def spread_picture(pipe, latents):
+    """Sets the last layer of the VAE so that most of the picture lies inside the range of a byte, channel by channel."""
+    vae = pipe.vae
+    conv = vae.decoder.layers[-1] if isinstance(vae, AutoencoderTiny) else vae.decoder.conv_out
+    half = 0.5 if isinstance(vae, AutoencoderTiny) else 1.0  # of the range of what the layer gives
+    middle = 0.5 if isinstance(vae, AutoencoderTiny) else 0.0
+    image = []
+    handle = conv.register_forward_hook(lambda _m, _i, output: image.append(output.clone()))
+    vae.decode(latents / vae.config.scaling_factor)
+    handle.remove()
+    std, mean = torch.std_mean(image[0], (0, 2, 3))
+    scale = 0.42 * half / std
+    conv.weight.copy_((conv.weight * scale.reshape(-1, 1, 1, 1)).half())
+    conv.bias.copy_(((conv.bias - mean) * scale + middle).half())
+
+
+def draw(pipe, case, **changes):
+    """Runs the pipeline: the latents after each step and the picture."""
+    asked = {**case, **changes}
+    steps = []
+
+    def keep(_pipe, _step, _time, given):
+        steps.append(nhwc(given["latents"])[0].clone())
+        return {}
+
+    picture = pipe(
+        asked["prompt"], negative_prompt=asked["negative_prompt"] or None, width=asked["width"], height=asked["height"],
+        num_inference_steps=asked["steps"], guidance_scale=asked["guidance_scale"], callback_on_step_end=keep,
+        generator=torch.Generator("cpu").manual_seed(asked["seed"]),
+    ).images[0]  # fmt: skip
+    return torch.stack(steps), np.array(picture)
+
+
+def pipeline(name, case, parts, files, prefix=False):
+    """Builds the checkpoint, writes it, reads it again in f32 and draws; `files` are the dtypes its components are kept in."""
+    print(name)
+    pipe = StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler.set_timesteps(case["steps"])
+    timesteps = pipe.scheduler.timesteps.clone()
+    factor = pipe.vae_scale_factor
+    fit_last_layer(pipe, name, timesteps, (case["height"] // factor, case["width"] // factor))
+    latents, _ = draw(pipe, case)
+    spread_picture(pipe, latents[-1:].permute(0, 3, 1, 2))
+
+    folder = HERE / name
+    kept = {file.name: file.read_bytes() for file in (folder / "tokenizer").iterdir()}
+    for part, dtype in files.items():
+        getattr(pipe, part).to(dtype)
+    pipe.save_pretrained(folder)
+    # The tokenizer's files as they came: saving writes its own form of them.
+    fresh(folder / "tokenizer")
+    for file, content in kept.items():
+        (folder / "tokenizer" / file).write_bytes(content)
+    if prefix:
+        older_names(folder / "text_encoder" / "model.safetensors")
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=FULL, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    latents, picture = draw(pipe, case)
+    guided = case["guidance_scale"] > 1
+    prompt, negative = pipe.encode_prompt(case["prompt"], "cpu", 1, guided, case["negative_prompt"])
+    tensors = {"picture": picture, "latents": latents, "prompt_embeds": prompt}
+    if guided:
+        tensors["negative_prompt_embeds"] = negative
+    write(folder / "expected.safetensors", tensors)
+    write_json(folder / "case.json", case)
+    check(pipe, case, latents, picture, folder)
+
+
+def older_names(path):
+    """Renames the text encoder's tensors to what transformers 4 wrote, which most checkpoints have, its position ids included."""
+    tensors = {f"text_model.{name}": tensor for name, tensor in load_file(path).items()}
+    tokens = len(tensors["text_model.embeddings.position_embedding.weight"])
+    tensors["text_model.embeddings.position_ids"] = torch.arange(tokens).reshape(1, -1)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def check(pipe, case, latents, picture, folder):
+    """A picture that would hide an error is of no use: refuses one that is flat, clipped, or deaf to its prompt or seed."""
+    clipped = ((picture == 0) | (picture == 255)).mean()
+    spread = picture.astype(float).std((0, 1)).min()
+    far = {}
+    for key, value in {"prompt": "octopus on yellow", "seed": 7, "guidance_scale": 3.3, "steps": case["steps"] + 1}.items():
+        _, other = draw(pipe, case, **{key: value})
+        far[key] = float(np.abs(other.astype(float) - picture).mean())
+    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) // 1024
+    changes = ", ".join(f"{key} {value:.1f}" for key, value in far.items())
+    print(f"  {picture.shape}, latents std {latents[-1].std():.2f} max {latents.abs().max():.1f}, picture {picture.min()} to")
+    print(f"  {picture.max()}, std {spread:.0f}, clipped {clipped:.1%}; mean difference under another {changes}; {size} KiB")
+    assert spread > 30 and clipped < 0.06 and min(far.values()) > 1.0, folder.name
+
+
+def main():
+    both = ["vocab.json", "merges.txt"]
+
+    name = "sd1-ddim"
+    pipeline(
+        name,
+        dict(prompt="a red apple on white", negative_prompt="", width=64, height=64, steps=5, guidance_scale=4.0, seed=0),
+        dict(
+            tokenizer=tokenizer(HERE / name / "tokenizer", both, 77),
+            text_encoder=text_encoder(
+                name, 77, hidden_size=16, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2,
+                hidden_act="quick_gelu",
+            ),
+            unet=unet(
+                name, sample_size=16, block_out_channels=(4, 8), norm_num_groups=4, layers_per_block=1,
+                cross_attention_dim=16, attention_head_dim=2,
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            ),
+            vae=vae_kl(
+                name, block_out_channels=(4, 4, 8), layers_per_block=1, norm_num_groups=4, scaling_factor=0.18215,
+                sample_size=64,
+            ),
+            scheduler=DDIMScheduler(**BETAS, clip_sample=True, set_alpha_to_one=False, steps_offset=1),
+        ),
+        dict(text_encoder=HALF, unet=FULL, vae=FULL), prefix=True,
+    )  # fmt: skip
+
+    name = "sd2-euler"
+    pipeline(
+        name,
+        dict(prompt="rocket, blue", negative_prompt="", width=32, height=32, steps=6, guidance_scale=3.0, seed=33),
+        dict(
+            # SD 2.x pads with the token of "!".
+            tokenizer=tokenizer(HERE / name / "tokenizer", both, 16, pad="!"),
+            text_encoder=text_encoder(
+                name, 16, hidden_size=12, intermediate_size=28, num_hidden_layers=3, num_attention_heads=3,
+                hidden_act="gelu", pad_token_id=0,
+            ),
+            unet=unet(
+                name, sample_size=16, block_out_channels=(4, 8), norm_num_groups=2, layers_per_block=1,
+                cross_attention_dim=12, attention_head_dim=[1, 4], use_linear_projection=True,
+                down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            ),
+            vae=vae_kl(
+                name, block_out_channels=(4, 8), layers_per_block=2, norm_num_groups=4, scaling_factor=0.4,
+                sample_size=32,
+            ),
+            scheduler=EulerDiscreteScheduler(**BETAS, prediction_type="v_prediction", timestep_spacing="linspace"),
+        ),
+        dict(text_encoder=FULL, unet=FULL, vae=FULL),
+    )  # fmt: skip
+
+    name = "dpm-karras"
+    pipeline(
+        name,
+        dict(prompt="fox", negative_prompt="", width=64, height=64, steps=7, guidance_scale=2.5, seed=123456789012),
+        dict(
+            tokenizer=tokenizer(HERE / name / "tokenizer", ["tokenizer.json"], 16),
+            text_encoder=text_encoder(
+                name, 16, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+                hidden_act="quick_gelu",
+            ),
+            unet=unet(
+                name, sample_size=8, block_out_channels=(8, 16), norm_num_groups=8, layers_per_block=1,
+                cross_attention_dim=16, attention_head_dim=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            ),
+            vae=vae_tiny(name, 10, (1, 1, 1, 1), (1, 1, 1, 1), scaling_factor=4.0),
+            scheduler=DPMSolverMultistepScheduler(
+                **BETAS, algorithm_type="dpmsolver++", solver_order=2, use_karras_sigmas=True, steps_offset=1
+            ),
+        ),
+        dict(text_encoder=HALF, unet=HALF, vae=HALF),
+    )  # fmt: skip
+
+    name = "ddpm"
+    pipeline(
+        name,
+        dict(prompt="evergreen tree", negative_prompt="", width=40, height=40, steps=5, guidance_scale=1.0, seed=2),
+        dict(
+            tokenizer=tokenizer(HERE / name / "tokenizer", both, 16),
+            text_encoder=text_encoder(
+                name, 16, hidden_size=12, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+                hidden_act="quick_gelu",
+            ),
+            unet=unet(
+                name, sample_size=20, block_out_channels=(4, 8), norm_num_groups=4, layers_per_block=1,
+                transformer_layers_per_block=2, cross_attention_dim=12, attention_head_dim=2,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            ),
+            vae=vae_kl(
+                name, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=8, use_quant_conv=False,
+                use_post_quant_conv=False, sample_size=40,
+            ),
+            scheduler=DDPMScheduler(**BETAS, clip_sample=False, timestep_spacing="leading", steps_offset=1),
+        ),
+        dict(text_encoder=HALF, unet=FULL, vae=HALF),
+    )  # fmt: skip
+
+    name = "one-step"
+    pipeline(
+        name,
+        dict(prompt="grinning face", negative_prompt="", width=64, height=64, steps=1, guidance_scale=1.0, seed=4),
+        dict(
+            tokenizer=tokenizer(HERE / name / "tokenizer", ["tokenizer.json"], 16),
+            text_encoder=text_encoder(
+                name, 16, hidden_size=12, intermediate_size=24, num_hidden_layers=2, num_attention_heads=3,
+                hidden_act="gelu",
+            ),
+            unet=unet(
+                name, sample_size=16, block_out_channels=(8, 8, 16), norm_num_groups=8, layers_per_block=1,
+                cross_attention_dim=12, attention_head_dim=2, mid_block_type=None,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            ),
+            vae=vae_tiny(name, 10, (1, 1, 1), (1, 1, 1), scaling_factor=5.25),
+            scheduler=EulerDiscreteScheduler(**BETAS, timestep_spacing="trailing"),
+        ),
+        dict(text_encoder=HALF, unet=HALF, vae=FULL),
+    )  # fmt: skip
+
+    name = "odd-sizes"
+    pipeline(
+        name,
+        dict(
+            prompt="Crown, with a JEWEL on it!", negative_prompt="octopus (yellow) 3", width=40, height=72, steps=4,
+            guidance_scale=2.0, seed=5,
+        ),
+        dict(
+            tokenizer=tokenizer(HERE / name / "tokenizer", both, 16),
+            text_encoder=text_encoder(
+                name, 16, hidden_size=12, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2,
+                hidden_act="quick_gelu",
+            ),
+            unet=unet(
+                name, sample_size=8, block_out_channels=(4, 8, 8), norm_num_groups=4, layers_per_block=2,
+                cross_attention_dim=12, attention_head_dim=2,
+                down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            ),
+            vae=vae_kl(
+                name, block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2, scaling_factor=0.18215,
+                sample_size=64,
+            ),
+            scheduler=DPMSolverMultistepScheduler(**BETAS, algorithm_type="dpmsolver++", solver_order=2, steps_offset=1),
+        ),
+        dict(text_encoder=FULL, unet=HALF, vae=FULL),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
