@@ -6,9 +6,8 @@ import shutil
 import zlib
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -41,10 +40,11 @@ def nhwc(x):
 
 def write(path, tensors, metadata=None):
     """Writes tensors; `metadata` is one (key, value as JSON), for safetensors keeps several in no fixed order."""
-    arrays = {name: np.ascontiguousarray(t.numpy() if torch.is_tensor(t) else t) for name, t in tensors.items()}
+    tensors = {name: torch.as_tensor(t).contiguous().clone() for name, t in tensors.items()}
     header = {metadata[0]: json.dumps(metadata[1])} if metadata else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(arrays, path, metadata=header)
+    save_file(tensors, path, metadata=header)
+    path.chmod(0o644)
 
 
 def write_json(path, value):

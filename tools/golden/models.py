@@ -2,7 +2,7 @@
 
 tests/golden/models/<case>/: config.json, a safetensors file (as `save_pretrained` writes them) and io.safetensors:
 inputs under diffusers' names, `output`, and `at.<module>` for the way between. Activations are f32, [batch, height,
-width, channels] or [batch, tokens, channels].
+width, channels] or [batch, tokens, channels]. Latents of autoencoders are as a sampler has them: times `scaling_factor`.
 """
 
 import torch
@@ -67,8 +67,8 @@ def decoder_kl(case, dtype, batch, latents, watched, **config):
     model = AutoencoderKL(latent_channels=4, **types, **config)
     model = save(liven(model, case), case, dtype)
     seen = watch(model, watched)
-    z = torch.randn(batch, 4, *latents, generator=generator(f"{case} input"))
-    output = model.decode(z).sample
+    z = torch.randn(batch, 4, *latents, generator=generator(f"{case} input")) * model.config.scaling_factor
+    output = model.decode(z / model.config.scaling_factor).sample
     write(HERE / case / "io.safetensors", {"latents": nhwc(z), "output": nhwc(output), **seen})
     report(case, output)
 
@@ -80,7 +80,8 @@ def tiny(case, dtype, batch, latents, watched, **config):
     factor = 2 ** (len(config["decoder_block_out_channels"]) - 1)
     z = torch.randn(batch, 4, *latents, generator=g) * 2
     image = torch.rand(batch, 3, *(n * factor for n in latents), generator=g) * 2 - 1
-    output, encoded = model.decode(z).sample, model.encode(image).latents
+    scale = model.config.scaling_factor
+    output, encoded = model.decode(z / scale).sample, model.encode(image).latents * scale
     tensors = {"latents": nhwc(z), "output": nhwc(output), "image": nhwc(image), "encoded": nhwc(encoded)}
     write(HERE / case / "io.safetensors", {**tensors, **seen})
     report(case, output)
@@ -151,7 +152,7 @@ def main():
     tiny(
         "vae-tiny", FULL, 1, (5, 3), ["decoder.layers.0", "decoder.layers.2", "encoder.layers.2"],
         encoder_block_out_channels=(12, 12, 12), decoder_block_out_channels=(12, 12, 12), num_encoder_blocks=(1, 2, 1),
-        num_decoder_blocks=(2, 1, 1),
+        num_decoder_blocks=(2, 1, 1), scaling_factor=1.25,
     )  # fmt: skip
     tiny(
         "vae-tiny-deep", HALF, 2, (2, 3), ["decoder.layers.0", "decoder.layers.7", "encoder.layers.2"],
