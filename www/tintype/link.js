@@ -71,8 +71,13 @@ export class Link {
     }
   }
 
-  close(reason) {
-    this.#finish(reason);
+  /** Ends the worker. Each of the two makes an error: for the calls under way, and for those that come later. */
+  close(now, later) {
+    if (this.#end) return;
+    this.#end = later;
+    this.#watch.abort();
+    this.#worker.terminate();
+    for (const job of [...this.#calls.keys()]) this.#settle(job).reject(now());
   }
 
   #settle(job) {
@@ -91,15 +96,8 @@ export class Link {
   }
 
   #fail(message) {
-    this.#finish(() => new TintypeError("internal", `${message}; make a new Tintype to go on`));
-  }
-
-  #finish(reason) {
-    if (this.#end) return;
-    this.#end = reason;
-    this.#watch.abort();
-    this.#worker.terminate();
-    for (const job of [...this.#calls.keys()]) this.#settle(job).reject(reason());
+    const internal = (text) => () => new TintypeError("internal", text);
+    this.close(internal(message), internal(`${message}; make a new Tintype to go on`));
   }
 }
 

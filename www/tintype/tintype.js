@@ -86,7 +86,7 @@ export class Tintype extends EventTarget {
       tintype.#announce(checked);
       return tintype;
     } catch (error) {
-      link.close(() => error);
+      link.close(() => error, () => error);
       throw error;
     }
   }
@@ -165,11 +165,10 @@ export class Tintype extends EventTarget {
   /** Ends the worker. What is under way rejects with `cancelled`. */
   async close() {
     this.#checkpoints.clear();
-    let closing = true;
-    this.#link.close(() =>
-      closing ? new TintypeError("cancelled", "this Tintype was closed") : invalid("this Tintype is closed: make a new one"),
+    this.#link.close(
+      () => new TintypeError("cancelled", "this Tintype was closed"),
+      () => invalid("this Tintype is closed: make a new one"),
     );
-    closing = false;
   }
 
   async #unload(checkpoint) {

@@ -1,0 +1,137 @@
+// The form: what a person has set, and what the chosen checkpoint sets for what they left alone.
+
+const NUMBERS = ["steps", "guidanceScale", "width", "height"];
+const TEXTS = ["prompt", "negativePrompt", "sampler"];
+const MIN_SIZE = 64;
+const MAX_SIZE = 1024;
+
+/** 32 bits: what the noise's generator takes of a seed. */
+export const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
+
+export class Controls {
+  #form;
+  #fields;
+  /** Fields that a person or a restored picture has set: a checkpoint's defaults leave these alone. */
+  #set = new Set();
+  #defaults = {};
+  #seedIsUsed = false;
+
+  constructor(form) {
+    this.#form = form;
+    this.#fields = form.elements;
+    form.addEventListener("input", ({ target }) => {
+      if (target.name === "seed") this.#seedIsUsed = false;
+      if (target.name) this.#set.add(target.name);
+      this.#show();
+    });
+    form.addEventListener("change", ({ target }) => {
+      if (target.name === "width" || target.name === "height") this.#snap(target);
+    });
+    // A field that is wrong must be in sight for the browser to say so.
+    form.addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true);
+    form.querySelector("#dice").addEventListener("click", () => this.rollSeed());
+    form.querySelector("#swap").addEventListener("click", () => this.#swap());
+    form.querySelector("#reset").addEventListener("click", () => this.reset());
+    this.rollSeed();
+    this.#show();
+  }
+
+  get keepsSeed() {
+    return this.#fields.keep.checked;
+  }
+
+  get count() {
+    return Number(this.#fields.count.value);
+  }
+
+  get prompt() {
+    return this.#fields.prompt.value.trim();
+  }
+
+  set prompt(text) {
+    this.#fields.prompt.value = text;
+  }
+
+  rollSeed() {
+    this.#fields.seed.value = randomSeed();
+    this.#seedIsUsed = false;
+  }
+
+  /** What to draw, "" being the checkpoint's own sampler. A seed that has been drawn gives way to a new one, unless it is to be kept. */
+  takeRecipe() {
+    if (this.#seedIsUsed && !this.keepsSeed) this.rollSeed();
+    this.#seedIsUsed = true;
+    const recipe = { prompt: this.prompt, negativePrompt: this.#fields.negativePrompt.value.trim(), seed: this.#fields.seed.value };
+    recipe.sampler = this.#fields.sampler.value;
+    for (const name of NUMBERS) {
+      if (this.#fields[name].value !== "") recipe[name] = this.#fields[name].valueAsNumber;
+    }
+    return recipe;
+  }
+
+  /** Takes a picture's recipe (or an address's) into the form. */
+  restore(recipe) {
+    for (const name of [...NUMBERS, ...TEXTS]) {
+      if (recipe[name] === undefined) continue;
+      this.#setField(name, recipe[name]);
+      this.#set.add(name);
+    }
+    if (/^\d{1,20}$/.test(recipe.seed ?? "")) {
+      this.#fields.seed.value = recipe.seed;
+      this.#seedIsUsed = false;
+    }
+    this.#show();
+  }
+
+  /** Takes a checkpoint's defaults for what nobody has set. */
+  offer(defaults) {
+    this.#defaults = { ...defaults };
+    for (const name of NUMBERS) {
+      if (!this.#set.has(name) && defaults[name] !== undefined) this.#setField(name, defaults[name]);
+    }
+    this.#show();
+  }
+
+  reset() {
+    for (const name of [...NUMBERS, "sampler"]) this.#set.delete(name);
+    this.#setField("sampler", "");
+    this.offer(this.#defaults);
+  }
+
+  samplers(names) {
+    const { sampler } = this.#fields;
+    const { value } = sampler;
+    sampler.replaceChildren(sampler.options[0], ...names.map((name) => new Option(name, name)));
+    this.#setField("sampler", value);
+  }
+
+  #setField(name, value) {
+    const field = this.#fields[name];
+    // A slider would silently take the nearest value that it can show.
+    if (field.type === "range" && Number(value) > Number(field.max)) field.max = value;
+    if (name === "sampler" && value && ![...field.options].some((option) => option.value === value)) field.add(new Option(value, value));
+    field.value = value;
+  }
+
+  #snap(field) {
+    if (field.value === "") return;
+    const step = Number(field.step);
+    const nearest = Math.round(field.valueAsNumber / step) * step;
+    field.value = Math.min(MAX_SIZE, Math.max(MIN_SIZE, nearest || MIN_SIZE));
+  }
+
+  #swap() {
+    const { width, height } = this.#fields;
+    [width.value, height.value] = [height.value, width.value];
+    this.#set.add("width").add("height");
+  }
+
+  #show() {
+    const { steps, guidanceScale } = this.#fields;
+    this.#form.querySelector("#steps-value").value = steps.value;
+    this.#form.querySelector("#guidance-value").value = guidanceScale.value;
+    for (const range of [steps, guidanceScale]) {
+      range.style.setProperty("--at", (range.value - range.min) / (range.max - range.min));
+    }
+  }
+}

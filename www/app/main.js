@@ -1,0 +1,301 @@
+// The page: ties the form, the cards, the plate and the strip to the maker.
+
+import { Tintype } from "../tintype/tintype.js";
+import { Cards } from "./cards.js";
+import { Controls } from "./controls.js";
+import { fromHash, toHash } from "./link.js";
+import { Maker } from "./maker.js";
+import { listen as listenForOwn } from "./own.js";
+import { Stage } from "./stage.js";
+import { Strip } from "./strip.js";
+
+const el = (id) => document.getElementById(id);
+/** Moving over the cards with the arrow keys should not fetch each of them. */
+const CHOICE_SETTLES_MS = 250;
+
+const maker = new Maker();
+const cards = new Cards(el("cards"));
+const controls = new Controls(el("form"));
+const stage = new Stage();
+const strip = new Strip(el("strip"));
+
+/** What is being drawn: { controller, recipe }, or null. */
+let work = null;
+let choiceTimer = 0;
+
+function say(text) {
+  el("announce").textContent = text;
+}
+
+const ERRORS = {
+  "invalid-argument": "That can't be drawn.",
+  network: "The network failed.",
+  "not-found": "Something is missing.",
+  corrupt: "A file is damaged.",
+  unsupported: "Not possible here.",
+  "out-of-memory": "There is not enough memory.",
+  quota: "There is not enough storage.",
+  "device-lost": "The GPU was lost.",
+};
+
+function showError(error) {
+  if (error.code === "cancelled") return;
+  el("error-code").textContent = ERRORS[error.code] ?? "Something went wrong.";
+  el("error-message").textContent = error.message;
+  el("error").hidden = false;
+}
+
+function hideError({ refocus = false } = {}) {
+  if (refocus && el("error").contains(document.activeElement)) el("generate").focus();
+  el("error").hidden = true;
+}
+
+async function startEngine() {
+  const line = el("backend");
+  line.dataset.kind = "starting";
+  line.textContent = "Starting…";
+  try {
+    await maker.start(el("runs-on").value);
+    const { kind, name, reason } = maker.backend;
+    line.dataset.kind = kind;
+    line.textContent = `${kind === "webgpu" ? "WebGPU" : "CPU"}: ${reason}`;
+    line.title = name;
+    controls.samplers(maker.samplers);
+  } catch (error) {
+    line.dataset.kind = "failed";
+    line.textContent = "Not running";
+    showError(error);
+  }
+}
+
+function showWorking(working) {
+  const held = [el("generate"), el("cancel")].includes(document.activeElement);
+  el("generate").hidden = working;
+  el("cancel").hidden = !working;
+  if (held) el(working ? "cancel" : "generate").focus();
+  if (working) el("actions").hidden = true;
+}
+
+function showWarnings(warnings) {
+  el("warnings").replaceChildren(...warnings.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  el("warnings").hidden = warnings.length === 0;
+}
+
+/** What can be done with the picture on the plate. */
+function showActions() {
+  const { shown } = stage;
+  el("actions").hidden = work !== null || !shown;
+  const other = shown && cards.chosen !== shown.entry;
+  el("again").hidden = !other;
+  if (other) el("again").textContent = `Draw this in ${cards.chosen.name}`;
+}
+
+function present(item) {
+  stage.show(item);
+  strip.mark(item);
+  showWarnings(item.warnings);
+  showActions();
+  history.replaceState(null, "", toHash({ ...item.recipe, checkpoint: item.entry.own ? "" : item.entry.id }));
+}
+
+/** Draws `count` pictures of a recipe, one after the other, each with the next seed. */
+async function draw(recipe, count = 1) {
+  const entry = cards.chosen;
+  work?.controller.abort();
+  const mine = { controller: new AbortController(), recipe };
+  work = mine;
+  clearTimeout(choiceTimer);
+  hideError();
+  showWarnings([]);
+  showWorking(true);
+  stage.reveal();
+  try {
+    for (let index = 0; index < count; index += 1) {
+      const seed = BigInt.asUintN(64, BigInt(recipe.seed) + BigInt(index)).toString();
+      await drawOne(entry, { ...recipe, seed }, mine, count > 1 ? ` (${index + 1} of ${count})` : "");
+    }
+  } catch (error) {
+    if (work === mine) {
+      stage.settle();
+      showError(error);
+      say(error.code === "cancelled" ? "Cancelled." : "");
+    }
+    if (error.code === "internal" || error.code === "device-lost") startEngine();
+  } finally {
+    if (work === mine) {
+      work = null;
+      showWorking(false);
+      showActions();
+    }
+  }
+}
+
+async function drawOne(entry, recipe, { controller }, place) {
+  const title = `${recipe.prompt || "untitled"}${place}`;
+  stage.begin({ title, ...recipe });
+  say(`Drawing ${title} in ${entry.name}.`);
+  const drawn = await maker.draw(entry, recipe, {
+    signal: controller.signal,
+    onLoading: (progress) => stage.downloading(entry.name, progress),
+    onLoaded(checkpoint) {
+      if (cards.chosen === entry) controls.offer(checkpoint.defaults);
+      stage.preparing(title, entry.name);
+    },
+    onStep: (step) => !controller.signal.aborted && stage.step(title, step),
+  });
+  const item = { ...drawn, entry, recipe, name: entry.name, url: URL.createObjectURL(drawn.blob) };
+  if (!cards.hasPicture(entry)) cards.picture(entry, item.url);
+  el("session").hidden = false;
+  strip.add(item);
+  present(item);
+  say(`Done: ${title}.`);
+}
+
+function generate() {
+  if (!cards.chosen || !el("form").reportValidity()) return;
+  draw(controls.takeRecipe(), controls.count);
+}
+
+/** The picture on the plate once more, in the checkpoint that is chosen now. */
+function drawAgain(recipe = stage.shown.recipe) {
+  const { prompt, negativePrompt, seed } = recipe;
+  controls.restore({ prompt, negativePrompt, seed });
+  draw(controls.takeRecipe());
+}
+
+function showPrompts(entry) {
+  const buttons = (entry.prompts ?? []).map((prompt) => {
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "chip", textContent: prompt });
+    button.addEventListener("click", () => {
+      controls.prompt = prompt;
+      generate();
+    });
+    return button;
+  });
+  el("tries").replaceChildren(...buttons);
+}
+
+function chosen(entry) {
+  showPrompts(entry);
+  controls.offer({ ...entry.defaults, ...maker.state(entry).checkpoint?.defaults });
+  showActions();
+  clearTimeout(choiceTimer);
+  choiceTimer = setTimeout(() => {
+    maker.keepOnly(entry);
+    const recipe = work?.recipe ?? stage.shown?.recipe;
+    if (controls.keepsSeed && recipe) return drawAgain(recipe);
+    maker.load(entry).then(({ defaults }) => cards.chosen === entry && controls.offer(defaults), showError);
+  }, CHOICE_SETTLES_MS);
+}
+
+function restore(item) {
+  work?.controller.abort();
+  cards.choose(item.entry);
+  showPrompts(item.entry);
+  controls.restore(item.recipe);
+  hideError();
+  present(item);
+  say(`Showing ${item.parameters.prompt}, ${item.name}.`);
+}
+
+function restoreFromAddress() {
+  const recipe = fromHash(location.hash);
+  if (!recipe) return;
+  const entry = cards.entries.find(({ id }) => id === recipe.checkpoint);
+  if (entry && entry !== cards.chosen) {
+    cards.choose(entry);
+    showPrompts(entry);
+    controls.offer(entry.defaults ?? {});
+  }
+  controls.restore(recipe);
+  showActions();
+}
+
+/** A card for a person's own checkpoint, which goes again if it can't be loaded. */
+async function addOwn(entry) {
+  const before = cards.chosen;
+  hideError();
+  cards.add(entry);
+  cards.choose(entry);
+  chosen(entry);
+  try {
+    await maker.load(entry);
+  } catch {
+    cards.remove(entry);
+    if (cards.chosen !== entry || !before) return;
+    cards.choose(before);
+    showPrompts(before);
+    showActions();
+  }
+}
+
+async function addCatalogue() {
+  const entries = await Tintype.catalogue("checkpoints/checkpoints.json");
+  for (const source of entries) {
+    const { id, name, description, image, prompts, defaults } = source;
+    cards.add({ id, name: name ?? id, description, image, prompts, defaults, source });
+  }
+  const credits = entries.filter(({ credits }) => credits).map(({ name, credits }) => `${name} from ${credits}`);
+  el("credits").textContent = `What the checkpoints learned from: ${credits.join("; ")}.`;
+  el("credits").hidden = credits.length === 0;
+  const [first] = cards.entries;
+  if (!first) return;
+  cards.choose(first);
+  showPrompts(first);
+  controls.offer(first.defaults ?? {});
+}
+
+async function flash(button, action) {
+  const label = button.textContent;
+  try {
+    await action();
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Not allowed";
+  }
+  setTimeout(() => (button.textContent = label), 1500);
+}
+
+el("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (!work) generate();
+});
+el("cancel").addEventListener("click", () => work?.controller.abort());
+el("again").addEventListener("click", () => drawAgain());
+el("error-close").addEventListener("click", () => hideError({ refocus: true }));
+el("copy").addEventListener("click", () =>
+  flash(el("copy"), () => navigator.clipboard.write([new ClipboardItem({ "image/png": stage.shown.blob })])),
+);
+el("link").addEventListener("click", () => flash(el("link"), () => navigator.clipboard.writeText(location.href)));
+el("runs-on").addEventListener("change", () => {
+  work?.controller.abort();
+  hideError();
+  startEngine();
+});
+addEventListener("keydown", (event) => {
+  if (event.isComposing) return;
+  const inPrompt = event.target === el("prompt") && !event.shiftKey;
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey || inPrompt)) {
+    event.preventDefault();
+    if (!work) generate();
+  } else if (event.key === "Escape") {
+    if (work) work.controller.abort();
+    else hideError({ refocus: true });
+  }
+});
+cards.addEventListener("choose", () => chosen(cards.chosen));
+strip.addEventListener("pick", ({ detail }) => restore(detail));
+maker.addEventListener("change", () => cards.update((entry) => maker.state(entry)));
+addEventListener("hashchange", restoreFromAddress);
+listenForOwn({ onEntry: addOwn, onError: showError });
+
+const engine = startEngine();
+try {
+  await addCatalogue();
+} catch (error) {
+  showError(error);
+}
+restoreFromAddress();
+el("generate").disabled = false;
+if (matchMedia("(pointer: fine)").matches) el("prompt").focus({ preventScroll: true });
+await engine;

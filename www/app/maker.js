@@ -1,0 +1,97 @@
+// Between the page and Tintype: one engine, and the checkpoints that it has or is getting. Knows nothing of the document.
+
+import { Tintype } from "../tintype/tintype.js";
+
+export class Maker extends EventTarget {
+  #tintype = null;
+  #starting = null;
+  /** What is loaded or on its way, by entry: { promise, controller, progress, done, users }. */
+  #loads = new Map();
+
+  /** Starts the engine, in place of the one there was. */
+  async start(backend) {
+    this.#tintype?.close();
+    this.#tintype = null;
+    this.#loads.clear();
+    const starting = Tintype.create({ backend });
+    this.#starting = starting;
+    const tintype = await starting;
+    if (this.#starting !== starting) return tintype.close();
+    this.#tintype = tintype;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  get backend() {
+    return this.#tintype?.backend;
+  }
+
+  get samplers() {
+    return this.#tintype?.samplers ?? [];
+  }
+
+  /** "absent", "coming" (with how far it is) or "here" (with its handle). */
+  state(entry) {
+    const load = this.#loads.get(entry);
+    if (!load) return { state: "absent" };
+    return load.done ? { state: "here", checkpoint: load.done } : { state: "coming", progress: load.progress };
+  }
+
+  /** The checkpoint of an entry: the one in memory, the one on its way, or a new download. */
+  load(entry) {
+    const known = this.#loads.get(entry);
+    if (known) return known.promise;
+    const controller = new AbortController();
+    const load = { controller, done: null, progress: null, users: 0 };
+    this.#loads.set(entry, load);
+    load.promise = this.#load(entry, load).catch((error) => {
+      if (this.#loads.get(entry) === load) this.#loads.delete(entry);
+      this.dispatchEvent(new Event("change"));
+      throw error;
+    });
+    this.dispatchEvent(new Event("change"));
+    return load.promise;
+  }
+
+  async #load(entry, load) {
+    const tintype = await this.#starting;
+    const onProgress = (progress) => {
+      load.progress = progress;
+      this.dispatchEvent(new Event("change"));
+    };
+    load.done = await tintype.load(entry.source, { name: entry.name, signal: load.controller.signal, onProgress });
+    this.dispatchEvent(new Event("change"));
+    return load.done;
+  }
+
+  /** Gives up the downloads that no picture waits for, but for `entry`'s. */
+  keepOnly(entry) {
+    for (const [other, load] of this.#loads) {
+      if (other !== entry && !load.done && load.users === 0) load.controller.abort();
+    }
+  }
+
+  /** Draws one picture, after the download that it may need. */
+  async draw(entry, recipe, { signal, onLoading, onLoaded, onStep }) {
+    const promise = this.load(entry);
+    const load = this.#loads.get(entry);
+    const hear = () => !load.done && onLoading(load.progress);
+    const giveUp = () => load.users === 1 && !load.done && load.controller.abort();
+    let checkpoint;
+    load.users += 1;
+    signal.addEventListener("abort", giveUp);
+    this.addEventListener("change", hear);
+    try {
+      hear();
+      checkpoint = await promise;
+    } finally {
+      load.users -= 1;
+      signal.removeEventListener("abort", giveUp);
+      this.removeEventListener("change", hear);
+    }
+    onLoaded(checkpoint);
+    const began = performance.now();
+    const { images, warnings } = await this.#tintype.generate({ ...recipe, sampler: recipe.sampler || null, checkpoint, signal, onStep, preview: true });
+    const [image] = images;
+    return { imageData: image.imageData, parameters: image.parameters, blob: await image.toBlob(), ms: performance.now() - began, warnings };
+  }
+}

@@ -1,0 +1,126 @@
+// The plate: where a picture comes up out of the blur, and stands when it is done.
+
+import { downloaded, duration, fileName, summary } from "./words.js";
+
+const el = (id) => document.getElementById(id);
+
+export class Stage {
+  #plate = el("plate");
+  #picture = el("picture");
+  #canvas = el("canvas");
+  #image = el("image");
+  #pixels = document.createElement("canvas");
+  #shown = null;
+  #workBegan = 0;
+
+  constructor() {
+    this.#pixels.width = 0;
+    new ResizeObserver(() => this.#paint()).observe(this.#picture);
+  }
+
+  /** The picture that stands on the plate, or null. */
+  get shown() {
+    return this.#shown;
+  }
+
+  /** Clears the plate for a picture of this size; what was there dissolves. */
+  begin({ title, width, height }) {
+    this.#state("working");
+    this.#image.hidden = true;
+    this.#develop(0);
+    if (width && height) this.#shape(width, height);
+    this.#work(title, "", null);
+  }
+
+  /** On a phone the button that was pressed may be far below the plate. */
+  reveal() {
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.#plate.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+  }
+
+  downloading(name, progress) {
+    const text = !progress ? "" : progress.phase === "download" || progress.fraction < 1 ? downloaded(progress) : progress.phase;
+    this.#work(`Fetching ${name}`, text, progress?.fraction ?? null);
+  }
+
+  preparing(title, checkpoint) {
+    this.#workBegan = performance.now();
+    this.#work(title, `${checkpoint} is getting ready`, null);
+  }
+
+  step(title, { step, steps, preview }) {
+    const left = ((performance.now() - this.#workBegan) / step) * (steps - step);
+    const text = `Step ${step} of ${steps}${step < steps && left > 1500 ? ` · ${duration(left)} left` : ""}`;
+    this.#work(title, text, step / steps);
+    if (!preview) return;
+    this.#draw(preview);
+    this.#develop(step / steps);
+  }
+
+  /** Shows a finished picture: { imageData, url, name, parameters, ms }. */
+  show(item) {
+    const { imageData, parameters } = item;
+    this.#shown = item;
+    this.#shape(imageData.width, imageData.height);
+    this.#draw(imageData);
+    this.#develop(1);
+    this.#image.src = item.url;
+    this.#image.alt = `${parameters.prompt || "A picture"}, drawn by ${item.name}`;
+    this.#image.hidden = false;
+    el("done-title").textContent = parameters.prompt || "untitled";
+    el("done-meta").textContent = summary(item);
+    Object.assign(el("save"), { href: item.url, download: fileName(parameters) });
+    this.#state("done");
+  }
+
+  /** Back to the last finished picture, or to the empty plate. */
+  settle() {
+    if (this.#shown) return this.show(this.#shown);
+    this.#pixels.width = 0;
+    this.#paint();
+    this.#state("empty");
+  }
+
+  #state(state) {
+    this.#plate.dataset.state = state;
+    this.#plate.setAttribute("aria-busy", state === "working");
+  }
+
+  #develop(fraction) {
+    this.#plate.style.setProperty("--developed", fraction);
+  }
+
+  #shape(width, height) {
+    this.#picture.style.setProperty("--ratio", width / height);
+  }
+
+  #work(title, text, fraction) {
+    el("working-title").textContent = title;
+    el("working-meta").textContent = text;
+    const bar = el("bar");
+    bar.style.setProperty("--fraction", fraction ?? 0);
+    bar.classList.toggle("unknown", fraction === null);
+    if (fraction === null) bar.removeAttribute("aria-valuenow");
+    else bar.setAttribute("aria-valuenow", Math.round(fraction * 100));
+    bar.setAttribute("aria-valuetext", text);
+  }
+
+  #draw(imageData) {
+    this.#pixels.width = imageData.width;
+    this.#pixels.height = imageData.height;
+    this.#pixels.getContext("2d").putImageData(imageData, 0, 0);
+    this.#paint();
+  }
+
+  /** Enlarges with a smooth kernel: the browser's own scaling of an <img> shows the grid of so small a picture. */
+  #paint() {
+    const box = this.#picture.getBoundingClientRect();
+    const scale = globalThis.devicePixelRatio || 1;
+    const context = this.#canvas.getContext("2d");
+    this.#canvas.width = Math.max(1, Math.round(box.width * scale));
+    this.#canvas.height = Math.max(1, Math.round(box.height * scale));
+    if (this.#pixels.width === 0) return;
+    context.imageSmoothingQuality = "high";
+    context.drawImage(this.#pixels, 0, 0, this.#canvas.width, this.#canvas.height);
+  }
+}

@@ -1,0 +1,30 @@
+// Numbers and names as a person reads them.
+
+export const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+
+/** "4.2 of 18.0 MB", or what is known of it. */
+export function downloaded({ loadedBytes, totalBytes }) {
+  return totalBytes ? `${megabytes(loadedBytes)} of ${megabytes(totalBytes)} MB` : `${megabytes(loadedBytes)} MB`;
+}
+
+export function duration(ms) {
+  if (ms < 10_000) return `${(ms / 1000).toFixed(1)} s`;
+  if (ms < 90_000) return `${Math.round(ms / 1000)} s`;
+  return `${Math.round(ms / 60_000)} min`;
+}
+
+/** "Ink · seed 42 · 20 steps · …": a picture's parameters in one line. */
+export function summary({ name, parameters, ms }) {
+  const { seed, steps, guidanceScale, sampler, width, height } = parameters;
+  const parts = [name, `seed ${seed}`, `${steps} ${steps === 1 ? "step" : "steps"}`, `guidance ${guidanceScale}`, sampler, `${width} × ${height}`];
+  if (ms !== undefined) parts.push(duration(ms));
+  return parts.filter(Boolean).join(" · ");
+}
+
+export function fileName({ prompt, seed }) {
+  const slug = prompt
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}]+/gu, "-")
+    .replace(/^-|-$/g, "");
+  return `${[...slug].slice(0, 48).join("") || "picture"}-${seed}.png`;
+}
