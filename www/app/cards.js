@@ -72,7 +72,7 @@ export class Cards extends EventTarget {
       label.dataset.state = state;
       label.title = state === "here" ? "In memory" : "";
       bar.style.setProperty("--fraction", progress?.fraction ?? 0);
-      const text = state === "coming" && progress ? downloaded(progress) : (entry.description ?? "");
+      const text = state === "coming" && progress?.totalBytes ? downloaded(progress) : (entry.description ?? "");
       if (about.textContent !== text) about.textContent = text;
     }
   }

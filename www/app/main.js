@@ -220,7 +220,8 @@ async function addOwn(entry) {
   chosen(entry);
   try {
     await maker.load(entry);
-  } catch {
+  } catch (error) {
+    if (error.code === "cancelled") return;
     cards.remove(entry);
     if (cards.chosen !== entry || !before) return;
     cards.choose(before);
@@ -236,7 +237,7 @@ async function addCatalogue() {
     cards.add({ id, name: name ?? id, description, image, prompts, defaults, source });
   }
   const credits = entries.filter(({ credits }) => credits).map(({ name, credits }) => `${name} from ${credits}`);
-  el("credits").textContent = `What the checkpoints learned from: ${credits.join("; ")}.`;
+  el("credits").firstElementChild.textContent = `What the checkpoints learned from: ${credits.join("; ")}.`;
   el("credits").hidden = credits.length === 0;
   const [first] = cards.entries;
   if (!first) return;

@@ -39,8 +39,8 @@ export class Stage {
   }
 
   downloading(name, progress) {
-    const text = !progress ? "" : progress.phase === "download" || progress.fraction < 1 ? downloaded(progress) : progress.phase;
-    this.#work(`Fetching ${name}`, text, progress?.fraction ?? null);
+    const known = progress?.totalBytes > 0;
+    this.#work(`Fetching ${name}`, known ? downloaded(progress) : "Asking how large it is", known ? progress.fraction : null);
   }
 
   preparing(title, checkpoint) {
@@ -115,12 +115,16 @@ export class Stage {
   /** Enlarges with a smooth kernel: the browser's own scaling of an <img> shows the grid of so small a picture. */
   #paint() {
     const box = this.#picture.getBoundingClientRect();
-    const scale = globalThis.devicePixelRatio || 1;
-    const context = this.#canvas.getContext("2d");
-    this.#canvas.width = Math.max(1, Math.round(box.width * scale));
-    this.#canvas.height = Math.max(1, Math.round(box.height * scale));
+    const scale = Math.min(globalThis.devicePixelRatio || 1, 2);
+    const width = Math.max(1, Math.round(box.width * scale));
+    const height = Math.max(1, Math.round(box.height * scale));
+    const canvas = this.#canvas;
+    // Setting a canvas's size, even to what it is, allocates it anew.
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    const context = canvas.getContext("2d");
+    context.clearRect(0, 0, width, height);
     if (this.#pixels.width === 0) return;
     context.imageSmoothingQuality = "high";
-    context.drawImage(this.#pixels, 0, 0, this.#canvas.width, this.#canvas.height);
+    context.drawImage(this.#pixels, 0, 0, width, height);
   }
 }

@@ -1,10 +1,10 @@
 // Numbers and names as a person reads them.
 
-export const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
-/** "4.2 of 18.0 MB", or what is known of it. */
+/** "4.2 of 18.0 MB" */
 export function downloaded({ loadedBytes, totalBytes }) {
-  return totalBytes ? `${megabytes(loadedBytes)} of ${megabytes(totalBytes)} MB` : `${megabytes(loadedBytes)} MB`;
+  return `${megabytes(loadedBytes)} of ${megabytes(totalBytes)} MB`;
 }
 
 export function duration(ms) {

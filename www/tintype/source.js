@@ -113,7 +113,8 @@ function picked(list, what) {
       const path = item.webkitRelativePath || item.name;
       if (path) return { path, file: item };
     } else if (typeof item?.path === "string" && item.path !== "" && isFile(item.file)) {
-      return { path: item.path, file: item.file };
+      // The engine reads Files; a Blob has only to be called one.
+      return { path: item.path, file: item.file instanceof File ? item.file : new File([item.file], item.path) };
     }
     throw invalid(`source[${index}]: expected a File or { path, file }, found ${shown(item)}`);
   });

@@ -1,7 +1,7 @@
 // Compiled, never run: each call of the JavaScript API as a site writes it, and misuses that the types must refuse.
 
-import { Checkpoint, Tintype, TintypeError } from "../../www/tintype/tintype.js";
-import type { Backend, CatalogueEntry, ErrorCode, GenerateResult, Notice, Progress, Step } from "../../www/tintype/tintype.js";
+import { Checkpoint, Tintype, TintypeError } from "../../../www/tintype/tintype.js";
+import type { Backend, CatalogueEntry, ErrorCode, GenerateResult, Notice, Progress, Step } from "../../../www/tintype/tintype.js";
 
 export async function site(directory: FileSystemDirectoryHandle, list: FileList, file: File): Promise<void> {
   const tintype: Tintype = await Tintype.create({ backend: "auto", memoryBudget: 2 ** 30, threads: 1 });
