@@ -110,14 +110,14 @@ def main():
     )  # fmt: skip
     unet(
         "unet-sd1", HALF, 981.0, (8, 8), 16,
-        ["time_embedding", "conv_in", "down_blocks.0.resnets.0", "down_blocks.0.attentions.0", "mid_block", "conv_norm_out"],
+        ["time_embedding.linear_2", "conv_in", "down_blocks.0.resnets.0", "down_blocks.0.attentions.0", "mid_block", "conv_norm_out"],
         block_out_channels=(8, 16), norm_num_groups=8, layers_per_block=1, cross_attention_dim=24,
         attention_head_dim=2,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
     unet(
         "unet-sd2", FULL, 501.0, (4, 6), 7,
-        ["time_embedding", "down_blocks.0.attentions.0", "down_blocks.1.attentions.1", "mid_block", "up_blocks.0"],
+        ["time_embedding.linear_2", "down_blocks.0.attentions.0", "down_blocks.1.attentions.1", "mid_block", "up_blocks.0"],
         block_out_channels=(4, 8), norm_num_groups=4, layers_per_block=2, cross_attention_dim=12,
         attention_head_dim=[1, 4], use_linear_projection=True,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -126,7 +126,7 @@ def main():
     unet(
         # As SDXS is cut down: no middle. Three levels of 10x6 go up again to sizes that are not twice as large.
         "unet-no-mid", FULL, 333.25, (10, 6), 5,
-        ["time_embedding", "down_blocks.0", "down_blocks.2", "up_blocks.0", "up_blocks.1"],
+        ["time_embedding.linear_2", "down_blocks.0", "down_blocks.2", "up_blocks.0", "up_blocks.1"],
         block_out_channels=(4, 8, 8), norm_num_groups=4, layers_per_block=1, cross_attention_dim=10,
         attention_head_dim=2, mid_block_type=None, norm_eps=1e-2,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -134,7 +134,7 @@ def main():
     )  # fmt: skip
     unet(
         "unet-deep", HALF, 0.0, (9, 5), 16,
-        ["time_embedding", "down_blocks.0.attentions.0", "down_blocks.1", "mid_block", "up_blocks.1"],
+        ["time_embedding.linear_2", "down_blocks.0.attentions.0", "down_blocks.1", "mid_block", "up_blocks.1"],
         block_out_channels=(4, 8, 16), norm_num_groups=4, layers_per_block=1, transformer_layers_per_block=2,
         cross_attention_dim=20, attention_head_dim=[2, 4, 8], use_linear_projection=False,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
