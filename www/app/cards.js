@@ -1,5 +1,6 @@
 // The checkpoints as cards: a group of radio buttons, each with a sample picture and how much of it is here.
 
+import { make } from "./dom.js";
 import { downloaded } from "./words.js";
 
 export class Cards extends EventTarget {
@@ -24,12 +25,12 @@ export class Cards extends EventTarget {
   add(entry) {
     const label = document.createElement("label");
     label.className = "card";
-    const radio = Object.assign(document.createElement("input"), { type: "radio", name: "checkpoint", value: entry.id });
-    const frame = Object.assign(document.createElement("span"), { className: "thumb" });
-    const words = Object.assign(document.createElement("span"), { className: "words" });
-    const name = Object.assign(document.createElement("span"), { className: "name", textContent: entry.name });
-    const about = Object.assign(document.createElement("span"), { className: "about", textContent: entry.description ?? "" });
-    const bar = Object.assign(document.createElement("i"), { className: "fill" });
+    const radio = make("input", { type: "radio", name: "checkpoint", value: entry.id });
+    const frame = make("span", { className: "thumb" });
+    const words = make("span", { className: "words" });
+    const name = make("span", { className: "name", textContent: entry.name });
+    const about = make("span", { className: "about", textContent: entry.description ?? "" });
+    const bar = make("i", { className: "fill" });
     words.append(name, about);
     label.append(radio, frame, words, bar);
     this.#root.append(label);
@@ -50,7 +51,7 @@ export class Cards extends EventTarget {
   picture(entry, url) {
     const { frame } = this.#cards.get(entry);
     if (!url) return frame.replaceChildren([...entry.name][0] ?? "?");
-    const image = Object.assign(new Image(), { src: url, alt: "", loading: "lazy", decoding: "async" });
+    const image = make("img", { src: url, alt: "", loading: "lazy", decoding: "async" });
     image.addEventListener("error", () => frame.replaceChildren([...entry.name][0] ?? "?"));
     frame.replaceChildren(image);
   }

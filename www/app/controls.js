@@ -57,12 +57,20 @@ export class Controls {
     this.#seedIsUsed = false;
   }
 
-  /** What to draw, "" being the checkpoint's own sampler. A seed that has been drawn gives way to a new one, unless it is to be kept. */
+  /**
+   * What to draw, "" being the checkpoint's own sampler. A seed that has been drawn gives way to a new one, unless it is
+   * to be kept.
+   */
   takeRecipe() {
     if (this.#seedIsUsed && !this.keepsSeed) this.rollSeed();
     this.#seedIsUsed = true;
-    const recipe = { prompt: this.prompt, negativePrompt: this.#fields.negativePrompt.value.trim(), seed: this.#fields.seed.value };
-    recipe.sampler = this.#fields.sampler.value;
+    const { seed, negativePrompt, sampler } = this.#fields;
+    const recipe = {
+      prompt: this.prompt,
+      negativePrompt: negativePrompt.value.trim(),
+      seed: seed.value,
+      sampler: sampler.value,
+    };
     for (const name of NUMBERS) {
       if (this.#fields[name].value !== "") recipe[name] = this.#fields[name].valueAsNumber;
     }
@@ -109,7 +117,9 @@ export class Controls {
     const field = this.#fields[name];
     // A slider would silently take the nearest value that it can show.
     if (field.type === "range" && Number(value) > Number(field.max)) field.max = value;
-    if (name === "sampler" && value && ![...field.options].some((option) => option.value === value)) field.add(new Option(value, value));
+    if (field.type === "range" && Number(value) % Number(field.step || 1) !== 0) field.step = "any";
+    const missing = field.options && ![...field.options].some((option) => option.value === value);
+    if (missing) field.add(new Option(value, value));
     field.value = value;
   }
 

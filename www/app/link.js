@@ -1,6 +1,16 @@
 // A picture's recipe in the address after "#", so that it can be kept and sent.
 
-const FIELDS = ["checkpoint", "prompt", "negativePrompt", "seed", "steps", "guidanceScale", "width", "height", "sampler"];
+const FIELDS = [
+  "checkpoint",
+  "prompt",
+  "negativePrompt",
+  "seed",
+  "steps",
+  "guidanceScale",
+  "width",
+  "height",
+  "sampler",
+];
 
 export function toHash(recipe) {
   const query = new URLSearchParams();
@@ -14,6 +24,6 @@ export function toHash(recipe) {
 /** What a hash says of a picture, as strings; null where it says nothing. */
 export function fromHash(hash) {
   const query = new URLSearchParams(hash.replace(/^#/, ""));
-  const recipe = Object.fromEntries(FIELDS.filter((field) => query.has(field)).map((field) => [field, query.get(field)]));
-  return Object.keys(recipe).length ? recipe : null;
+  const said = FIELDS.filter((field) => query.has(field)).map((field) => [field, query.get(field)]);
+  return said.length ? Object.fromEntries(said) : null;
 }

@@ -3,13 +3,13 @@
 import { Tintype } from "../tintype/tintype.js";
 import { Cards } from "./cards.js";
 import { Controls } from "./controls.js";
+import { el, make } from "./dom.js";
 import { fromHash, toHash } from "./link.js";
 import { Maker } from "./maker.js";
 import { listen as listenForOwn } from "./own.js";
 import { Stage } from "./stage.js";
 import { Strip } from "./strip.js";
 
-const el = (id) => document.getElementById(id);
 /** Moving over the cards with the arrow keys should not fetch each of them. */
 const CHOICE_SETTLES_MS = 250;
 
@@ -77,7 +77,7 @@ function showWorking(working) {
 }
 
 function showWarnings(warnings) {
-  el("warnings").replaceChildren(...warnings.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  el("warnings").replaceChildren(...warnings.map((text) => make("li", { textContent: text })));
   el("warnings").hidden = warnings.length === 0;
 }
 
@@ -165,7 +165,7 @@ function drawAgain(recipe = stage.shown.recipe) {
 
 function showPrompts(entry) {
   const buttons = (entry.prompts ?? []).map((prompt) => {
-    const button = Object.assign(document.createElement("button"), { type: "button", className: "chip", textContent: prompt });
+    const button = make("button", { type: "button", className: "chip", textContent: prompt });
     button.addEventListener("click", () => {
       controls.prompt = prompt;
       generate();

@@ -1,4 +1,4 @@
-// Between the page and Tintype: one engine, and the checkpoints that it has or is getting. Knows nothing of the document.
+// Between the page and Tintype: one engine, and the checkpoints that it has or is getting. Knows no document.
 
 import { Tintype } from "../tintype/tintype.js";
 
@@ -90,8 +90,9 @@ export class Maker extends EventTarget {
     }
     onLoaded(checkpoint);
     const began = performance.now();
-    const { images, warnings } = await this.#tintype.generate({ ...recipe, sampler: recipe.sampler || null, checkpoint, signal, onStep, preview: true });
-    const [image] = images;
-    return { imageData: image.imageData, parameters: image.parameters, blob: await image.toBlob(), ms: performance.now() - began, warnings };
+    const request = { ...recipe, sampler: recipe.sampler || null, checkpoint, signal, onStep, preview: true };
+    const { images, warnings } = await this.#tintype.generate(request);
+    const [{ imageData, parameters, toBlob }] = images;
+    return { imageData, parameters, blob: await toBlob(), ms: performance.now() - began, warnings };
   }
 }

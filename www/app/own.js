@@ -1,6 +1,7 @@
 // Checkpoints of a person's own: a folder picked or dropped, or an address. Each becomes an entry like the catalogue's.
 
-const el = (id) => document.getElementById(id);
+import { el } from "./dom.js";
+
 let made = 0;
 
 function entry(name, description, source) {
@@ -54,6 +55,7 @@ export function listen({ onEntry, onError }) {
     event.preventDefault();
     const handle = await item.getAsFileSystemHandle?.();
     if (handle?.kind === "directory") onEntry(entry(handle.name, "From this device", handle));
-    else onError({ code: "unsupported", message: "Drop a checkpoint's folder here, or pick it with “Open a folder…”." });
+    else
+      onError({ code: "unsupported", message: "Drop a checkpoint's folder here, or pick it with “Open a folder…”." });
   });
 }

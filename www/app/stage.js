@@ -1,8 +1,7 @@
 // The plate: where a picture comes up out of the blur, and stands when it is done.
 
+import { el } from "./dom.js";
 import { downloaded, duration, fileName, summary } from "./words.js";
-
-const el = (id) => document.getElementById(id);
 
 export class Stage {
   #plate = el("plate");
@@ -40,7 +39,11 @@ export class Stage {
 
   downloading(name, progress) {
     const known = progress?.totalBytes > 0;
-    this.#work(`Fetching ${name}`, known ? downloaded(progress) : "Asking how large it is", known ? progress.fraction : null);
+    this.#work(
+      `Fetching ${name}`,
+      known ? downloaded(progress) : "Asking how large it is",
+      known ? progress.fraction : null,
+    );
   }
 
   preparing(title, checkpoint) {

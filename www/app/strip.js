@@ -1,5 +1,6 @@
 // What was made in this session, newest first. One stop for Tab; the arrow keys move along it.
 
+import { make } from "./dom.js";
 import { summary } from "./words.js";
 
 export class Strip extends EventTarget {
@@ -16,9 +17,9 @@ export class Strip extends EventTarget {
     const button = document.createElement("button");
     button.type = "button";
     button.title = summary(item);
-    const image = Object.assign(new Image(), { src: item.url, alt: "" });
-    const title = Object.assign(document.createElement("span"), { className: "title", textContent: item.parameters.prompt || "untitled" });
-    const meta = Object.assign(document.createElement("span"), { className: "meta", textContent: `${item.name} · ${item.parameters.seed}` });
+    const image = make("img", { src: item.url, alt: "" });
+    const title = make("span", { className: "title", textContent: item.parameters.prompt || "untitled" });
+    const meta = make("span", { className: "meta", textContent: `${item.name} · ${item.parameters.seed}` });
     button.append(image, title, meta);
     button.addEventListener("click", () => this.dispatchEvent(new CustomEvent("pick", { detail: item })));
     const place = document.createElement("li");

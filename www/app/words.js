@@ -16,7 +16,14 @@ export function duration(ms) {
 /** "Ink · seed 42 · 20 steps · …": a picture's parameters in one line. */
 export function summary({ name, parameters, ms }) {
   const { seed, steps, guidanceScale, sampler, width, height } = parameters;
-  const parts = [name, `seed ${seed}`, `${steps} ${steps === 1 ? "step" : "steps"}`, `guidance ${guidanceScale}`, sampler, `${width} × ${height}`];
+  const parts = [
+    name,
+    `seed ${seed}`,
+    `${steps} ${steps === 1 ? "step" : "steps"}`,
+    `guidance ${guidanceScale}`,
+    sampler,
+    `${width} × ${height}`,
+  ];
   if (ms !== undefined) parts.push(duration(ms));
   return parts.filter(Boolean).join(" · ");
 }

@@ -31,8 +31,8 @@ export class Link {
     this.#worker.onerror = (event) => {
       event.preventDefault();
       const where = event.filename ? ` (${event.filename}:${event.lineno})` : "";
-      const why = event.message ? `${event.message}${where}` : "its script could not be loaded: is worker.js beside tintype.js, and allowed here?";
-      this.#fail(`the worker failed: ${why}`);
+      const unloadable = "its script could not be loaded: is worker.js beside tintype.js, and allowed here?";
+      this.#fail(`the worker failed: ${event.message ? `${event.message}${where}` : unloadable}`);
     };
     this.#worker.onmessageerror = () => this.#fail("a message of the worker could not be read");
   }

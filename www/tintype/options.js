@@ -49,7 +49,8 @@ function seed(value, where) {
     typeof value === "bigint" || Number.isSafeInteger(value) || (typeof value === "string" && /^\d{1,20}$/.test(value));
   const seed = whole ? BigInt(value) : -1n;
   if (seed < 0n || seed > MAX_SEED) {
-    throw invalid(`${where}: expected a whole number from 0 to ${MAX_SEED} (beyond 2^53 as a BigInt or a string of digits), found ${shown(value)}`);
+    const range = `a whole number from 0 to ${MAX_SEED} (beyond 2^53 as a BigInt or a string of digits)`;
+    throw invalid(`${where}: expected ${range}, found ${shown(value)}`);
   }
   return seed.toString();
 }

@@ -1,10 +1,8 @@
-// What `load` takes → what the engine reads: { kind: "url", url, files? } or { kind: "files", files: [{ path, file }] }.
+// What `load` takes → what the engine reads:
+// { kind: "url", url, files? } or { kind: "files", files: [{ path, file }] }.
 
 import { TintypeError } from "./error.js";
 import { invalid, shown } from "./options.js";
-
-/** Where a catalogue entry's relative addresses start, for entries that came from `catalogue`. */
-const BASE = Symbol("tintype.base");
 
 /** What a person may point at that is one file, not a folder. */
 const SINGLE_FILE = /\.(safetensors|ckpt|pt|pth|bin|gguf|zip)$/i;
@@ -27,6 +25,9 @@ function folder(url) {
   return url.href;
 }
 
+/** An address as it is written: relative ones are the page's, and the hub's names are left to the engine. */
+const plain = (url) => (url.startsWith("hf:") ? url : folder(parse(url, page())));
+
 async function get(url, signal) {
   let response;
   try {
@@ -36,7 +37,10 @@ async function get(url, signal) {
     throw new TintypeError("network", `${url}: ${error.message}`, { cause: error });
   }
   if (response.ok) return response;
-  throw new TintypeError(response.status === 404 ? "not-found" : "network", `${url}: the host answered ${response.status}`);
+  throw new TintypeError(
+    response.status === 404 ? "not-found" : "network",
+    `${url}: the host answered ${response.status}`,
+  );
 }
 
 async function json(url, signal) {
@@ -53,14 +57,17 @@ async function json(url, signal) {
 export async function catalogue(url, { signal } = {}) {
   const address = parse(url, page());
   const found = await json(address.href, signal);
-  if (!Array.isArray(found?.checkpoints)) throw new TintypeError("corrupt", `${address.href}: expected { "checkpoints": [...] }`);
+  if (!Array.isArray(found?.checkpoints))
+    throw new TintypeError("corrupt", `${address.href}: expected { "checkpoints": [...] }`);
   return found.checkpoints.map((entry, index) => {
     if (typeof entry?.url !== "string") {
-      throw new TintypeError("corrupt", `${address.href}: checkpoints[${index}].url: expected a string, found ${shown(entry?.url)}`);
+      throw new TintypeError(
+        "corrupt",
+        `${address.href}: checkpoints[${index}].url: expected a string, found ${shown(entry?.url)}`,
+      );
     }
     const image = typeof entry.image === "string" ? new URL(entry.image, address).href : undefined;
-    const absolute = { ...entry, url: folder(parse(entry.url, address.href)), image };
-    return Object.defineProperty(absolute, BASE, { value: address.href });
+    return { ...entry, url: folder(parse(entry.url, address.href)), image };
   });
 }
 
@@ -86,12 +93,17 @@ async function findEntry(entry, signal) {
       if (error.code === "cancelled") throw error;
     }
   }
-  throw new TintypeError("not-found", `source: no model_index.json for the entry ${shown(entry.url)}; looked in ${candidates.join(", ")}`);
+  throw new TintypeError(
+    "not-found",
+    `source: no model_index.json for the entry ${shown(entry.url)}; looked in ${candidates.join(", ")}`,
+  );
 }
 
 /** A catalogue entry's own fields that the engine takes as hints; options given to `load` go before them. */
 function hints({ id, name, defaults }) {
-  return Object.fromEntries(Object.entries({ id, name, defaults }).filter(([, value]) => value !== undefined && value !== null));
+  return Object.fromEntries(
+    Object.entries({ id, name, defaults }).filter(([, value]) => value !== undefined && value !== null),
+  );
 }
 
 async function walk(directory, prefix, files) {
@@ -122,16 +134,17 @@ function picked(list, what) {
 
 /** `source` in the engine's words, with what it says about itself: `{ source, hints }`. */
 export async function resolve(source, signal) {
-  const byUrl = (url, rest = {}) => ({ source: { kind: "url", url }, hints: {}, ...rest });
+  const byUrl = (url) => ({ source: { kind: "url", url }, hints: {} });
   const byFiles = (files) => ({ source: { kind: "files", files }, hints: {} });
 
   if (typeof source === "string") {
-    return byUrl(source.startsWith("hf:") ? source : folder(parse(source, page())));
+    return byUrl(plain(source));
   }
   if (source instanceof URL) return byUrl(folder(new URL(source)));
   if (isFile(source)) return byFiles(picked([source], "the list"));
   if (Array.isArray(source)) return byFiles(picked(source, "the array"));
-  if (typeof FileList !== "undefined" && source instanceof FileList) return byFiles(picked([...source], "the FileList"));
+  if (typeof FileList !== "undefined" && source instanceof FileList)
+    return byFiles(picked([...source], "the FileList"));
   if (source?.kind === "file" && typeof source.getFile === "function") {
     return byFiles(picked([await source.getFile()], "the list"));
   }
@@ -139,11 +152,10 @@ export async function resolve(source, signal) {
     return byFiles(picked(await walk(source, "", []), `the folder "${source.name}"`));
   }
   if (typeof source?.url === "string") {
-    const known = source[BASE] !== undefined || URL.canParse(source.url) || source.url.startsWith("hf:");
-    const url = source.url.startsWith("hf:") ? source.url : known ? folder(new URL(source.url)) : await findEntry(source, signal);
+    const url = URL.canParse(source.url) ? plain(source.url) : await findEntry(source, signal);
     return { source: { kind: "url", url, files: source.files }, hints: hints(source) };
   }
   throw invalid(
-    `source: expected a URL, a File or several, a directory handle or an entry of checkpoints.json, found ${shown(source)}`,
+    `source: expected a URL, a File or several, a directory handle or a checkpoints.json's entry, found ${shown(source)}`,
   );
 }

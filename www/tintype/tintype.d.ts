@@ -13,7 +13,10 @@ export type ErrorCode =
   | "cancelled"
   | "internal";
 
-/** What an operation rejects with. The message names the file, the tensor or the option, what was expected and what was found. */
+/**
+ * What an operation rejects with. The message names the file, the tensor or the option, what was expected and what was
+ * found.
+ */
 export class TintypeError extends Error {
   constructor(code: ErrorCode, message: string, options?: ErrorOptions);
   readonly name: "TintypeError";
@@ -21,7 +24,7 @@ export class TintypeError extends Error {
 }
 
 export interface CreateOptions {
-  /** `auto` takes WebGPU where the adapter is a real GPU, and the CPU elsewhere. `webgpu` takes any adapter or rejects. */
+  /** `auto` takes WebGPU where the adapter is a real GPU, else the CPU. `webgpu` takes any adapter, or rejects. */
   backend?: "auto" | "webgpu" | "cpu" | null;
   /** Bytes that checkpoints and pictures in the making may take together. */
   memoryBudget?: number | null;
@@ -67,8 +70,8 @@ export interface CatalogueEntry {
 }
 
 /**
- * Where a checkpoint is: the address of a diffusers folder or of a single file (relative to the page), `hf:org/name@revision`,
- * what a person picked or dropped, or an entry of a `checkpoints.json`.
+ * Where a checkpoint is: the address of a diffusers folder or of a single file (relative to the page),
+ * `hf:org/name@revision`, what a person picked or dropped, or an entry of a `checkpoints.json`.
  */
 export type Source =
   | string
@@ -81,9 +84,11 @@ export type Source =
   | CatalogueEntry;
 
 export interface Progress {
-  /** What is being done, such as `download`. */
-  phase: string;
+  /** What is being done: configurations and headers are opened, then the weights are read. */
+  phase: "open" | "weights" | (string & {});
+  /** The file that is read, by its path in the checkpoint. */
   file?: string;
+  /** Bytes of the weights so far, and in all; 0 of 0 while they are not known. */
   loadedBytes: number;
   totalBytes: number;
   /** 0 to 1, over all of the load. */
@@ -213,7 +218,7 @@ export interface Notice {
   message: string;
 }
 
-/** What is kept on this device. Keeping is not implemented: the list is empty, and the rest rejects with `unsupported`. */
+/** What is kept on this device. Keeping is not implemented: the list is empty, the rest rejects with `unsupported`. */
 export interface Store {
   list(): Promise<unknown[]>;
   remove(id: string): Promise<void>;
@@ -252,11 +257,19 @@ export class Tintype extends EventTarget {
     listener: (this: Tintype, event: TintypeEventMap[K]) => void,
     options?: boolean | AddEventListenerOptions,
   ): void;
-  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
   removeEventListener<K extends keyof TintypeEventMap>(
     type: K,
     listener: (this: Tintype, event: TintypeEventMap[K]) => void,
     options?: boolean | EventListenerOptions,
   ): void;
-  removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | EventListenerOptions): void;
+  removeEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | EventListenerOptions,
+  ): void;
 }

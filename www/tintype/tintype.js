@@ -1,8 +1,8 @@
-// Tintype: image-generation checkpoints in a web page. This is the module a site imports; the work is done in worker.js.
+// Tintype: image-generation checkpoints in a web page. This is the module a site imports; worker.js does the work.
 
 import { TintypeError } from "./error.js";
 import { Link } from "./link.js";
-import { CREATE, GENERATE, LOAD, check, invalid } from "./options.js";
+import { CREATE, GENERATE, LOAD, check, invalid, shown } from "./options.js";
 import { catalogue, resolve } from "./source.js";
 
 export { TintypeError };
@@ -86,7 +86,10 @@ export class Tintype extends EventTarget {
       tintype.#announce(checked);
       return tintype;
     } catch (error) {
-      link.close(() => error, () => error);
+      link.close(
+        () => error,
+        () => error,
+      );
       throw error;
     }
   }
@@ -134,15 +137,16 @@ export class Tintype extends EventTarget {
 
   async generate(options) {
     const { checkpoint, signal, onStep, ...request } = check("generate", GENERATE, options);
-    if (this.#checkpoints.get(checkpoint?.id) !== checkpoint || checkpoint === undefined) {
-      const found = checkpoint === undefined ? "none" : checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which is not loaded` : "something else";
+    if (!checkpoint || this.#checkpoints.get(checkpoint.id) !== checkpoint) {
+      const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which is not loaded` : shown(checkpoint);
       throw invalid(`generate: checkpoint: expected what load() gave, found ${found}`);
     }
     request.checkpoint = checkpoint.id;
     request.prompt ??= "";
     request.seed ??= randomSeed();
     const hear = onStep && guarded(onStep);
-    const onEvent = hear && ((step) => hear({ ...step, preview: step.preview ? toImageData(step.preview) : undefined }));
+    const onEvent =
+      hear && (({ preview, ...step }) => hear({ ...step, preview: preview ? toImageData(preview) : undefined }));
     const { images, ...rest } = await this.#link.call("generate", { request }, { signal, onEvent });
     return {
       ...rest,
@@ -177,7 +181,7 @@ export class Tintype extends EventTarget {
     await this.#link.call("unload", { id: checkpoint.id });
   }
 
-  /** A page that asked for whatever is best should hear that it is not a GPU; after create() has resolved, to be heard. */
+  /** Says that `auto` found no GPU; after create() has resolved, when someone can be listening. */
   #announce({ backend = "auto" }) {
     if (backend !== "auto" || this.#backend.kind === "webgpu") return;
     const detail = { kind: "backend", message: this.#backend.reason };

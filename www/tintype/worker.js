@@ -2,10 +2,13 @@
 
 let engine;
 
-/** What the platform says of its GPU. The engine decides; asking is left to JavaScript because wasm can't see it all. */
+/** What the platform says of its GPU. Wasm sees less of it than JavaScript does: this asks, the engine decides. */
 async function adapterInfo() {
   if (!navigator.gpu) {
-    return { available: false, reason: isSecureContext ? "no WebGPU in this browser" : "WebGPU needs https or localhost" };
+    return {
+      available: false,
+      reason: isSecureContext ? "no WebGPU in this browser" : "WebGPU needs https or localhost",
+    };
   }
   try {
     const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
@@ -29,7 +32,7 @@ function failure(code, message, cause) {
   return Object.assign(new Error(message, { cause }), { code });
 }
 
-/** Fetched here and not by the glue: only then can a missing file, a page of HTML and a forbidden wasm be told apart. */
+/** Fetched here and not by the glue, to tell apart a missing file, a page of HTML and a policy that forbids wasm. */
 async function fetchWasm(url) {
   let response;
   try {
@@ -37,7 +40,8 @@ async function fetchWasm(url) {
   } catch (error) {
     throw failure("network", `${url}: ${error.message}`, error);
   }
-  if (!response.ok) throw failure(response.status === 404 ? "not-found" : "network", `${url}: the host answered ${response.status}`);
+  if (!response.ok)
+    throw failure(response.status === 404 ? "not-found" : "network", `${url}: the host answered ${response.status}`);
   const type = response.headers.get("content-type") ?? "";
   if (type.startsWith("text/html")) throw failure("corrupt", `${url}: expected WebAssembly, found HTML`);
   // A host that does not know the type would make the glue compile twice.
@@ -107,11 +111,19 @@ onmessage = async ({ data }) => {
   const { job } = data;
   try {
     const value = await commands[data.type](data);
-    postMessage({ type: "answer", job, value }, (value?.images ?? []).map(({ rgba }) => rgba.buffer));
+    postMessage(
+      { type: "answer", job, value },
+      (value?.images ?? []).map(({ rgba }) => rgba.buffer),
+    );
   } catch (error) {
     // After a trap nothing in the module's memory can be trusted.
-    if (error instanceof WebAssembly.RuntimeError) return postMessage({ type: "fatal", message: `the engine failed: ${error.message}` });
-    postMessage({ type: "failure", job, error: { code: error?.code ?? "internal", message: error?.message ?? String(error) } });
+    if (error instanceof WebAssembly.RuntimeError)
+      return postMessage({ type: "fatal", message: `the engine failed: ${error.message}` });
+    postMessage({
+      type: "failure",
+      job,
+      error: { code: error?.code ?? "internal", message: error?.message ?? String(error) },
+    });
   }
 };
 

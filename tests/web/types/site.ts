@@ -1,14 +1,22 @@
 // Compiled, never run: each call of the JavaScript API as a site writes it, and misuses that the types must refuse.
 
 import { Checkpoint, Tintype, TintypeError } from "../../../www/tintype/tintype.js";
-import type { Backend, CatalogueEntry, ErrorCode, GenerateResult, Notice, Progress, Step } from "../../../www/tintype/tintype.js";
+import type {
+  Backend,
+  CatalogueEntry,
+  ErrorCode,
+  GenerateResult,
+  Notice,
+  Progress,
+  Step,
+} from "../../../www/tintype/tintype.js";
 
 export async function site(directory: FileSystemDirectoryHandle, list: FileList, file: File): Promise<void> {
   const tintype: Tintype = await Tintype.create({ backend: "auto", memoryBudget: 2 ** 30, threads: 1 });
   await Tintype.create();
   const backend: Backend = tintype.backend;
-  const words: string = `${backend.kind} ${backend.name} ${backend.software} ${backend.features.join()} ${backend.threads} ${backend.reason}`;
-  console.log(words);
+  const words: string[] = [backend.kind, backend.name, backend.reason, ...backend.features];
+  console.log(words, backend.software, backend.threads);
 
   const controller = new AbortController();
   const checkpoint: Checkpoint = await tintype.load("./checkpoints/soft/", {
@@ -28,11 +36,21 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
   await tintype.load([{ path: "unet/config.json", file }]);
   await tintype.load(list);
   await tintype.load(directory);
-  const entries: CatalogueEntry[] = await Tintype.catalogue("checkpoints/checkpoints.json", { signal: controller.signal });
+  const entries: CatalogueEntry[] = await Tintype.catalogue("checkpoints/checkpoints.json", {
+    signal: controller.signal,
+  });
   for (const entry of entries) await tintype.load(entry);
 
   const { id, name, family, components, defaults, bytes, warnings } = checkpoint;
-  console.log(id.length, name.length, family.length, components, defaults.steps + defaults.width, bytes + 1, warnings.join());
+  console.log(
+    id.length,
+    name.length,
+    family.length,
+    components,
+    defaults.steps + defaults.width,
+    bytes + 1,
+    warnings.join(),
+  );
   await checkpoint.setLoras([{ source: "lora.safetensors", scale: 1 }]);
   console.log(checkpoint instanceof Checkpoint);
 
