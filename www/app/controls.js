@@ -94,6 +94,7 @@ export class Controls {
   /** Takes a checkpoint's defaults for what nobody has set. */
   offer(defaults) {
     this.#defaults = { ...defaults };
+    if (defaults.factor) this.#fields.width.step = this.#fields.height.step = defaults.factor;
     for (const name of NUMBERS) {
       if (!this.#set.has(name) && defaults[name] !== undefined) this.#setField(name, defaults[name]);
     }

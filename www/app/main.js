@@ -58,7 +58,7 @@ async function startEngine() {
     await maker.start(el("runs-on").value);
     const { kind, name, reason } = maker.backend;
     line.dataset.kind = kind;
-    line.textContent = `${kind === "webgpu" ? "WebGPU" : "CPU"}: ${reason}`;
+    line.textContent = `${kind === "webgpu" ? `WebGPU on ${name}` : "CPU"}: ${reason}`;
     line.title = name;
     controls.samplers(maker.samplers);
   } catch (error) {

@@ -25,8 +25,24 @@ function folder(url) {
   return url.href;
 }
 
-/** An address as it is written: relative ones are the page's, and the hub's names are left to the engine. */
-const plain = (url) => (url.startsWith("hf:") ? url : folder(parse(url, page())));
+/** Layouts that are known and have no implementation. */
+function refuseSingleFile(name) {
+  if (!SINGLE_FILE.test(name)) return;
+  throw new TintypeError("unsupported", `source: ${name} is a single file; expected a diffusers folder`);
+}
+
+/** The address of a folder; relative ones are the page's. */
+function address(text) {
+  if (/^hf:/i.test(text)) {
+    throw new TintypeError(
+      "unsupported",
+      `source: ${shown(text)}: reading from the Hugging Face hub is not implemented`,
+    );
+  }
+  const url = folder(parse(text, page()));
+  refuseSingleFile(new URL(url).pathname);
+  return url;
+}
 
 async function get(url, signal) {
   let response;
@@ -55,19 +71,20 @@ async function json(url, signal) {
 
 /** The entries of a `checkpoints.json`, with `url` and `image` made absolute. */
 export async function catalogue(url, { signal } = {}) {
-  const address = parse(url, page());
-  const found = await json(address.href, signal);
-  if (!Array.isArray(found?.checkpoints))
-    throw new TintypeError("corrupt", `${address.href}: expected { "checkpoints": [...] }`);
+  const { href } = parse(url, page());
+  const found = await json(href, signal);
+  if (!Array.isArray(found?.checkpoints)) {
+    throw new TintypeError("corrupt", `${href}: expected { "checkpoints": [...] }`);
+  }
   return found.checkpoints.map((entry, index) => {
     if (typeof entry?.url !== "string") {
       throw new TintypeError(
         "corrupt",
-        `${address.href}: checkpoints[${index}].url: expected a string, found ${shown(entry?.url)}`,
+        `${href}: checkpoints[${index}].url: expected a string, found ${shown(entry?.url)}`,
       );
     }
-    const image = typeof entry.image === "string" ? new URL(entry.image, address).href : undefined;
-    return { ...entry, url: folder(parse(entry.url, address.href)), image };
+    const image = typeof entry.image === "string" ? parse(entry.image, href).href : undefined;
+    return { ...entry, url: folder(parse(entry.url, href)), image };
   });
 }
 
@@ -82,8 +99,8 @@ async function findEntry(entry, signal) {
     .reverse();
   const bases = [...fetched, new URL("checkpoints/", page()).href, page()];
   const candidates = [...new Set(bases.map((base) => folder(parse(entry.url, base))))];
+  refuseSingleFile(entry.url);
   for (const candidate of candidates) {
-    if (SINGLE_FILE.test(new URL(candidate).pathname)) return candidate;
     const probe = new URL(candidate);
     probe.pathname += "model_index.json";
     try {
@@ -120,13 +137,13 @@ const isFile = (value) => typeof Blob !== "undefined" && value instanceof Blob;
 
 function picked(list, what) {
   if (list.length === 0) throw invalid(`source: ${what} has no files`);
+  if (list.length === 1) refuseSingleFile(list[0]?.path ?? list[0]?.name ?? "");
   return list.map((item, index) => {
     if (isFile(item)) {
       const path = item.webkitRelativePath || item.name;
       if (path) return { path, file: item };
     } else if (typeof item?.path === "string" && item.path !== "" && isFile(item.file)) {
-      // The engine reads Files; a Blob has only to be called one.
-      return { path: item.path, file: item.file instanceof File ? item.file : new File([item.file], item.path) };
+      return { path: item.path, file: item.file };
     }
     throw invalid(`source[${index}]: expected a File or { path, file }, found ${shown(item)}`);
   });
@@ -137,10 +154,7 @@ export async function resolve(source, signal) {
   const byUrl = (url) => ({ source: { kind: "url", url }, hints: {} });
   const byFiles = (files) => ({ source: { kind: "files", files }, hints: {} });
 
-  if (typeof source === "string") {
-    return byUrl(plain(source));
-  }
-  if (source instanceof URL) return byUrl(folder(new URL(source)));
+  if (typeof source === "string" || source instanceof URL) return byUrl(address(String(source)));
   if (isFile(source)) return byFiles(picked([source], "the list"));
   if (Array.isArray(source)) return byFiles(picked(source, "the array"));
   if (typeof FileList !== "undefined" && source instanceof FileList)
@@ -152,7 +166,7 @@ export async function resolve(source, signal) {
     return byFiles(picked(await walk(source, "", []), `the folder "${source.name}"`));
   }
   if (typeof source?.url === "string") {
-    const url = URL.canParse(source.url) ? plain(source.url) : await findEntry(source, signal);
+    const url = URL.canParse(source.url) ? address(source.url) : await findEntry(source, signal);
     return { source: { kind: "url", url, files: source.files }, hints: hints(source) };
   }
   throw invalid(

@@ -126,16 +126,27 @@ export interface Defaults {
   sampler: string;
 }
 
+/** A part of a checkpoint: the text encoder, the UNet or the VAE. */
+export interface Component {
+  /** Such as `unet`. */
+  name: string;
+  /** Such as `UNet2DConditionModel`. */
+  class: string;
+  /** The types of its tensors, such as `f16`. */
+  dtypes: string[];
+  bytes: number;
+}
+
 /** A checkpoint in memory, as `load` gives it. */
 export class Checkpoint {
   private constructor();
   readonly id: string;
   readonly name: string;
-  /** The architecture, such as `sd1`. */
+  /** The architecture, such as `SD 1.x`. */
   readonly family: string;
-  /** What it is made of: the text encoder, the UNet and so on. */
-  readonly components: unknown;
-  readonly defaults: Readonly<Defaults>;
+  readonly components: readonly Component[];
+  /** With the number that width and height must be multiples of. */
+  readonly defaults: Readonly<Defaults & { factor: number }>;
   /** The weights' bytes in memory. */
   readonly bytes: number;
   /** What a person should know and that is no error. */
@@ -207,8 +218,8 @@ export interface GenerateResult {
   readonly images: readonly GeneratedImage[];
   /** The first picture's seed, in decimal digits. */
   readonly seed: string;
-  /** Milliseconds by what was done. */
-  readonly timings: Readonly<Record<string, number>>;
+  /** Milliseconds by what was done, over all pictures. */
+  readonly timings: Readonly<{ prompt: number; steps: number; decode: number; total: number }>;
   /** What a person should know and that is no error, such as a prompt that was cut short. */
   readonly warnings: readonly string[];
 }
