@@ -1,5 +1,7 @@
 //! The normal numbers against torch's own (tools/golden/noise.py).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 use std::collections::HashMap;
 
 use safetensors::SafeTensors;

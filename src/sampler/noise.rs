@@ -89,7 +89,7 @@ impl Generator {
         for block in data.chunks_exact_mut(16) {
             box_muller_16(block);
         }
-        if n % 16 != 0 {
+        if !n.is_multiple_of(16) {
             // torch draws the last 16 anew, over what the last whole block has already given.
             let tail = &mut data[n - 16..];
             tail.fill_with(|| self.twister.uniform_f32());
@@ -133,7 +133,7 @@ fn log(x: f32) -> f32 {
         -1.666_805_8e-1,
         2.000_071_5e-1,
         -2.499_999_4e-1,
-        3.333_333_1e-1,
+        3.333_333e-1,
     ];
     let bits = x.to_bits();
     // x = m * 2^e with m in [0.5, 1), then moved to [sqrt(1/2), sqrt(2)).

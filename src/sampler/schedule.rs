@@ -1,5 +1,7 @@
 //! What a sampler emits: steps as linear combinations over named, latent-sized buffers.
 
+use crate::{Error, Result};
+
 /// A latent-sized buffer that lives on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Slot {
@@ -53,4 +55,38 @@ pub struct Schedule {
     pub steps: Vec<Step>,
     /// How many [`Slot::Scratch`] buffers the steps use.
     pub scratch: u8,
+}
+
+impl Schedule {
+    /// Puts the steps together, and refuses numbers that are not finite (a step that divides by no signal or no noise).
+    pub(super) fn new(init_noise_sigma: f64, steps: Vec<Step>) -> Result<Self> {
+        let mut scratch = 0;
+        for (i, step) in steps.iter().enumerate() {
+            for combine in step.update.iter().chain([&step.model_input]) {
+                if combine.terms.len() > Combine::MAX_TERMS {
+                    let terms = combine.terms.len();
+                    return Err(Error::Internal(format!("step {i}: a combination of {terms} terms")));
+                }
+                if !step.timestep.is_finite() || combine.terms.iter().any(|(_, k)| !k.is_finite()) {
+                    return Err(Error::Unsupported(format!(
+                        "step {} of {} (timestep {}) has a coefficient that is not finite; other steps or another \
+                         timestep_spacing may do",
+                        i + 1,
+                        steps.len(),
+                        step.timestep
+                    )));
+                }
+                for slot in combine.terms.iter().map(|(slot, _)| *slot).chain([combine.dst]) {
+                    if let Slot::Scratch(number) = slot {
+                        scratch = scratch.max(number.saturating_add(1));
+                    }
+                }
+            }
+        }
+        Ok(Self {
+            init_noise_sigma: init_noise_sigma as f32,
+            steps,
+            scratch,
+        })
+    }
 }

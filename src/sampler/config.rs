@@ -1,0 +1,124 @@
+//! diffusers' `scheduler_config.json`, and what it becomes when another sampler is chosen.
+
+use serde_json::{Map, Value};
+
+use super::ddim::Ddim;
+use super::ddpm::Ddpm;
+use super::dpm_solver_multistep::DpmSolverMultistep;
+use super::euler::Euler;
+use super::keys::Keys;
+use super::kind::{SamplerKind, SchedulerClass};
+use super::schedule::{Schedule, Step};
+use crate::{Error, Result};
+
+/// A scheduler of diffusers with its configuration. Keys that are absent have the defaults of diffusers' constructors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SchedulerConfig {
+    class: SchedulerClass,
+    keys: Map<String, Value>,
+}
+
+/// One scheduler, its keys read and checked.
+pub(super) trait Scheduler {
+    /// How many steps the model was trained on; no schedule has more.
+    fn train_steps(&self) -> usize;
+
+    /// The standard deviation of the first sample, and the steps. `steps` is from 1 to [`Self::train_steps`].
+    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)>;
+}
+
+impl SchedulerConfig {
+    /// Reads a `scheduler_config.json`. Infinite numbers, which JSON lacks, are expected as the strings "Infinity" and
+    /// "-Infinity".
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a class, a key or a value that is not implemented; [`Error::Corrupt`] for a value that
+    /// makes no sense.
+    pub fn from_json(json: &Value) -> Result<Self> {
+        let Some(keys) = json.as_object() else {
+            return Err(Error::Corrupt("scheduler configuration: expected a JSON object".into()));
+        };
+        let Some(class) = keys.get("_class_name").and_then(Value::as_str) else {
+            return Err(Error::Corrupt(
+                "scheduler key \"_class_name\": expected the name of a class".into(),
+            ));
+        };
+        let config = Self {
+            class: SchedulerClass::from_name(class)?,
+            keys: keys.clone(),
+        };
+        config.scheduler()?;
+        Ok(config)
+    }
+
+    /// The same configuration run by another sampler, as diffusers' `from_config` does it: the keys stay, and those that
+    /// are absent have the other class's defaults. A value that the other class has no implementation for is an error of
+    /// [`Self::schedule`].
+    #[must_use]
+    pub fn with_sampler(&self, kind: SamplerKind) -> Self {
+        let mut config = Self {
+            class: kind.class,
+            keys: self.keys.clone(),
+        };
+        if let Some(karras) = kind.karras {
+            config.keys.insert("use_karras_sigmas".into(), karras.into());
+        }
+        config
+    }
+
+    /// The same configuration for a model that predicts something else ("epsilon", "v_prediction", "sample").
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a name that is not one of them.
+    pub fn with_prediction_type(&self, prediction_type: &str) -> Result<Self> {
+        let mut config = self.clone();
+        config.keys.insert("prediction_type".into(), prediction_type.into());
+        config
+            .scheduler()
+            .map_err(|error| Error::InvalidArgument(error.message().into()))?;
+        Ok(config)
+    }
+
+    /// The scheduler class.
+    pub fn class(&self) -> SchedulerClass {
+        self.class
+    }
+
+    /// The sampler that this configuration is.
+    pub fn sampler(&self) -> SamplerKind {
+        SamplerKind {
+            class: self.class,
+            karras: Some(self.keys.get("use_karras_sigmas") == Some(&Value::Bool(true))),
+        }
+    }
+
+    /// A run of `steps` steps.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where `steps` is 0 or more than the model was trained on, or too many for the spacing
+    /// of this scheduler; [`Error::Unsupported`] for a configuration that has no finite schedule.
+    pub fn schedule(&self, steps: usize) -> Result<Schedule> {
+        let scheduler = self.scheduler()?;
+        let most = scheduler.train_steps();
+        if steps == 0 || steps > most {
+            return Err(Error::InvalidArgument(format!(
+                "steps: expected 1 to {most}, found {steps}"
+            )));
+        }
+        let (sigma, steps) = scheduler.schedule(steps)?;
+        Schedule::new(sigma, steps).map_err(|error| error.at(self.class.name()))
+    }
+
+    fn scheduler(&self) -> Result<Box<dyn Scheduler>> {
+        let keys = Keys(&self.keys);
+        keys.check_known()?;
+        // Dynamic thresholding needs quantiles of the sample; it is of no use in latent space.
+        keys.off("thresholding")?;
+        Ok(match self.class {
+            SchedulerClass::Ddim => Box::new(Ddim::read(&keys)?),
+            SchedulerClass::Ddpm => Box::new(Ddpm::read(&keys)?),
+            SchedulerClass::Euler => Box::new(Euler::read(&keys)?),
+            SchedulerClass::DpmSolverMultistep => Box::new(DpmSolverMultistep::read(&keys)?),
+        })
+    }
+}

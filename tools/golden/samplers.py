@@ -1,0 +1,116 @@
+"""Writes tests/golden/samplers.safetensors: whole trajectories of diffusers' schedulers over a made-up model.
+
+Run from anywhere, with the packages of requirements.txt installed: python tools/golden/samplers.py
+
+The metadata entry "cases" lists, for each tensor, the scheduler's configuration, the class it is run by, the steps, the
+first sample's scale and the timesteps. A tensor holds the sample after each step: [steps, 64] in f32. The first sample
+and the noise of the steps come from torch.Generator("cpu").manual_seed(SEED), 4x4x4 numbers at a time.
+"""
+
+import json
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+SEED = 42
+SHAPE = (1, 4, 4, 4)
+STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+DDIM, DDPM, EULER, DPM = "DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"
+EPSILON, V, SAMPLE = ({"prediction_type": p} for p in ("epsilon", "v_prediction", "sample"))
+LINSPACE, LEADING, TRAILING = ({"timestep_spacing": s} for s in ("linspace", "leading", "trailing"))
+KARRAS = {"use_karras_sigmas": True}
+NO_CLIP = {"clip_sample": False}
+COSINE = {"beta_schedule": "squaredcos_cap_v2"}
+OFFSET = {"steps_offset": 1}
+
+
+def cases() -> list[tuple[str, dict, list[int], str | None]]:
+    """(class of the configuration, its keys, steps, class that runs it where that is another)"""
+    some = [1, 4, 20]
+    sd = STABLE_DIFFUSION
+    return [
+        (DDIM, {}, some, None),
+        (DDIM, sd | EPSILON | LEADING | OFFSET | NO_CLIP | {"set_alpha_to_one": False}, some, None),
+        (DDIM, sd | V | TRAILING | NO_CLIP, some, None),
+        (DDIM, sd | V | LINSPACE | {"clip_sample_range": 1.5}, [4], None),
+        (DDIM, sd | SAMPLE | LEADING, [4], None),
+        (DDIM, sd | V | TRAILING | NO_CLIP | {"rescale_betas_zero_snr": True}, [4, 20], None),
+        (DDIM, {"num_train_timesteps": 5, "trained_betas": [0.1, 0.2, 0.3, 0.4, 0.5]}, [3], None),
+        (DDPM, {}, some, None),
+        (DDPM, sd | EPSILON | LEADING | OFFSET | NO_CLIP, some, None),
+        (DDPM, sd | V | TRAILING | {"variance_type": "fixed_large"}, [1, 4], None),
+        (DDPM, COSINE | V | LINSPACE | {"variance_type": "fixed_small_log", "clip_sample_range": 2.0}, [4], None),
+        (DDPM, sd | SAMPLE | NO_CLIP, [4], None),
+        (EULER, sd | EPSILON | LINSPACE, some, None),
+        (EULER, sd | EPSILON | LEADING | OFFSET, some, None),
+        (EULER, sd | V | TRAILING, some, None),
+        (EULER, sd | V | LINSPACE | KARRAS, some, None),
+        (EULER, sd | EPSILON | LEADING | OFFSET | {"interpolation_type": "log_linear"}, [4], None),
+        (EULER, sd | EPSILON | LINSPACE | {"final_sigmas_type": "sigma_min"}, [4], None),
+        (EULER, sd | V | LINSPACE | KARRAS | {"timestep_type": "continuous", "sigma_min": 0.05, "sigma_max": 20.0}, [4], None),
+        (EULER, sd | SAMPLE | LINSPACE, [4], None),
+        (DPM, sd | EPSILON | LINSPACE, some, None),
+        (DPM, sd | V | LINSPACE | OFFSET, some, None),
+        (DPM, sd | EPSILON | LEADING | OFFSET | KARRAS, some, None),
+        (DPM, sd | V | LINSPACE | KARRAS, [4, 20], None),
+        (DPM, sd | EPSILON | LEADING | OFFSET, [4, 20], None),
+        (DPM, sd | V | TRAILING, [4, 20], None),
+        (DPM, sd | V | LINSPACE | {"solver_type": "heun"}, [4, 20], None),
+        (DPM, sd | EPSILON | LINSPACE | {"solver_order": 1}, [4], None),
+        (DPM, sd | EPSILON | LINSPACE | {"final_sigmas_type": "sigma_min"}, [4, 20], None),
+        (DPM, sd | EPSILON | LINSPACE | {"final_sigmas_type": "sigma_min", "lower_order_final": False}, [4], None),
+        (DPM, sd | V | LINSPACE | {"final_sigmas_type": "sigma_min", "euler_at_final": True}, [16], None),
+        (DPM, COSINE | EPSILON | LINSPACE | {"lambda_min_clipped": -5.1}, [4, 20], None),
+        (DPM, COSINE | V | TRAILING | {"lambda_min_clipped": -5.1}, [4], None),
+        (DPM, COSINE | V | LINSPACE | KARRAS, [4], None),
+        (DPM, sd | SAMPLE | LINSPACE, [4], None),
+        (DDIM, sd | V | NO_CLIP | LEADING | OFFSET, [4], EULER),
+        (DDIM, sd | EPSILON | NO_CLIP, [4], DPM),
+        (DPM, sd | V | KARRAS, [4], EULER),
+        (EULER, sd | V, [4], DDPM),
+        (DPM, sd | EPSILON | OFFSET, [4], DDIM),
+    ]
+
+
+def model(x: torch.Tensor, t: float) -> torch.Tensor:
+    index = np.arange(x.numel()).reshape(x.shape)
+    return torch.from_numpy((0.3 * np.tanh(x.numpy().astype(np.float64)) + 0.1 * np.cos(t / 100 + index)).astype(np.float32))
+
+
+def trajectory(scheduler, steps: int) -> tuple[float, list[float], np.ndarray]:
+    generator = torch.Generator("cpu").manual_seed(SEED)
+    scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)  # without it, a first timestep that occurs twice makes diffusers skip a step
+    draws = {"generator": generator} if isinstance(scheduler, diffusers.DDPMScheduler) else {}
+    sample = torch.randn(SHAPE, generator=generator) * scheduler.init_noise_sigma
+    samples = []
+    for t in scheduler.timesteps:
+        output = model(scheduler.scale_model_input(sample, t), float(t))
+        sample = scheduler.step(output, t, sample, **draws).prev_sample
+        samples.append(sample.flatten().numpy().copy())
+    samples = np.stack(samples)
+    assert np.isfinite(samples).all()
+    return float(scheduler.init_noise_sigma), [float(t) for t in scheduler.timesteps], samples
+
+
+def main() -> None:
+    listed, tensors = [], {}
+    for class_name, keys, all_steps, run_by in cases():
+        for steps in all_steps:
+            config = {"_class_name": class_name} | keys
+            scheduler = getattr(diffusers, run_by or class_name).from_config(config)
+            sigma, timesteps, samples = trajectory(scheduler, steps)
+            name = f"{len(listed):03}"
+            tensors[name] = samples
+            listed.append({"name": name, "config": config, "run_by": run_by, "steps": steps, "init_noise_sigma": sigma, "timesteps": timesteps})
+    path = Path(__file__).resolve().parents[2] / "tests" / "golden" / "samplers.safetensors"
+    save_file(tensors, path, {"cases": json.dumps(listed), "seed": str(SEED), "diffusers": diffusers.__version__, "torch": torch.__version__})
+    print(path, len(listed), "trajectories,", path.stat().st_size, "bytes")
+
+
+if __name__ == "__main__":
+    main()
