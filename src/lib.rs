@@ -1,6 +1,7 @@
 //! Tintype runs image-generation checkpoints inside a web page. This file is the map of the crate, nothing else.
 
 pub mod cancel;
+pub mod checkpoint;
 pub mod error;
 pub mod executor;
 pub mod graph;

@@ -1,0 +1,356 @@
+//! The layout of a diffusers folder: `model_index.json`, and a folder for each component.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::{try_join_all, try_join5};
+use serde_json::Value;
+
+use crate::cancel::CancelToken;
+use crate::checkpoint::component::{Component, WeightsFile};
+use crate::checkpoint::expected::ExpectedFile;
+use crate::checkpoint::json;
+use crate::checkpoint::progress::ProgressSink;
+use crate::checkpoint::reader::OpenFile;
+use crate::checkpoint::source::Source;
+use crate::{Error, Result};
+
+/// Pipelines whose components are used as `StableDiffusionPipeline` uses them.
+const PIPELINES: [&str; 1] = ["StableDiffusionPipeline"];
+const TOKENIZERS: [&str; 2] = ["CLIPTokenizer", "CLIPTokenizerFast"];
+
+/// What is known of a component that has weights.
+struct Kind {
+    name: &'static str,
+    classes: &'static [&'static str],
+    /// The weights' file name before `.safetensors`, as the library that writes them has it.
+    stem: &'static str,
+}
+
+const TEXT_ENCODER: Kind = Kind {
+    name: "text_encoder",
+    classes: &["CLIPTextModel"],
+    stem: "model",
+};
+const UNET: Kind = Kind {
+    name: "unet",
+    classes: &["UNet2DConditionModel"],
+    stem: "diffusion_pytorch_model",
+};
+const VAE: Kind = Kind {
+    name: "vae",
+    classes: &["AutoencoderKL", "AutoencoderTiny"],
+    stem: "diffusion_pytorch_model",
+};
+
+/// The most bytes of a configuration, and of a vocabulary or the like.
+const MAX_CONFIG: u64 = 4 << 20;
+const MAX_VOCABULARY: u64 = 64 << 20;
+
+/// What a caller may know or wish when it opens a checkpoint.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// The name it goes by; the source's label, if none is given.
+    pub name: Option<String>,
+    /// Which variant of the weights is preferred (`"fp16"`: `model.fp16.safetensors`), where a component has it.
+    pub variant: Option<String>,
+    /// What is known of the files, by path. Unless it is empty, a file that isn't listed is taken not to be there.
+    pub files: BTreeMap<String, ExpectedFile>,
+}
+
+/// A checkpoint whose configurations and headers were read and checked.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Where its files are.
+    pub source: Source,
+    /// The name it goes by.
+    pub name: String,
+    /// diffusers' class of the pipeline.
+    pub pipeline_class: String,
+    /// Prompt to embeddings.
+    pub text_encoder: Component,
+    /// The denoiser.
+    pub unet: Component,
+    /// Latents to pixels, and back.
+    pub vae: Component,
+    /// Prompt to token ids.
+    pub tokenizer: TokenizerFiles,
+    /// `scheduler_config.json`, an object with a `_class_name`.
+    pub scheduler: Value,
+}
+
+/// The files of a tokenizer, unread.
+#[derive(Clone, Debug)]
+pub struct TokenizerFiles {
+    /// Where they are, for messages.
+    pub place: String,
+    /// The vocabulary, the merges, and tokens beside them.
+    pub vocabulary: Vocabulary,
+    /// `tokenizer_config.json`; an empty object if there is none.
+    pub config: Value,
+    /// `special_tokens_map.json`; an empty object if there is none, or if the configuration makes it void.
+    pub special_tokens_map: Value,
+}
+
+/// The two forms in which a byte-pair vocabulary is kept.
+#[derive(Clone, Debug)]
+pub enum Vocabulary {
+    /// `tokenizer.json`.
+    Json(Vec<u8>),
+    /// `vocab.json` and `merges.txt`.
+    Pair {
+        /// `vocab.json`: a token's id by its text.
+        vocab: Vec<u8>,
+        /// `merges.txt`: a pair a line, the first to be merged first.
+        merges: Vec<u8>,
+    },
+}
+
+impl Checkpoint {
+    /// Reads all configurations, the tokenizer, and the headers of the weights. Downloads of the weights are begun, and
+    /// go on in [`Component::for_each_tensor`].
+    pub async fn open(
+        source: Source,
+        options: &OpenOptions,
+        cancel: &CancelToken,
+        progress: &ProgressSink<'_>,
+    ) -> Result<Self> {
+        let folder = Folder {
+            source,
+            options,
+            cancel,
+            progress,
+        };
+        cancel.guard(folder.open()).await
+    }
+
+    /// The components that have weights, in the order in which they are used.
+    pub fn components(&self) -> [&Component; 3] {
+        [&self.text_encoder, &self.unet, &self.vae]
+    }
+
+    /// How many bytes the weights' files have.
+    pub fn total_bytes(&self) -> u64 {
+        self.components()
+            .iter()
+            .fold(0, |sum, component| sum.saturating_add(component.bytes()))
+    }
+}
+
+/// What opening a checkpoint goes by.
+struct Folder<'a, 'p> {
+    source: Source,
+    options: &'a OpenOptions,
+    cancel: &'a CancelToken,
+    progress: &'a ProgressSink<'p>,
+}
+
+impl Folder<'_, '_> {
+    async fn open(&self) -> Result<Checkpoint> {
+        const INDEX: &str = "model_index.json";
+        let index = self.config(INDEX).await?;
+        let place = self.source.locate(INDEX);
+        let pipeline_class = class_name(&index, &place)?;
+        known(&place, &pipeline_class, &PIPELINES)?;
+        let (text_encoder, unet, vae, tokenizer, scheduler) = try_join5(
+            self.component(&TEXT_ENCODER, &index),
+            self.component(&UNET, &index),
+            self.component(&VAE, &index),
+            self.tokenizer(&index),
+            self.scheduler(&index),
+        )
+        .await?;
+        let name = self.options.name.clone().unwrap_or_else(|| self.source.label());
+        let source = self.source.clone();
+        let checkpoint = Checkpoint {
+            source,
+            name,
+            pipeline_class,
+            text_encoder,
+            unet,
+            vae,
+            tokenizer,
+            scheduler,
+        };
+        self.progress.set_total(checkpoint.total_bytes());
+        Ok(checkpoint)
+    }
+
+    async fn component(&self, kind: &Kind, index: &Value) -> Result<Component> {
+        self.listed(kind.name, index, kind.classes)?;
+        let path = format!("{}/config.json", kind.name);
+        let config = self.config(&path).await?;
+        // transformers names the class in a list, diffusers in an entry of its own.
+        let class = match config["architectures"][0].as_str() {
+            Some(class) => class.to_owned(),
+            None => class_name(&config, &self.source.locate(&path))?,
+        };
+        known(&self.source.locate(&path), &class, kind.classes)?;
+        let weights = self.weights(kind, &class).await?;
+        Component::new(kind.name, class, config, weights, self.source.clone())
+    }
+
+    /// Finds the weights by trying the names that they may have.
+    async fn weights(&self, kind: &Kind, class: &str) -> Result<Vec<WeightsFile>> {
+        let stem = format!("{}/{}", kind.name, kind.stem);
+        let variants = self.options.variant.iter().map(|variant| format!(".{variant}"));
+        let variants: Vec<_> = variants.chain([String::new()]).collect();
+        for variant in &variants {
+            match self.weights_file(format!("{stem}{variant}.safetensors"), class).await {
+                Err(Error::NotFound(_)) => {}
+                found => return Ok(vec![found?]),
+            }
+        }
+        for variant in &variants {
+            match self
+                .shards(kind, class, &format!("{stem}.safetensors.index{variant}.json"))
+                .await
+            {
+                Err(Error::NotFound(_)) => {}
+                found => return found,
+            }
+        }
+        let expected = format!("{}{}.safetensors", self.source.locate(&stem), variants[0]);
+        Err(Error::NotFound(format!(
+            "{expected}: no weights of the {} (only safetensors are read)",
+            kind.name
+        )))
+    }
+
+    /// Opens the shards that an index lists.
+    async fn shards(&self, kind: &Kind, class: &str, path: &str) -> Result<Vec<WeightsFile>> {
+        let index = self.json(path, MAX_CONFIG).await?;
+        let map = index["weight_map"].as_object().ok_or_else(|| {
+            Error::Corrupt(format!(
+                "{}: expected an object weight_map, found none",
+                self.source.locate(path)
+            ))
+        })?;
+        let files: Option<BTreeSet<&str>> = map.values().map(Value::as_str).collect();
+        let files = files.filter(|files| !files.is_empty()).ok_or_else(|| {
+            Error::Corrupt(format!(
+                "{}: expected file names in weight_map",
+                self.source.locate(path)
+            ))
+        })?;
+        let open = files.iter().map(|file| async move {
+            let file = self.weights_file(format!("{}/{file}", kind.name), class).await;
+            file.map_err(|error| match error {
+                // Not to be taken for the index itself, which may be missing.
+                Error::NotFound(message) => Error::Corrupt(format!("{message}, but {path} lists it")),
+                error => error,
+            })
+        });
+        try_join_all(open).await
+    }
+
+    async fn weights_file(&self, path: String, class: &str) -> Result<WeightsFile> {
+        let expected = self.expected(&path)?;
+        self.progress.opening(&path);
+        let file = OpenFile::open(&self.source, &path, class, expected.clone(), self.cancel).await?;
+        Ok(WeightsFile::new(path, expected, file))
+    }
+
+    async fn tokenizer(&self, index: &Value) -> Result<TokenizerFiles> {
+        self.listed("tokenizer", index, &TOKENIZERS)?;
+        let vocabulary = match optional(self.read("tokenizer/tokenizer.json", MAX_VOCABULARY).await)? {
+            Some(json) => Vocabulary::Json(json),
+            None => Vocabulary::Pair {
+                vocab: self.read("tokenizer/vocab.json", MAX_VOCABULARY).await?,
+                merges: self.read("tokenizer/merges.txt", MAX_VOCABULARY).await?,
+            },
+        };
+        let empty = || Value::Object(Default::default());
+        let config = optional(self.config("tokenizer/tokenizer_config.json").await)?.unwrap_or_else(empty);
+        // transformers reads the map only where the configuration does not list the tokens.
+        let special_tokens_map = match config.get("added_tokens_decoder") {
+            Some(_) => empty(),
+            None => optional(self.config("tokenizer/special_tokens_map.json").await)?.unwrap_or_else(empty),
+        };
+        Ok(TokenizerFiles {
+            place: self.source.locate("tokenizer"),
+            vocabulary,
+            config,
+            special_tokens_map,
+        })
+    }
+
+    async fn scheduler(&self, index: &Value) -> Result<Value> {
+        let class = self.listed("scheduler", index, &[])?;
+        let mut config = self.config("scheduler/scheduler_config.json").await?;
+        if let Some(config) = config.as_object_mut() {
+            config.entry("_class_name").or_insert(class.into());
+        }
+        Ok(config)
+    }
+
+    /// The class that `model_index.json` gives a component, which must be one of `classes` if they are given.
+    fn listed(&self, name: &str, index: &Value, classes: &[&str]) -> Result<String> {
+        let place = self.source.locate("model_index.json");
+        let class = index[name][1].as_str();
+        let class = class.ok_or_else(|| Error::Corrupt(format!("{place}: expected a class for {name}, found none")))?;
+        if !classes.is_empty() {
+            known(&format!("{place}: {name}"), class, classes)?;
+        }
+        Ok(class.into())
+    }
+
+    /// A file that holds a JSON object.
+    async fn config(&self, path: &str) -> Result<Value> {
+        let value = self.json(path, MAX_CONFIG).await?;
+        match value.is_object() {
+            true => Ok(value),
+            false => Err(Error::Corrupt(format!(
+                "{}: expected a JSON object",
+                self.source.locate(path)
+            ))),
+        }
+    }
+
+    async fn json(&self, path: &str, limit: u64) -> Result<Value> {
+        json::parse(&self.source.locate(path), &self.read(path, limit).await?)
+    }
+
+    async fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>> {
+        let expected = self.expected(path)?;
+        self.progress.opening(path);
+        let bytes = self.source.read(path, limit).await?;
+        expected.check(&self.source.locate(path), &bytes)?;
+        Ok(bytes)
+    }
+
+    fn expected(&self, path: &str) -> Result<ExpectedFile> {
+        let files = &self.options.files;
+        match files.get(path) {
+            Some(expected) => Ok(expected.clone()),
+            None if files.is_empty() => Ok(ExpectedFile::default()),
+            None => {
+                let place = self.source.locate(path);
+                Err(Error::NotFound(format!(
+                    "{place}: not among the files that the catalogue lists"
+                )))
+            }
+        }
+    }
+}
+
+fn class_name(config: &Value, place: &str) -> Result<String> {
+    let class = config["_class_name"].as_str().map(str::to_owned);
+    class.ok_or_else(|| Error::Corrupt(format!("{place}: expected a _class_name, found none")))
+}
+
+fn known(place: &str, class: &str, classes: &[&str]) -> Result<()> {
+    match classes.contains(&class) {
+        true => Ok(()),
+        false => Err(Error::Unsupported(format!(
+            "{place}: expected {}, found {class:?}",
+            classes.join(" or ")
+        ))),
+    }
+}
+
+fn optional<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(Error::NotFound(_)) => Ok(None),
+        result => result.map(Some),
+    }
+}

@@ -1,0 +1,211 @@
+//! Reads one safetensors file while its bytes arrive. Memory: the largest tensor that is wanted, and one piece.
+
+use std::rc::Rc;
+
+use sha2::{Digest, Sha256};
+
+use crate::cancel::CancelToken;
+use crate::checkpoint::expected::ExpectedFile;
+use crate::checkpoint::json::looks_like_html;
+use crate::checkpoint::names;
+use crate::checkpoint::safetensors::{Header, TensorInfo};
+use crate::checkpoint::source::Source;
+use crate::checkpoint::stream::ByteStream;
+use crate::{Error, Result};
+
+/// The longest header that the format allows.
+const MAX_HEADER: u64 = 100_000_000;
+/// Bytes of the header's length, which come first.
+const PREFIX: u64 = 8;
+
+/// A safetensors file whose header was read, and whose tensors come next.
+#[derive(Debug)]
+pub struct OpenFile {
+    header: Rc<Header>,
+    feed: Feed,
+    expected: ExpectedFile,
+}
+
+impl OpenFile {
+    /// Opens the weights of a component of `class`, and reads and checks their header. `expected` is what is known of
+    /// the file beforehand; the hash is compared when all of it has been read.
+    pub async fn open(
+        source: &Source,
+        path: &str,
+        class: &str,
+        expected: ExpectedFile,
+        cancel: &CancelToken,
+    ) -> Result<Self> {
+        let stream = cancel.guard(source.open(path)).await?;
+        let place = source.locate(path);
+        if let Some(len) = stream.len {
+            expected.check_size(&place, len)?;
+        }
+        let len = stream.len.or(expected.size);
+        let mut feed = Feed::new(stream, place.clone());
+        let not_one = |found: String| Error::Corrupt(format!("{place}: expected safetensors, found {found}"));
+
+        let mut prefix = Vec::new();
+        feed.take(PREFIX, Some(&mut prefix), cancel, &mut |_| ()).await?;
+        if looks_like_html(&prefix) {
+            return Err(not_one("HTML".into()));
+        }
+        if prefix == *b"version " {
+            return Err(not_one("what looks like a Git LFS pointer".into()));
+        }
+        let Ok(prefix) = prefix.try_into() else {
+            return Err(not_one(format!("a file of {} bytes", feed.received)));
+        };
+        let header_len = u64::from_le_bytes(prefix);
+        let room = len.map_or(MAX_HEADER, |len| MAX_HEADER.min(len.saturating_sub(PREFIX)));
+        if header_len > room {
+            return Err(not_one(format!(
+                "a header of {header_len} bytes where at most {room} are possible"
+            )));
+        }
+        let mut header = Vec::new();
+        if feed.take(header_len, Some(&mut header), cancel, &mut |_| ()).await? < header_len {
+            return Err(feed.truncated(PREFIX + header_len));
+        }
+        let mut header = Header::parse(&place, &header)?;
+        header.rename(|name| names::canonical(class, name).into_owned())?;
+        let file_bytes = PREFIX.saturating_add(header_len).saturating_add(header.data_bytes());
+        if let Some(len) = len.filter(|&len| len != file_bytes) {
+            return Err(Error::Corrupt(format!(
+                "{place}: expected {file_bytes} bytes by its header, found {len}"
+            )));
+        }
+        Ok(Self {
+            header: Rc::new(header),
+            feed,
+            expected: ExpectedFile {
+                size: Some(file_bytes),
+                ..expected
+            },
+        })
+    }
+
+    /// What the header says.
+    pub fn header(&self) -> &Rc<Header> {
+        &self.header
+    }
+
+    /// How many bytes the whole file has.
+    pub fn file_bytes(&self) -> u64 {
+        self.expected.size.unwrap_or_default()
+    }
+
+    /// Hands the tensors that are `wanted` (by their names) to `sink`, in file order, each whole; the others' bytes are
+    /// passed over. `arrived` hears of all bytes of the file. Gives the file's sha256.
+    ///
+    /// A file that is shorter or longer than its header says, or has another hash than expected, is
+    /// [`Error::Corrupt`]; tensors may have gone to `sink` by then.
+    pub async fn for_each_tensor(
+        self,
+        cancel: &CancelToken,
+        wanted: impl Fn(&str) -> bool,
+        mut arrived: impl FnMut(u64),
+        mut sink: impl FnMut(&TensorInfo, Vec<u8>) -> Result<()>,
+    ) -> Result<[u8; 32]> {
+        let file_bytes = self.file_bytes();
+        let Self {
+            header,
+            mut feed,
+            expected,
+        } = self;
+        arrived(feed.received);
+        for tensor in header.tensors() {
+            cancel.check()?;
+            let bytes = tensor.bytes();
+            let wanted = wanted(&tensor.name);
+            let mut data = Vec::new();
+            if wanted && usize::try_from(bytes).map_or(true, |bytes| data.try_reserve_exact(bytes).is_err()) {
+                let (place, name) = (&feed.place, &tensor.name);
+                return Err(Error::OutOfMemory(format!(
+                    "{place}: no room for the {bytes} bytes of tensor {name:?}"
+                )));
+            }
+            if feed
+                .take(bytes, wanted.then_some(&mut data), cancel, &mut arrived)
+                .await?
+                < bytes
+            {
+                return Err(feed.truncated(file_bytes));
+            }
+            if wanted {
+                sink(tensor, data)?;
+            }
+        }
+        feed.take(1, None, cancel, &mut arrived).await?;
+        if feed.received > file_bytes {
+            let place = &feed.place;
+            return Err(Error::Corrupt(format!(
+                "{place}: expected {file_bytes} bytes by its header, found more"
+            )));
+        }
+        let sha256 = feed.sha256.finalize().into();
+        expected.check_hash(&feed.place, &sha256)?;
+        Ok(sha256)
+    }
+}
+
+/// A stream with what of it has arrived and is not yet used.
+#[derive(Debug)]
+struct Feed {
+    stream: ByteStream,
+    place: String,
+    piece: Vec<u8>,
+    used: usize,
+    received: u64,
+    sha256: Sha256,
+}
+
+impl Feed {
+    fn new(stream: ByteStream, place: String) -> Self {
+        Self {
+            stream,
+            place,
+            piece: Vec::new(),
+            used: 0,
+            received: 0,
+            sha256: Sha256::new(),
+        }
+    }
+
+    /// Moves the next `count` bytes to `into`, or passes over them. Gives how many there were: less only at the end.
+    async fn take(
+        &mut self,
+        count: u64,
+        mut into: Option<&mut Vec<u8>>,
+        cancel: &CancelToken,
+        arrived: &mut dyn FnMut(u64),
+    ) -> Result<u64> {
+        let mut left = count;
+        while left > 0 {
+            if self.used == self.piece.len() {
+                let Some(piece) = cancel.guard(self.stream.next()).await? else {
+                    break;
+                };
+                self.sha256.update(&piece);
+                self.received += piece.len() as u64;
+                arrived(piece.len() as u64);
+                (self.piece, self.used) = (piece, 0);
+            }
+            let rest = &self.piece[self.used..];
+            let rest = &rest[..usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()))];
+            if let Some(into) = &mut into {
+                into.extend_from_slice(rest);
+            }
+            self.used += rest.len();
+            left -= rest.len() as u64;
+        }
+        Ok(count - left)
+    }
+
+    fn truncated(&self, expected: u64) -> Error {
+        let Self { place, received, .. } = self;
+        Error::Corrupt(format!(
+            "{place}: expected {expected} bytes, found {received}: the file is cut off"
+        ))
+    }
+}

@@ -1,0 +1,284 @@
+//! Where a checkpoint's bytes come from.
+
+use std::collections::BTreeMap;
+#[cfg(not(target_arch = "wasm32"))]
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use crate::checkpoint::stream::ByteStream;
+#[cfg(target_arch = "wasm32")]
+use crate::checkpoint::web;
+use crate::{Error, Result};
+
+/// Bytes that [`Source::Memory`] hands over at once.
+const MEMORY_CHUNK: usize = 1 << 16;
+
+/// A readable set of files, each known by its path relative to the checkpoint's folder (`"unet/config.json"`).
+/// Clones are cheap, and read the same files.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Source {
+    /// Files in memory, handed over in pieces of `chunk` bytes.
+    Memory {
+        /// The contents by path.
+        files: Rc<BTreeMap<String, Vec<u8>>>,
+        /// How many bytes a stream hands over at once.
+        chunk: usize,
+    },
+    /// A folder of the file system.
+    #[cfg(not(target_arch = "wasm32"))]
+    Dir(PathBuf),
+    /// A folder of a web server.
+    #[cfg(target_arch = "wasm32")]
+    Http(BaseUrl),
+    /// What a person picked or dropped. The files are read in place, not copied.
+    #[cfg(target_arch = "wasm32")]
+    Files(Rc<BTreeMap<String, web_sys::File>>),
+}
+
+impl Source {
+    /// Files in memory.
+    pub fn memory(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
+        Self::Memory {
+            files: Rc::new(files.into_iter().collect()),
+            chunk: MEMORY_CHUNK,
+        }
+    }
+
+    /// The folder at an absolute URL. A query string is kept and sent with every file; the last slash may be left out.
+    #[cfg(target_arch = "wasm32")]
+    pub fn http(url: &str) -> Self {
+        Self::Http(BaseUrl::new(url))
+    }
+
+    /// Picked files with the paths that the browser gives them. The folder that holds `model_index.json` is the root,
+    /// and files outside of it are left out.
+    #[cfg(target_arch = "wasm32")]
+    pub fn files(files: impl IntoIterator<Item = (String, web_sys::File)>) -> Self {
+        Self::Files(Rc::new(rooted(files.into_iter().collect())))
+    }
+
+    /// What a person would call it: the URL (without its query, which may hold a token), the folder's path.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Memory { .. } => "memory".into(),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Dir(path) => path.display().to_string(),
+            #[cfg(target_arch = "wasm32")]
+            Self::Http(url) => url.label().into(),
+            #[cfg(target_arch = "wasm32")]
+            Self::Files(_) => "picked files".into(),
+        }
+    }
+
+    /// Where a file is, for messages.
+    pub fn locate(&self, path: &str) -> String {
+        match self {
+            #[cfg(target_arch = "wasm32")]
+            Self::Http(url) => format!("{}{path}", url.label()),
+            _ => path.into(),
+        }
+    }
+
+    /// Reads a whole small file. One that is not there is [`Error::NotFound`]; one longer than `limit` bytes is
+    /// [`Error::Corrupt`].
+    pub async fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>> {
+        let too_long = |found: String| {
+            Error::Corrupt(format!(
+                "{}: expected at most {limit} bytes, found {found}",
+                self.locate(path)
+            ))
+        };
+        let mut stream = self.open(path).await?;
+        if let Some(len) = stream.len.filter(|&len| len > limit) {
+            return Err(too_long(len.to_string()));
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.next().await? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() as u64 > limit {
+                return Err(too_long("more".into()));
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Opens a file for reading from its start.
+    pub async fn open(&self, path: &str) -> Result<ByteStream> {
+        check_path(path)?;
+        match self {
+            Self::Memory { files, chunk } => match files.contains_key(path) {
+                true => Ok(ByteStream::memory(Rc::clone(files), path, *chunk)),
+                false => Err(Error::NotFound(format!("{path}: no such file in memory"))),
+            },
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Dir(folder) => ByteStream::file(&folder.join(path)),
+            #[cfg(target_arch = "wasm32")]
+            Self::Http(url) => web::fetch(&url.join(path), self.locate(path))
+                .await
+                .map(ByteStream::from),
+            #[cfg(target_arch = "wasm32")]
+            Self::Files(files) => match files.get(path) {
+                Some(file) => Ok(web::BlobReader::new(file.clone(), path).into()),
+                None => Err(Error::NotFound(format!("{path}: not among the picked files"))),
+            },
+        }
+    }
+}
+
+/// Paths may come from a file (the index of a sharded checkpoint), and may not lead out of its folder.
+fn check_path(path: &str) -> Result<()> {
+    let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':', '\0']);
+    match path.split('/').all(plain) {
+        true => Ok(()),
+        false => Err(Error::Corrupt(format!(
+            "{path:?}: expected a path inside of the checkpoint's folder"
+        ))),
+    }
+}
+
+/// The URL of a folder, split where a file's path goes in.
+#[cfg(any(test, target_arch = "wasm32"))]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    folder: String,
+    query: String,
+}
+
+#[cfg(any(test, target_arch = "wasm32"))]
+impl BaseUrl {
+    /// Splits `url`. Its fragment is dropped.
+    pub fn new(url: &str) -> Self {
+        let url = url.split('#').next().unwrap_or_default();
+        let (folder, query) = url.split_at(url.find('?').unwrap_or(url.len()));
+        let slash = if folder.ends_with('/') { "" } else { "/" };
+        Self {
+            folder: format!("{folder}{slash}"),
+            query: query.into(),
+        }
+    }
+
+    /// The folder without its query.
+    pub fn label(&self) -> &str {
+        &self.folder
+    }
+
+    /// The URL of a file in the folder.
+    pub fn join(&self, path: &str) -> String {
+        let mut url = self.folder.clone();
+        for byte in path.bytes() {
+            match byte {
+                b'/' | b'-' | b'_' | b'.' | b'~' => url.push(byte as char),
+                _ if byte.is_ascii_alphanumeric() => url.push(byte as char),
+                _ => url.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        url + &self.query
+    }
+}
+
+/// Makes the folder that holds `model_index.json` (the outermost, if there are several) the root; without one, the
+/// folder that is common to all.
+#[cfg(any(test, target_arch = "wasm32"))]
+fn rooted<T>(files: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    let folder = |path: &str| path[..path.rfind('/').map_or(0, |slash| slash + 1)].to_owned();
+    let index = files.keys().map(|path| path.trim_start_matches('/'));
+    let index = index.filter(|path| *path == "model_index.json" || path.ends_with("/model_index.json"));
+    let root = match index.min_by_key(|path| path.matches('/').count()) {
+        Some(path) => folder(path),
+        None => common_folder(files.keys().map(|path| folder(path.trim_start_matches('/')))),
+    };
+    let inside = |(path, file): (String, T)| Some((path.trim_start_matches('/').strip_prefix(&root)?.to_owned(), file));
+    files.into_iter().filter_map(inside).collect()
+}
+
+#[cfg(any(test, target_arch = "wasm32"))]
+fn common_folder(folders: impl Iterator<Item = String>) -> String {
+    let common = folders.reduce(|a, b| {
+        let parts = a.split_inclusive('/').zip(b.split_inclusive('/'));
+        parts.take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
+    });
+    common.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_keeps_its_query() {
+        let url = BaseUrl::new("https://host/a/b?token=1#part");
+        assert_eq!(url.label(), "https://host/a/b/");
+        assert_eq!(
+            url.join("unet/config.json"),
+            "https://host/a/b/unet/config.json?token=1"
+        );
+        assert_eq!(
+            BaseUrl::new("https://host/a/").join("é?#%.json"),
+            "https://host/a/%C3%A9%3F%23%25.json"
+        );
+    }
+
+    #[test]
+    fn picked_files_are_rooted_where_model_index_is() {
+        let rooted = |paths: &[&str]| -> Vec<String> {
+            super::rooted(paths.iter().map(|path| (path.to_string(), ())).collect())
+                .into_keys()
+                .collect()
+        };
+        let inside = ["model_index.json", "unet/config.json"];
+        assert_eq!(rooted(&["a/model_index.json", "a/unet/config.json", "b/x"]), inside);
+        assert_eq!(
+            rooted(&[
+                "/a/b/model_index.json",
+                "/a/b/unet/config.json",
+                "/a/b/old/model_index.json"
+            ])[0],
+            inside[0]
+        );
+        assert_eq!(rooted(&["model_index.json", "unet/config.json"]), inside);
+        assert_eq!(rooted(&["a/b/x.json", "a/b/c/y.json"]), ["c/y.json", "x.json"]);
+        assert_eq!(rooted(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn no_path_leads_out() {
+        for path in [
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../x",
+            "a//b",
+            "a/",
+            "https://host/x",
+            "a\\..\\b",
+        ] {
+            let error = pollster::block_on(Source::memory([]).open(path)).unwrap_err();
+            assert_eq!(error.code(), "corrupt", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_small_file_is_read_whole_and_a_long_one_refused() {
+        let files = Rc::new(BTreeMap::from([("a".to_owned(), (0..100).collect::<Vec<u8>>())]));
+        let source = Source::Memory { files, chunk: 7 };
+        assert_eq!(pollster::block_on(source.read("a", 100)), Ok((0..100).collect()));
+        assert_eq!(pollster::block_on(source.read("a", 99)).unwrap_err().code(), "corrupt");
+        assert_eq!(
+            pollster::block_on(source.read("b", 99)).unwrap_err().code(),
+            "not-found"
+        );
+    }
+
+    #[test]
+    fn a_folder_is_read() {
+        let source = Source::Dir(env!("CARGO_MANIFEST_DIR").into());
+        assert_eq!(
+            pollster::block_on(source.read("src/lib.rs", 1 << 20)),
+            Ok(include_bytes!("../lib.rs").to_vec())
+        );
+        let error = pollster::block_on(source.read("src/no.rs", 1)).unwrap_err();
+        assert_eq!(error.code(), "not-found");
+        assert!(error.message().contains("no.rs"));
+    }
+}
