@@ -1,0 +1,85 @@
+// Puts dist/ together: the crate's wasm through wasm-bindgen and wasm-opt, then the files of www/ beside it.
+//   WASM_BINDGEN=… node tools/dist.mjs COMPILED.wasm WORK_FOLDER
+// What did not change is not done again, so it costs a moment to repeat.
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { report } from "./sizes.mjs";
+
+const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
+const BINDGEN_FLAGS = ["--target", "web", "--out-name", "tintype", "--remove-name-section", "--remove-producers-section"];
+const OPT_FLAGS = [
+  "-O3",
+  "--enable-simd",
+  "--enable-bulk-memory",
+  "--enable-nontrapping-float-to-int",
+  "--enable-sign-ext",
+  "--enable-mutable-globals",
+  "--enable-reference-types",
+  "--enable-multivalue",
+];
+
+/** Every file under `folder`, as paths relative to it. */
+function filesUnder(folder) {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => path.relative(folder, path.join(entry.parentPath ?? entry.path, entry.name)));
+}
+
+/** Runs the compiled wasm through wasm-bindgen and wasm-opt into `work`, unless this very input went through before. */
+function bind(compiled, work) {
+  const bindgen = process.env.WASM_BINDGEN ?? "wasm-bindgen";
+  const opt = path.join(ROOT, "tools/node_modules/.bin/wasm-opt");
+  const stamp = createHash("sha256")
+    .update(readFileSync(compiled))
+    .update(JSON.stringify([BINDGEN_FLAGS, OPT_FLAGS]))
+    .update(readFileSync(path.join(ROOT, "tools/package-lock.json")))
+    .digest("hex");
+  const stampFile = path.join(work, "stamp");
+  if (existsSync(stampFile) && readFileSync(stampFile, "utf8") === stamp) return path.join(work, "wasm");
+
+  rmSync(work, { recursive: true, force: true });
+  const out = path.join(work, "wasm");
+  mkdirSync(out, { recursive: true });
+  execFileSync(bindgen, [compiled, ...BINDGEN_FLAGS, "--out-dir", out], { stdio: "inherit" });
+  const wasm = path.join(out, "tintype_bg.wasm");
+  const before = statSync(wasm).size;
+  const started = Date.now();
+  execFileSync(process.execPath, [opt, wasm, "-o", wasm, ...OPT_FLAGS], { stdio: "inherit" });
+  const seconds = ((Date.now() - started) / 1000).toFixed(0);
+  console.log(`wasm-opt: ${before.toLocaleString("en")} -> ${statSync(wasm).size.toLocaleString("en")} bytes in ${seconds} s`);
+  writeFileSync(stampFile, stamp);
+  return out;
+}
+
+/** Makes `target` hold exactly `wanted` (a map of relative path to source file); copies what differs, removes the rest. */
+function mirror(wanted, target) {
+  mkdirSync(target, { recursive: true });
+  for (const name of filesUnder(target)) {
+    if (!wanted.has(name)) rmSync(path.join(target, name));
+  }
+  for (const [name, source] of wanted) {
+    const to = path.join(target, name);
+    const from = statSync(source);
+    const now = statSync(to, { throwIfNoEntry: false });
+    if (now && now.size === from.size && Math.abs(now.mtimeMs - from.mtimeMs) < 1) continue;
+    mkdirSync(path.dirname(to), { recursive: true });
+    copyFileSync(source, to);
+    utimesSync(to, from.atime, from.mtime);
+  }
+}
+
+const [compiled, work] = process.argv.slice(2);
+if (!compiled || !work) {
+  console.error("usage: WASM_BINDGEN=… node tools/dist.mjs COMPILED.wasm WORK_FOLDER");
+  process.exit(2);
+}
+const bound = bind(compiled, work);
+const www = path.join(ROOT, "www");
+const wanted = new Map(filesUnder(www).map((name) => [name, path.join(www, name)]));
+for (const name of filesUnder(bound)) wanted.set(path.join("tintype/wasm", name), path.join(bound, name));
+for (const name of ["LICENSE-MIT", "LICENSE-APACHE"]) wanted.set(path.join("tintype", name), path.join(ROOT, name));
+mirror(wanted, path.join(ROOT, "dist"));
+console.log(report(path.join(ROOT, "dist/tintype")));
