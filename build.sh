@@ -116,9 +116,9 @@ build() {
     need_wasm_bindgen
     need_npm tools
     say "compiling the crate for the browser"
-    cargo build --profile wasm --target "$WASM_TARGET" --lib
+    cargo build --release --target "$WASM_TARGET" --lib
     say "putting dist/ together"
-    WASM_BINDGEN="$WASM_BINDGEN" node tools/dist.mjs "$TARGET/$WASM_TARGET/wasm/tintype.wasm" "$TARGET/tintype-web"
+    WASM_BINDGEN="$WASM_BINDGEN" node tools/dist.mjs "$TARGET/$WASM_TARGET/release/tintype.wasm" "$TARGET/tintype-web"
 }
 
 run() {

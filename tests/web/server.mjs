@@ -1,0 +1,79 @@
+// The tests' own server: dist/ as the plain static server gives it, and around it whatever a bad host might answer.
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { listen, parseRange, staticFiles } from "../../tools/serve.mjs";
+
+const HERE = path.dirname(fileURLToPath(import.meta.url));
+export const DIST = path.resolve(HERE, "../../dist");
+export const REFERENCE = path.resolve(HERE, "../golden/reference");
+
+const BLANK = `<!doctype html><meta charset="utf-8"><title>blank</title><script type="module" src="/test/in-page.js"></script>`;
+
+function send(request, response, bytes, type) {
+  const range = parseRange(request.headers.range, bytes.length);
+  const [first, last] = Array.isArray(range) ? range : [0, bytes.length - 1];
+  const headers = { "content-type": type, "accept-ranges": "bytes", "content-length": last - first + 1 };
+  if (Array.isArray(range)) headers["content-range"] = `bytes ${first}-${last}/${bytes.length}`;
+  response.writeHead(Array.isArray(range) ? 206 : 200, headers);
+  response.end(request.method === "HEAD" ? undefined : bytes.subarray(first, last + 1));
+}
+
+/** A file of the shipped checkpoint `id`. */
+export const shipped = (id, name) => readFileSync(path.join(DIST, "checkpoints", id, name));
+
+/** In place of a file's bytes: the host has no such file. */
+export const notFound = (request, response) => {
+  response.writeHead(404, { "content-type": "text/html" });
+  response.end("<!doctype html><title>404</title>");
+};
+
+/** In place of a file's bytes: the host answers every address with its front page, and calls that a success. */
+export const frontPage = (request, response) => send(request, response, Buffer.from(BLANK), "text/html; charset=utf-8");
+
+/** In place of a file's bytes: the connection breaks after `bytes` of them. */
+export const cutOff = (bytes) => (request, response, original) => {
+  const whole = original();
+  response.writeHead(200, { "content-type": "application/octet-stream", "content-length": whole.length });
+  response.write(whole.subarray(0, bytes), () => response.destroy());
+};
+
+/** A server on a free port of loopback. */
+export async function startSite() {
+  const dist = staticFiles(DIST);
+  const reference = staticFiles(REFERENCE);
+  const inPage = staticFiles(HERE);
+  const folders = new Map();
+
+  const server = await listen(async (request, response) => {
+    const { pathname } = new URL(request.url, "http://localhost");
+    const [, room, folder, ...rest] = pathname.split("/");
+    if (pathname === "/blank.html") return send(request, response, Buffer.from(BLANK), "text/html; charset=utf-8");
+    if (room === "test" || room === "reference") {
+      request.url = `/${[folder, ...rest].join("/")}`;
+      return (room === "test" ? inPage : reference)(request, response);
+    }
+    if (room === "changed" && folders.has(folder)) {
+      const { base, changes } = folders.get(folder);
+      const name = decodeURIComponent(rest.join("/"));
+      const change = changes[name] ?? changes["*"];
+      if (typeof change === "function") return change(request, response, () => shipped(base, name));
+      if (change !== undefined) return send(request, response, Buffer.from(change), "application/octet-stream");
+      request.url = `/checkpoints/${base}/${rest.join("/")}`;
+    }
+    return dist(request, response);
+  });
+
+  return {
+    url: server.url,
+    close: server.close,
+    /**
+     * The address of a folder like the shipped checkpoint `base`, but for `changes`: file name ("*" for all others) to
+     * the bytes or the text to give, or to a handler (request, response, original).
+     */
+    changed(name, changes, base = "soft") {
+      folders.set(name, { base, changes });
+      return `/changed/${name}/`;
+    },
+  };
+}

@@ -1,0 +1,18 @@
+// What one visitor downloads of dist/tintype/ is bounded.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import path from "node:path";
+import { measure, report, total } from "../../tools/sizes.mjs";
+import { DIST } from "./server.mjs";
+
+const MOST = 1_500_000;
+
+test("JavaScript and wasm stay under 1.5 MB after gzip", (t) => {
+  const folder = path.join(DIST, "tintype");
+  const rows = measure(folder);
+  for (const line of report(folder).split("\n")) t.diagnostic(line);
+  for (const name of ["tintype.js", "worker.js", path.join("wasm", "tintype.js"), path.join("wasm", "tintype_bg.wasm")]) {
+    assert.ok(rows.some((row) => row.name === name && row.raw > 0), `${name} is missing`);
+  }
+  assert.ok(total(rows).gzip <= MOST, `${total(rows).gzip} bytes`);
+});

@@ -1,0 +1,60 @@
+// WebGPU on the browser's software adapter: slow, and the very code that a GPU runs.
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { difference, isPicture, openApi } from "./harness.mjs";
+import { withNaN } from "./safetensors.mjs";
+import { shipped } from "./server.mjs";
+
+const SOFT = "/checkpoints/soft/";
+const FOX = { checkpoint: SOFT, prompt: "fox", seed: 7, steps: 4 };
+
+describe("the WebGPU backend", { timeout: 900_000 }, () => {
+  let api, site, faults;
+
+  before(async () => {
+    ({ api, site, faults } = await openApi(after, { webgpu: true }));
+  });
+
+  test("auto leaves a software adapter alone, and says so", async () => {
+    const backend = await api.create({ backend: "auto" });
+    assert.equal(backend.kind, "cpu");
+    assert.match(backend.reason, /software/i);
+    const [notice] = await api.notices();
+    assert.equal(notice?.message, backend.reason);
+  });
+
+  test("a four-step picture is the CPU's, and comes out again", async (t) => {
+    await api.create({ backend: "cpu" });
+    await api.load(SOFT);
+    const cpu = await api.draw(FOX);
+    assert.ok(isPicture(cpu.images[0].rgba));
+
+    const backend = await api.create({ backend: "webgpu" });
+    assert.equal(backend.kind, "webgpu");
+    assert.equal(backend.software, true);
+    await api.load(SOFT);
+    const gpu = await api.draw(FOX);
+    const { max, mean } = difference(gpu.images[0].rgba, cpu.images[0].rgba);
+    t.diagnostic(`CPU ${Math.round(cpu.milliseconds)} ms, WebGPU ${Math.round(gpu.milliseconds)} ms; max ${max}, mean ${mean.toFixed(4)}`);
+    assert.ok(max <= 2 && mean < 0.25, `max ${max}, mean ${mean}`);
+    const again = await api.draw(FOX);
+    assert.ok(again.images[0].rgba.equals(gpu.images[0].rgba));
+  });
+
+  test("cancelling is answered, and the next picture is drawn", async () => {
+    const { error, answeredIn } = await api.draw({ ...FOX, steps: 20, cancelAtStep: 1 });
+    assert.equal(error.code, "cancelled");
+    assert.ok(answeredIn < 200, `${answeredIn} ms`);
+    assert.ok(isPicture((await api.draw({ ...FOX, steps: 1 })).images[0].rgba));
+  });
+
+  test("NaN in the weights is refused, not shown as black", async () => {
+    const unet = "unet/diffusion_pytorch_model.safetensors";
+    const folder = site.changed("nan", { [unet]: withNaN(shipped("soft", unet), "conv_out.bias") });
+    await api.load(folder);
+    await assert.rejects(api.draw({ ...FOX, checkpoint: folder, steps: 1 }), { code: "corrupt", message: /NaN/ });
+    assert.ok(isPicture((await api.draw({ ...FOX, steps: 1 })).images[0].rgba));
+  });
+
+  test("nothing was logged as an error", () => assert.deepEqual(faults, []));
+});
