@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod error;
 pub mod executor;
 pub mod graph;
+pub mod image;
 pub mod models;
 pub mod nn;
 pub mod platform;
