@@ -53,21 +53,16 @@ impl Parameters {
             (text, Vec::new())
         };
         let lines: Vec<&str> = body.lines().collect();
-        let negative = |line: &str| {
-            line.trim_start()
-                .strip_prefix(NEGATIVE)
-                .map(|rest| rest.strip_prefix(' ').unwrap_or(rest))
-        };
         let at = lines
             .iter()
-            .position(|line| negative(line).is_some())
+            .position(|line| after_negative(line).is_some())
             .unwrap_or(lines.len());
         let mut parameters = Self {
             prompt: lines[..at].join("\n"),
             ..Self::default()
         };
         if let Some((first, more)) = lines[at..].split_first() {
-            let first = negative(first).unwrap_or(first);
+            let first = after_negative(first).unwrap_or(first);
             parameters.negative_prompt = [&[first], more].concat().join("\n");
         }
         for (key, value) in entries {
@@ -140,6 +135,12 @@ impl fmt::Display for Parameters {
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("\n"))
     }
+}
+
+/// What follows "Negative prompt:" in a line that starts with it.
+fn after_negative(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix(NEGATIVE)?;
+    Some(rest.strip_prefix(' ').unwrap_or(rest))
 }
 
 /// A value that would be taken apart is written as a JSON string.
