@@ -43,7 +43,7 @@ struct Golden {
 fn golden() -> Golden {
     let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/noise.safetensors")).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
-    let metadata = metadata.metadata().as_ref().unwrap();
+    let drawn: serde_json::Value = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["drawn"]).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let floats = |bytes: &[u8]| {
         bytes
@@ -52,9 +52,9 @@ fn golden() -> Golden {
             .collect()
     };
     Golden {
-        seeds: serde_json::from_str(&metadata["seeds"]).unwrap(),
-        sizes: serde_json::from_str(&metadata["sizes"]).unwrap(),
-        sequence: serde_json::from_str(&metadata["sequence"]).unwrap(),
+        seeds: serde_json::from_value(drawn["seeds"].clone()).unwrap(),
+        sizes: serde_json::from_value(drawn["sizes"].clone()).unwrap(),
+        sequence: serde_json::from_value(drawn["sequence"].clone()).unwrap(),
         tensors: tensors
             .iter()
             .map(|(name, view)| (name.to_string(), floats(view.data())))

@@ -6,8 +6,10 @@ use super::ddim::Ddim;
 use super::ddpm::Ddpm;
 use super::dpm_solver_multistep::DpmSolverMultistep;
 use super::euler::Euler;
+use super::euler_ancestral::EulerAncestral;
 use super::keys::Keys;
-use super::kind::{SamplerKind, SchedulerClass};
+use super::kind::{SamplerKind, SchedulerClass, menu_name};
+use super::pndm::Pndm;
 use super::schedule::{Schedule, Step};
 use crate::{Error, Result};
 
@@ -23,7 +25,7 @@ pub(super) trait Scheduler {
     /// How many steps the model was trained on; no schedule has more.
     fn train_steps(&self) -> usize;
 
-    /// The standard deviation of the first sample, and the steps. `steps` is from 1 to [`Self::train_steps`].
+    /// The standard deviation of the first sample, and the steps (a scheduler may take one more than asked for). `steps` is from 1 to [`Self::train_steps`].
     fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)>;
 }
 
@@ -60,9 +62,11 @@ impl SchedulerConfig {
             class: kind.class,
             keys: self.keys.clone(),
         };
-        if let Some(karras) = kind.karras {
-            config.keys.insert("use_karras_sigmas".into(), karras.into());
-        }
+        config.keys.extend(
+            kind.settings
+                .iter()
+                .map(|(key, on)| ((*key).to_string(), Value::from(*on))),
+        );
         config
     }
 
@@ -84,12 +88,9 @@ impl SchedulerConfig {
         self.class
     }
 
-    /// The sampler that this configuration is.
-    pub fn sampler(&self) -> SamplerKind {
-        SamplerKind {
-            class: self.class,
-            karras: Some(self.keys.get("use_karras_sigmas") == Some(&Value::Bool(true))),
-        }
+    /// The name of the sampler that this configuration is: the menu's, or the class's where the menu has none.
+    pub fn sampler_name(&self) -> &'static str {
+        menu_name(self.class, |key| self.keys.get(key) == Some(&Value::Bool(true)))
     }
 
     /// A run of `steps` steps.
@@ -117,6 +118,8 @@ impl SchedulerConfig {
         Ok(match self.class {
             SchedulerClass::Ddim => Box::new(Ddim::read(&keys)?),
             SchedulerClass::Ddpm => Box::new(Ddpm::read(&keys)?),
+            SchedulerClass::Pndm => Box::new(Pndm::read(&keys)?),
+            SchedulerClass::EulerAncestral => Box::new(EulerAncestral::read(&keys)?),
             SchedulerClass::Euler => Box::new(Euler::read(&keys)?),
             SchedulerClass::DpmSolverMultistep => Box::new(DpmSolverMultistep::read(&keys)?),
         })

@@ -100,6 +100,12 @@ impl Diffusion {
                 "scheduler betas: expected numbers from 0 to 1, found {beta}"
             )));
         }
+        let steps_offset = keys.count("steps_offset", 0)?;
+        if steps_offset > train_steps {
+            return Err(Error::Corrupt(format!(
+                "scheduler key \"steps_offset\": expected at most num_train_timesteps ({train_steps}), found {steps_offset}"
+            )));
+        }
         let rescale = zero_snr != ZeroSnr::Ignored && keys.flag("rescale_betas_zero_snr", false)?;
         if rescale {
             betas = rescale_zero_terminal_snr(&betas);
@@ -130,18 +136,36 @@ impl Diffusion {
                     ("trailing", Spacing::Trailing),
                 ],
             )?,
-            // Past the last training step nothing can be looked up; the bound keeps sums from overflowing.
-            steps_offset: keys.count("steps_offset", 0)?.min(MAX_TRAIN_STEPS),
+            steps_offset,
         })
+    }
+
+    /// Refuses the prediction of the clean sample, for a scheduler of diffusers that doesn't know it.
+    pub(super) fn without_sample_prediction(self) -> Result<Self> {
+        if self.prediction == Prediction::Sample {
+            return Err(Error::Unsupported(
+                "scheduler key \"prediction_type\": \"sample\" is not implemented by this scheduler; expected one of \
+                 epsilon, v_prediction"
+                    .into(),
+            ));
+        }
+        Ok(self)
     }
 
     /// The timesteps of DDIM, DDPM and their kin: `steps` whole numbers, highest first.
     pub(super) fn timesteps(&self, steps: usize) -> Vec<f64> {
+        self.spread(steps).into_iter().map(f64::round_ties_even).collect()
+    }
+
+    /// The timesteps of Euler's methods: `steps` numbers, highest first, rounded to f32 only.
+    pub(super) fn fractional_timesteps(&self, steps: usize) -> Vec<f64> {
+        self.spread(steps).into_iter().map(|t| f64::from(t as f32)).collect()
+    }
+
+    fn spread(&self, steps: usize) -> Vec<f64> {
         let stride = self.train_steps as f64 / steps as f64;
-        let points = self
-            .spacing
-            .descending(self.train_steps, steps, stride, self.steps_offset);
-        points.into_iter().map(f64::round_ties_even).collect()
+        self.spacing
+            .descending(self.train_steps, steps, stride, self.steps_offset)
     }
 
     /// ᾱ at a whole timestep.

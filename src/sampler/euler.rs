@@ -36,16 +36,8 @@ impl Euler {
 
     /// Timesteps, and the σ that each starts from, with the last σ behind them.
     fn timesteps_and_sigmas(&self, steps: usize) -> (Vec<f64>, Vec<f32>) {
-        let Diffusion {
-            train_steps,
-            spacing,
-            steps_offset,
-            ..
-        } = self.diffusion;
         let training = self.diffusion.sigmas();
-        let stride = train_steps as f64 / steps as f64;
-        let mut timesteps = spacing.descending(train_steps, steps, stride, steps_offset);
-        timesteps.iter_mut().for_each(|t| *t = f64::from(*t as f32));
+        let mut timesteps = self.diffusion.fractional_timesteps(steps);
         let mut sigmas: Vec<f64> = if self.log_linear {
             let log = |sigma: Option<&f32>| sigma.map_or(0.0, |sigma| libm::logf(*sigma));
             let line = numeric::torch_linspace(log(training.last()), log(training.first()), steps + 1);

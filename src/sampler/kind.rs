@@ -9,22 +9,35 @@ pub enum SchedulerClass {
     Ddim,
     /// `DDPMScheduler`: Denoising Diffusion Probabilistic Models (arXiv 2006.11239).
     Ddpm,
+    /// `PNDMScheduler`: Pseudo Numerical Methods (arXiv 2202.09778) without the Runge-Kutta steps.
+    Pndm,
     /// `EulerDiscreteScheduler`: Euler steps over sigmas (arXiv 2206.00364), no churn.
     Euler,
+    /// `EulerAncestralDiscreteScheduler`: Euler steps with fresh noise after each.
+    EulerAncestral,
     /// `DPMSolverMultistepScheduler`: DPM-Solver++ multistep (arXiv 2211.01095).
     DpmSolverMultistep,
 }
 
 impl SchedulerClass {
     /// All of them, in the menu's order.
-    pub const ALL: [Self; 4] = [Self::DpmSolverMultistep, Self::Euler, Self::Ddim, Self::Ddpm];
+    pub const ALL: [Self; 6] = [
+        Self::DpmSolverMultistep,
+        Self::Euler,
+        Self::EulerAncestral,
+        Self::Ddim,
+        Self::Pndm,
+        Self::Ddpm,
+    ];
 
     /// The name that diffusers gives the class.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ddim => "DDIMScheduler",
             Self::Ddpm => "DDPMScheduler",
+            Self::Pndm => "PNDMScheduler",
             Self::Euler => "EulerDiscreteScheduler",
+            Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
             Self::DpmSolverMultistep => "DPMSolverMultistepScheduler",
         }
     }
@@ -46,60 +59,35 @@ impl SchedulerClass {
     }
 }
 
-/// A sampler that a caller may choose.
+/// A sampler that a caller may choose: a class, and the keys of its configuration that the choice decides. A class alone
+/// leaves all keys to the checkpoint, as diffusers does where only the class is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SamplerKind {
-    /// The scheduler class that does the work.
-    pub class: SchedulerClass,
-    /// Whether it runs over Karras' sigmas (arXiv 2206.00364); `None` leaves that to the checkpoint's configuration,
-    /// as diffusers does where only the class is changed.
-    pub karras: Option<bool>,
+    pub(super) class: SchedulerClass,
+    pub(super) settings: Settings,
 }
 
+/// Keys of a configuration that are switched on or off.
+type Settings = &'static [(&'static str, bool)];
+
 /// AUTOMATIC1111's names, in the menu's order.
-const MENU: [(&str, SamplerKind); 6] = [
+const MENU: [(&str, SchedulerClass, Settings); 8] = [
     (
         "DPM++ 2M",
-        SamplerKind {
-            class: SchedulerClass::DpmSolverMultistep,
-            karras: Some(false),
-        },
+        SchedulerClass::DpmSolverMultistep,
+        &[("use_karras_sigmas", false)],
     ),
     (
         "DPM++ 2M Karras",
-        SamplerKind {
-            class: SchedulerClass::DpmSolverMultistep,
-            karras: Some(true),
-        },
+        SchedulerClass::DpmSolverMultistep,
+        &[("use_karras_sigmas", true)],
     ),
-    (
-        "Euler",
-        SamplerKind {
-            class: SchedulerClass::Euler,
-            karras: Some(false),
-        },
-    ),
-    (
-        "Euler Karras",
-        SamplerKind {
-            class: SchedulerClass::Euler,
-            karras: Some(true),
-        },
-    ),
-    (
-        "DDIM",
-        SamplerKind {
-            class: SchedulerClass::Ddim,
-            karras: None,
-        },
-    ),
-    (
-        "DDPM",
-        SamplerKind {
-            class: SchedulerClass::Ddpm,
-            karras: None,
-        },
-    ),
+    ("Euler", SchedulerClass::Euler, &[("use_karras_sigmas", false)]),
+    ("Euler Karras", SchedulerClass::Euler, &[("use_karras_sigmas", true)]),
+    ("Euler a", SchedulerClass::EulerAncestral, &[]),
+    ("DDIM", SchedulerClass::Ddim, &[]),
+    ("PLMS", SchedulerClass::Pndm, &[("skip_prk_steps", true)]),
+    ("DDPM", SchedulerClass::Ddpm, &[]),
 ];
 
 impl SamplerKind {
@@ -110,28 +98,36 @@ impl SamplerKind {
     /// [`Error::InvalidArgument`] for a name that is neither, with the list of names.
     pub fn from_name(name: &str) -> Result<Self> {
         let name = name.trim();
-        if let Some((_, kind)) = MENU.iter().find(|(menu, _)| menu.eq_ignore_ascii_case(name)) {
-            return Ok(*kind);
+        if let Some((_, class, settings)) = MENU.iter().find(|(menu, ..)| menu.eq_ignore_ascii_case(name)) {
+            return Ok(Self {
+                class: *class,
+                settings,
+            });
         }
         let class = SchedulerClass::from_name(name).map_err(|_| {
             let menu = Self::names().join(", ");
             let classes = SchedulerClass::ALL.map(SchedulerClass::name).join(", ");
             Error::InvalidArgument(format!("sampler: expected one of {menu}, {classes}; found {name:?}"))
         })?;
-        Ok(Self { class, karras: None })
+        Ok(Self { class, settings: &[] })
     }
 
     /// The menu, in its order.
     pub fn names() -> Vec<&'static str> {
-        MENU.iter().map(|(name, _)| *name).collect()
+        MENU.iter().map(|(name, ..)| *name).collect()
     }
 
-    /// The menu's name of this sampler.
-    pub fn name(self) -> &'static str {
-        let karras = self.karras.unwrap_or(false);
-        let entry = MENU
-            .iter()
-            .find(|(_, kind)| kind.class == self.class && kind.karras.unwrap_or(karras) == karras);
-        entry.map_or(self.class.name(), |(name, _)| name)
+    /// The scheduler class that does the work.
+    pub fn class(self) -> SchedulerClass {
+        self.class
     }
+}
+
+/// The menu's name of a class with a configuration of which `flag` tells whether a key is on; the class's own name where
+/// the menu has none.
+pub(super) fn menu_name(class: SchedulerClass, flag: impl Fn(&str) -> bool) -> &'static str {
+    let same = |(_, menu_class, settings): &&(&str, SchedulerClass, Settings)| {
+        *menu_class == class && settings.iter().all(|(key, on)| flag(key) == *on)
+    };
+    MENU.iter().find(same).map_or(class.name(), |(name, ..)| name)
 }

@@ -15,9 +15,11 @@ mod ddpm;
 mod diffusion;
 mod dpm_solver_multistep;
 mod euler;
+mod euler_ancestral;
 mod keys;
 mod linear;
 mod numeric;
+mod pndm;
 mod sigmas;
 
 pub use config::SchedulerConfig;

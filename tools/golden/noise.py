@@ -1,17 +1,14 @@
 """Writes tests/golden/noise.safetensors: the normal numbers that torch draws on a CPU.
 
-Run from anywhere, with the packages of requirements.txt installed: python tools/golden/noise.py
 Needs a CPU with AVX2 (torch's portable path rounds differently in the last place).
 
 Tensors: "seed.size" holds torch.randn(size); of a size over 1000 the first 64, the last 64 and every 97th number.
-"sequence.seed" holds one generator's answers to the sizes in the metadata entry "sequence", one after the other.
+"sequence.seed" holds one generator's answers to a sequence of sizes, one after the other. The metadata entry "drawn" lists
+seeds, sizes and that sequence.
 """
 
-import json
-from pathlib import Path
-
 import torch
-from safetensors.torch import save_file
+from common import GOLDEN, write
 
 SEEDS = [0, 42, 2**32 - 1, 2**32 + 5, 2**63 + 7]
 SIZES = [1, 15, 16, 17, 1000, 16384]
@@ -28,14 +25,14 @@ def sample(numbers: torch.Tensor) -> torch.Tensor:
 
 def main() -> None:
     assert torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"), torch.backends.cpu.get_cpu_capability()
-    tensors = {f"{seed}.{size}": sample(torch.randn(size, generator=generator(seed))) for seed in SEEDS for size in SIZES}
+    tensors = {}
     for seed in SEEDS:
+        for size in SIZES:
+            tensors[f"{seed}.{size}"] = sample(torch.randn(size, generator=generator(seed)))
         one = generator(seed)
         tensors[f"sequence.{seed}"] = torch.cat([torch.randn(size, generator=one) for size in SEQUENCE])
-    metadata = {"seeds": json.dumps(SEEDS), "sizes": json.dumps(SIZES), "sequence": json.dumps(SEQUENCE), "torch": torch.__version__}
-    path = Path(__file__).resolve().parents[2] / "tests" / "golden" / "noise.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
-    print(path, path.stat().st_size)
+    drawn = {"seeds": SEEDS, "sizes": SIZES, "sequence": SEQUENCE}
+    write(GOLDEN / "noise.safetensors", tensors, ("drawn", drawn))
 
 
 if __name__ == "__main__":

@@ -1,30 +1,29 @@
 """Writes tests/golden/samplers.safetensors: whole trajectories of diffusers' schedulers over a made-up model.
 
-Run from anywhere, with the packages of requirements.txt installed: python tools/golden/samplers.py
-
 The metadata entry "cases" lists, for each tensor, the scheduler's configuration, the class it is run by, the steps, the
 first sample's scale and the timesteps. A tensor holds the sample after each step: [steps, 64] in f32. The first sample
-and the noise of the steps come from torch.Generator("cpu").manual_seed(SEED), 4x4x4 numbers at a time.
+and the noise of the steps come from torch.Generator("cpu").manual_seed(42), 4x4x4 numbers at a time.
 """
 
-import json
-from pathlib import Path
+import inspect
 
 import diffusers
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from common import GOLDEN, write
 
 SEED = 42
 SHAPE = (1, 4, 4, 4)
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-DDIM, DDPM, EULER, DPM = "DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"
+DDIM, DDPM, PNDM = "DDIMScheduler", "DDPMScheduler", "PNDMScheduler"
+EULER, EULER_A, DPM = "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"
 EPSILON, V, SAMPLE = ({"prediction_type": p} for p in ("epsilon", "v_prediction", "sample"))
 LINSPACE, LEADING, TRAILING = ({"timestep_spacing": s} for s in ("linspace", "leading", "trailing"))
 KARRAS = {"use_karras_sigmas": True}
 NO_CLIP = {"clip_sample": False}
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 OFFSET = {"steps_offset": 1}
+PLMS = {"skip_prk_steps": True}
 
 
 def cases() -> list[tuple[str, dict, list[int], str | None]]:
@@ -67,6 +66,13 @@ def cases() -> list[tuple[str, dict, list[int], str | None]]:
         (DPM, COSINE | V | TRAILING | {"lambda_min_clipped": -5.1}, [4], None),
         (DPM, COSINE | V | LINSPACE | KARRAS, [4], None),
         (DPM, sd | SAMPLE | LINSPACE, [4], None),
+        (EULER_A, sd | EPSILON | TRAILING, [1, 4, 20], None),
+        (EULER_A, sd | V | LEADING | OFFSET, [4], None),
+        (EULER_A, sd | V | LINSPACE, [4], None),
+        (PNDM, sd | EPSILON | PLMS | OFFSET | {"set_alpha_to_one": False}, [1, 2, 4, 20], None),
+        (PNDM, sd | V | PLMS | TRAILING | {"set_alpha_to_one": True}, [4, 6], None),
+        (PNDM, sd | EPSILON | PLMS | LINSPACE, [8], None),
+        (PNDM, sd | EPSILON | PLMS | OFFSET | NO_CLIP, [4], EULER_A),
         (DDIM, sd | V | NO_CLIP | LEADING | OFFSET, [4], EULER),
         (DDIM, sd | EPSILON | NO_CLIP, [4], DPM),
         (DPM, sd | V | KARRAS, [4], EULER),
@@ -85,7 +91,7 @@ def trajectory(scheduler, steps: int) -> tuple[float, list[float], np.ndarray]:
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)  # without it, a first timestep that occurs twice makes diffusers skip a step
-    draws = {"generator": generator} if isinstance(scheduler, diffusers.DDPMScheduler) else {}
+    draws = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     sample = torch.randn(SHAPE, generator=generator) * scheduler.init_noise_sigma
     samples = []
     for t in scheduler.timesteps:
@@ -106,10 +112,9 @@ def main() -> None:
             sigma, timesteps, samples = trajectory(scheduler, steps)
             name = f"{len(listed):03}"
             tensors[name] = samples
-            listed.append({"name": name, "config": config, "run_by": run_by, "steps": steps, "init_noise_sigma": sigma, "timesteps": timesteps})
-    path = Path(__file__).resolve().parents[2] / "tests" / "golden" / "samplers.safetensors"
-    save_file(tensors, path, {"cases": json.dumps(listed), "seed": str(SEED), "diffusers": diffusers.__version__, "torch": torch.__version__})
-    print(path, len(listed), "trajectories,", path.stat().st_size, "bytes")
+            case = {"name": name, "config": config, "run_by": run_by, "steps": steps}
+            listed.append(case | {"init_noise_sigma": sigma, "timesteps": timesteps})
+    write(GOLDEN / "samplers.safetensors", tensors, ("cases", listed))
 
 
 if __name__ == "__main__":
