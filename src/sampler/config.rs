@@ -25,7 +25,8 @@ pub(super) trait Scheduler {
     /// How many steps the model was trained on; no schedule has more.
     fn train_steps(&self) -> usize;
 
-    /// The standard deviation of the first sample, and the steps (a scheduler may take one more than asked for). `steps` is from 1 to [`Self::train_steps`].
+    /// The standard deviation of the first sample, and the steps (a scheduler may take one more than asked for). `steps`
+    /// is from 1 to [`Self::train_steps`].
     fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)>;
 }
 
