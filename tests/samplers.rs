@@ -290,3 +290,21 @@ fn the_prediction_can_be_overridden() {
         Err(Error::InvalidArgument(_))
     ));
 }
+
+#[test]
+fn configurations_of_the_repository_are_read() {
+    let mut found = 0;
+    for folder in ["www/checkpoints", "tests/golden/pipelines"] {
+        for entry in std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
+            let path = entry.unwrap().path().join("scheduler/scheduler_config.json");
+            let Ok(text) = std::fs::read_to_string(&path) else {
+                continue;
+            };
+            let json: Value = serde_json::from_str(&text.replace("-Infinity", "\"-Infinity\"")).unwrap();
+            let config = SchedulerConfig::from_json(&json).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            assert_eq!(config.schedule(20).unwrap().steps.len(), 20, "{path:?}");
+            found += 1;
+        }
+    }
+    assert!(found >= 8, "{found}");
+}
