@@ -10,5 +10,6 @@ pub mod models;
 pub mod nn;
 pub mod platform;
 pub mod sampler;
+pub mod text;
 
 pub use error::{Error, Result};

@@ -261,7 +261,7 @@ impl Folder<'_, '_> {
         };
         let empty = || Value::Object(Default::default());
         let config = optional(self.config("tokenizer/tokenizer_config.json").await)?.unwrap_or_else(empty);
-        // transformers reads the map only where the configuration does not list the tokens.
+        // The map is void where the configuration lists the tokens.
         let special_tokens_map = match config.get("added_tokens_decoder") {
             Some(_) => empty(),
             None => optional(self.config("tokenizer/special_tokens_map.json").await)?.unwrap_or_else(empty),

@@ -85,7 +85,7 @@ mod tests {
             (&b""[..], "an empty file"),
             (b"  <!doctype html>", "HTML"),
             (b"\xEF\xBB\xBF<html>", "HTML"),
-            (b"{\"a\": Infinit}", "column 8"),
+            (b"{\"a\": Infinit}", "column"),
             (b"{\"a\": \"\\", "column"),
             (b"{\"a\": 1} {", "trailing"),
             (b"\"\xff\"", "column"),

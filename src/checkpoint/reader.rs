@@ -41,7 +41,7 @@ impl OpenFile {
         if let Some(len) = stream.len {
             expected.check_size(&place, len)?;
         }
-        let len = stream.len.or(expected.size);
+        let len = stream.len;
         let mut feed = Feed::new(stream, place.clone());
         let not_one = |found: String| Error::Corrupt(format!("{place}: expected safetensors, found {found}"));
 
@@ -57,7 +57,9 @@ impl OpenFile {
             return Err(not_one(format!("a file of {} bytes", feed.received)));
         };
         let header_len = u64::from_le_bytes(prefix);
-        let room = len.map_or(MAX_HEADER, |len| MAX_HEADER.min(len.saturating_sub(PREFIX)));
+        let room = len
+            .or(expected.size)
+            .map_or(MAX_HEADER, |len| MAX_HEADER.min(len.saturating_sub(PREFIX)));
         if header_len > room {
             return Err(not_one(format!(
                 "a header of {header_len} bytes where at most {room} are possible"
@@ -75,6 +77,7 @@ impl OpenFile {
                 "{place}: expected {file_bytes} bytes by its header, found {len}"
             )));
         }
+        expected.check_size(&place, file_bytes)?;
         Ok(Self {
             header: Rc::new(header),
             feed,

@@ -18,12 +18,14 @@ const MEMORY_CHUNK: usize = 1 << 16;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Source {
-    /// Files in memory, handed over in pieces of `chunk` bytes.
+    /// Files in memory.
     Memory {
         /// The contents by path.
         files: Rc<BTreeMap<String, Vec<u8>>>,
         /// How many bytes a stream hands over at once.
         chunk: usize,
+        /// Whether a stream says its length beforehand; a web server may not.
+        sized: bool,
     },
     /// A folder of the file system.
     #[cfg(not(target_arch = "wasm32"))]
@@ -42,6 +44,7 @@ impl Source {
         Self::Memory {
             files: Rc::new(files.into_iter().collect()),
             chunk: MEMORY_CHUNK,
+            sized: true,
         }
     }
 
@@ -107,8 +110,8 @@ impl Source {
     pub async fn open(&self, path: &str) -> Result<ByteStream> {
         check_path(path)?;
         match self {
-            Self::Memory { files, chunk } => match files.contains_key(path) {
-                true => Ok(ByteStream::memory(Rc::clone(files), path, *chunk)),
+            Self::Memory { files, chunk, sized } => match files.contains_key(path) {
+                true => Ok(ByteStream::memory(Rc::clone(files), path, *chunk, *sized)),
                 false => Err(Error::NotFound(format!("{path}: no such file in memory"))),
             },
             #[cfg(not(target_arch = "wasm32"))]
@@ -221,24 +224,24 @@ mod tests {
 
     #[test]
     fn picked_files_are_rooted_where_model_index_is() {
-        let rooted = |paths: &[&str]| -> Vec<String> {
-            super::rooted(paths.iter().map(|path| (path.to_string(), ())).collect())
+        let paths_of = |paths: &[&str]| -> Vec<String> {
+            rooted(paths.iter().map(|path| (path.to_string(), ())).collect())
                 .into_keys()
                 .collect()
         };
         let inside = ["model_index.json", "unet/config.json"];
-        assert_eq!(rooted(&["a/model_index.json", "a/unet/config.json", "b/x"]), inside);
+        assert_eq!(paths_of(&["a/model_index.json", "a/unet/config.json", "b/x"]), inside);
         assert_eq!(
-            rooted(&[
+            paths_of(&[
                 "/a/b/model_index.json",
                 "/a/b/unet/config.json",
                 "/a/b/old/model_index.json"
             ])[0],
             inside[0]
         );
-        assert_eq!(rooted(&["model_index.json", "unet/config.json"]), inside);
-        assert_eq!(rooted(&["a/b/x.json", "a/b/c/y.json"]), ["c/y.json", "x.json"]);
-        assert_eq!(rooted(&[]), [""; 0]);
+        assert_eq!(paths_of(&["model_index.json", "unet/config.json"]), inside);
+        assert_eq!(paths_of(&["a/b/x.json", "a/b/c/y.json"]), ["c/y.json", "x.json"]);
+        assert_eq!(paths_of(&[]), [""; 0]);
     }
 
     #[test]
@@ -261,7 +264,11 @@ mod tests {
     #[test]
     fn a_small_file_is_read_whole_and_a_long_one_refused() {
         let files = Rc::new(BTreeMap::from([("a".to_owned(), (0..100).collect::<Vec<u8>>())]));
-        let source = Source::Memory { files, chunk: 7 };
+        let source = Source::Memory {
+            files,
+            chunk: 7,
+            sized: false,
+        };
         assert_eq!(pollster::block_on(source.read("a", 100)), Ok((0..100).collect()));
         assert_eq!(pollster::block_on(source.read("a", 99)).unwrap_err().code(), "corrupt");
         assert_eq!(
@@ -274,8 +281,8 @@ mod tests {
     fn a_folder_is_read() {
         let source = Source::Dir(env!("CARGO_MANIFEST_DIR").into());
         assert_eq!(
-            pollster::block_on(source.read("src/lib.rs", 1 << 20)),
-            Ok(include_bytes!("../lib.rs").to_vec())
+            pollster::block_on(source.read("src/cancel.rs", 1 << 20)),
+            Ok(include_bytes!("../cancel.rs").to_vec())
         );
         let error = pollster::block_on(source.read("src/no.rs", 1)).unwrap_err();
         assert_eq!(error.code(), "not-found");

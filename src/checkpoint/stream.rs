@@ -74,8 +74,8 @@ impl ByteStream {
         }
     }
 
-    pub(super) fn memory(files: Rc<BTreeMap<String, Vec<u8>>>, path: &str, chunk: usize) -> Self {
-        let len = files.get(path).map(|bytes| bytes.len() as u64);
+    pub(super) fn memory(files: Rc<BTreeMap<String, Vec<u8>>>, path: &str, chunk: usize, sized: bool) -> Self {
+        let len = files.get(path).filter(|_| sized).map(|bytes| bytes.len() as u64);
         Self {
             len,
             inner: Inner::Memory {

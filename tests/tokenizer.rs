@@ -1,0 +1,171 @@
+//! Token ids against transformers, from files in each of the forms that they have in the wild.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tintype::Result;
+use tintype::checkpoint::TokenizerFiles;
+use tintype::checkpoint::diffusers::Vocabulary;
+use tintype::text::Tokenizer;
+
+fn shipped(file: &str) -> Vec<u8> {
+    fs::read(Path::new("www/checkpoints/soft/tokenizer").join(file)).unwrap()
+}
+
+fn files(form: &str, config: Value, special_tokens_map: Value) -> TokenizerFiles {
+    let vocabulary = match form {
+        "json" => Vocabulary::Json(shipped("tokenizer.json")),
+        "pair" => Vocabulary::Pair {
+            vocab: shipped("vocab.json"),
+            merges: shipped("merges.txt"),
+        },
+        form => panic!("{form}"),
+    };
+    TokenizerFiles {
+        place: "tokenizer".into(),
+        vocabulary,
+        config,
+        special_tokens_map,
+    }
+}
+
+#[test]
+fn ids_are_those_of_transformers() {
+    let golden: Value = serde_json::from_slice(&fs::read("tests/golden/tokenizer.json").unwrap()).unwrap();
+    let length = golden["length"].as_u64().unwrap() as usize;
+    let vocab_size = golden["vocab_size"].as_u64().unwrap() as usize;
+    let prompts = golden["prompts"].as_array().unwrap();
+    let mut compared = 0;
+    for case in golden["cases"].as_array().unwrap() {
+        let files = files(
+            case["form"].as_str().unwrap(),
+            case["config"].clone(),
+            case["special"].clone(),
+        );
+        let tokenizer = Tokenizer::new(&files, length, vocab_size).unwrap();
+        assert_eq!(tokenizer.length(), length);
+        for (prompt, expected) in prompts.iter().zip(case["results"].as_array().unwrap()) {
+            let found = tokenizer.encode(prompt.as_str().unwrap());
+            assert_eq!(json!(found.ids), expected["ids"], "{}: {prompt}", case["name"]);
+            assert_eq!(json!(found.dropped), expected["dropped"], "{}: {prompt}", case["name"]);
+            compared += 1;
+        }
+    }
+    assert!(compared > 150);
+}
+
+#[test]
+fn the_text_encoder_bounds_length_and_ids() {
+    let of = |config: Value, positions, vocab_size| -> Result<Tokenizer> {
+        Tokenizer::new(&files("pair", config, Value::Null), positions, vocab_size)
+    };
+    assert_eq!(of(json!({"model_max_length": 16}), 8, 2247).unwrap().length(), 8);
+    assert_eq!(of(json!({"model_max_length": 12}), 16, 2247).unwrap().length(), 12);
+    assert_eq!(
+        of(json!({"model_max_length": "Infinity"}), 16, 2247).unwrap().length(),
+        16
+    );
+    assert_eq!(of(json!({}), 16, 2247).unwrap().length(), 16);
+    let short = of(json!({"model_max_length": 2}), 16, 2247).unwrap().encode("red fox");
+    assert_eq!(
+        (short.ids, short.dropped.as_deref()),
+        (vec![2245, 2246], Some("red fox"))
+    );
+
+    for (config, vocab_size, found) in [
+        (json!({}), 2246, "found 2246"),
+        (json!({"model_max_length": 1}), 2247, "found 1"),
+        (json!({"model_max_length": -1}), 2247, "found -1"),
+        (json!({"model_max_length": "many"}), 2247, "many"),
+        (json!({"pad_token": 7}), 2247, "pad_token"),
+        (json!({"pad_token": ""}), 2247, "empty"),
+        (json!({"pad_token": "<|pad|>"}), 2247, "<|pad|>"),
+        (
+            json!({"added_tokens_decoder": {"x": {"content": "a"}}}),
+            2247,
+            "added_tokens_decoder",
+        ),
+        (
+            json!({"added_tokens_decoder": {"2247": {"content": "<new>"}}}),
+            2247,
+            "found 2247",
+        ),
+        (json!({"added_tokens_decoder": []}), 2247, "added_tokens_decoder"),
+    ] {
+        let error = of(config, 16, vocab_size).unwrap_err();
+        assert_eq!(error.code(), "corrupt", "{error}");
+        assert!(
+            error.message().starts_with("tokenizer") && error.message().contains(found),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn vocabularies_that_are_none_are_refused() {
+    let json = |text: &str| Vocabulary::Json(text.into());
+    let pair = |vocab: &str, merges: &str| Vocabulary::Pair {
+        vocab: vocab.into(),
+        merges: merges.into(),
+    };
+    let model = |fields: &str| json(&format!(r#"{{"model": {{{fields}}}}}"#));
+    let bpe = r#""type": "BPE", "end_of_word_suffix": "</w>""#;
+    for (vocabulary, code, found) in [
+        (json("<html>"), "corrupt", "tokenizer.json: expected JSON, found HTML"),
+        (json("{}"), "corrupt", "model"),
+        (
+            model(r#""type": "WordPiece", "vocab": {}, "merges": []"#),
+            "unsupported",
+            "WordPiece",
+        ),
+        (
+            model(r#""type": "BPE", "vocab": {}, "merges": []"#),
+            "unsupported",
+            "end_of_word_suffix",
+        ),
+        (
+            model(&format!(r#"{bpe}, "vocab": {{"a": -1}}, "merges": []"#)),
+            "corrupt",
+            "-1",
+        ),
+        (
+            model(&format!(r#"{bpe}, "vocab": {{"a": 1}}, "merges": ["ab"]"#)),
+            "corrupt",
+            "merge 0",
+        ),
+        (
+            model(&format!(r#"{bpe}, "vocab": {{"a": 1}}, "merges": [["a", "b"]]"#)),
+            "corrupt",
+            "\"b\"",
+        ),
+        (
+            model(&format!(r#"{bpe}, "vocab": {{"a": 1}}, "merges": [["a", "a"]]"#)),
+            "corrupt",
+            "\"aa\"",
+        ),
+        (
+            model(&format!(r#"{bpe}, "vocab": {{"a": 1}}, "merges": []"#)),
+            "corrupt",
+            "<|startoftext|>",
+        ),
+        (pair("[]", ""), "corrupt", "vocab.json"),
+        (pair("{}", "#version: 0.2\n\na b c"), "corrupt", "merges.txt: merge 0"),
+        (pair("{}", "x"), "corrupt", "merges.txt: merge 0"),
+    ] {
+        let files = TokenizerFiles {
+            place: "tokenizer".into(),
+            vocabulary,
+            config: Value::Null,
+            special_tokens_map: Value::Null,
+        };
+        let error = Tokenizer::new(&files, 16, 2247).unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert!(
+            error.message().starts_with("tokenizer") && error.message().contains(found),
+            "{error}"
+        );
+    }
+}
