@@ -48,6 +48,13 @@ need_wasm_target() {
     rustup target add "$WASM_TARGET"
 }
 
+need_lints() {
+    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
+    command -v rustup >/dev/null || die "this Rust lacks rustfmt or clippy and there is no rustup to add them with"
+    say "adding rustfmt and clippy"
+    rustup component add rustfmt clippy
+}
+
 # Sets WASM_BINDGEN to a wasm-bindgen of the very version that the crate is built with: the two must match.
 need_wasm_bindgen() {
     need_rust
@@ -159,6 +166,7 @@ test_web() {
 
 check() {
     need_wasm_target
+    need_lints
     need_npm tools
     say "formatting (cargo fmt)"
     cargo fmt --check

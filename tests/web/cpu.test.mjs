@@ -8,16 +8,17 @@ const SOFT = "/checkpoints/soft/";
 const FLAT = "/checkpoints/flat/";
 const FOX = { checkpoint: SOFT, prompt: "fox", seed: 7, steps: 3 };
 
-describe("the CPU backend", { timeout: 900_000 }, () => {
-  let api, faults, first;
+describe("the CPU backend", { timeout: 1_200_000 }, () => {
+  let api, close, faults, first;
 
   before(async () => {
-    ({ api, faults } = await openApi(after));
+    ({ api, close, faults } = await openApi());
     const backend = await api.create({ backend: "cpu" });
     assert.equal(backend.kind, "cpu");
     for (const source of [SOFT, FLAT]) await api.load(source);
     first = await api.draw(FOX);
   });
+  after(() => close?.());
 
   test("load says what it found, and its progress only grows", async () => {
     const checkpoint = await api.load("/checkpoints/ink/", { name: "Ink" });

@@ -48,15 +48,16 @@ const DRAWS = {
   "image to image": [{ strength: 0.5 }, "unsupported", /strength/],
 };
 
-describe("bad input", { timeout: 900_000 }, () => {
-  let api, site, faults, good;
+describe("bad input", { timeout: 1_200_000 }, () => {
+  let api, close, site, faults, good;
 
   before(async () => {
-    ({ api, site, faults } = await openApi(after));
+    ({ api, close, site, faults } = await openApi());
     await api.create({ backend: "cpu" });
     await api.load(SOFT);
     good = (await api.draw(FOX)).images[0].rgba;
   });
+  after(() => close?.());
 
   const stillWorks = async () => assert.ok((await api.draw(FOX)).images[0].rgba.equals(good), "the next picture differs");
 

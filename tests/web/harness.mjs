@@ -60,20 +60,23 @@ export class Api {
   decode = async (address) => withBytes(await this.call("decode", address));
 }
 
-/**
- * A site, a browser and an empty page with the API in it, closed when the suite of `after` ends. What the page logs as
- * an error is kept in `faults`.
- */
-export async function openApi(after, options) {
+/** A site, a browser and an empty page with the API in it. What the page logs as an error is kept in `faults`. */
+export async function openApi(options) {
   const site = await startSite();
-  const browser = await startBrowser(options);
-  after(async () => {
-    await browser.close();
+  let browser;
+  const close = async () => {
+    await browser?.close();
     await site.close();
-  });
-  const { page, faults } = await openPage(browser, `${site.url}blank.html`);
-  await page.waitForFunction(() => window.call !== undefined);
-  return { site, browser, page, faults, api: new Api(page) };
+  };
+  try {
+    browser = await startBrowser(options);
+    const { page, faults } = await openPage(browser, `${site.url}blank.html`);
+    await page.waitForFunction(() => window.call !== undefined);
+    return { site, browser, page, faults, api: new Api(page), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
 }
 
 /** A new page at `url`, and what goes wrong in it. */

@@ -9,7 +9,7 @@ import { tasksDuring } from "./trace.mjs";
 const DRAWN = { timeout: 120_000 };
 const LONGEST_TASK_MS = 50;
 
-describe("the page", { timeout: 900_000 }, () => {
+describe("the page", { timeout: 1_200_000 }, () => {
   let site, browser, page, faults;
 
   before(async () => {

@@ -8,12 +8,13 @@ import { shipped } from "./server.mjs";
 const SOFT = "/checkpoints/soft/";
 const FOX = { checkpoint: SOFT, prompt: "fox", seed: 7, steps: 4 };
 
-describe("the WebGPU backend", { timeout: 900_000 }, () => {
-  let api, site, faults;
+describe("the WebGPU backend", { timeout: 1_200_000 }, () => {
+  let api, close, site, faults;
 
   before(async () => {
-    ({ api, site, faults } = await openApi(after, { webgpu: true }));
+    ({ api, close, site, faults } = await openApi({ webgpu: true }));
   });
+  after(() => close?.());
 
   test("auto leaves a software adapter alone, and says so", async () => {
     const backend = await api.create({ backend: "auto" });
