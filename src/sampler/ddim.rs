@@ -42,11 +42,13 @@ impl Scheduler for Ddim {
             let original = self.diffusion.prediction.original(&sample, alpha, sigma);
             let epsilon = self.diffusion.prediction.epsilon(&sample, alpha, sigma);
             let mut update = Vec::new();
+            let denoised = original.clone().write_to(Slot::ModelInput);
             let original = clipped(original, self.clip, &mut update);
             update.push((original * next_alpha + epsilon * next_sigma).write_to(Slot::Sample));
             Ok(Step {
                 timestep: timestep as f32,
                 model_input: sample.write_to(Slot::ModelInput),
+                denoised,
                 update,
                 draws_noise: false,
             })

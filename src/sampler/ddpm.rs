@@ -50,11 +50,9 @@ impl Ddpm {
         let (beta, next_beta) = (f64::from(1.0 - bar), f64::from(1.0 - next_bar));
         let sample = Linear::from(Slot::Sample);
         let mut update = Vec::new();
-        let original = clipped(
-            self.diffusion.prediction.original(&sample, alpha, sigma),
-            self.clip,
-            &mut update,
-        );
+        let original = self.diffusion.prediction.original(&sample, alpha, sigma);
+        let denoised = original.clone().write_to(Slot::ModelInput);
+        let original = clipped(original, self.clip, &mut update);
         let mean = original * (f64::from(next_bar).sqrt() * step_beta / beta)
             + sample.clone() * (f64::from(step_alpha).sqrt() * next_beta / beta);
         let draws_noise = timestep > 0.0;
@@ -71,6 +69,7 @@ impl Ddpm {
         Ok(Step {
             timestep: timestep as f32,
             model_input: sample.write_to(Slot::ModelInput),
+            denoised,
             update,
             draws_noise,
         })

@@ -129,6 +129,7 @@ impl Scheduler for DpmSolverMultistep {
             let sample = Linear::from(Slot::Sample);
             let mut update = Vec::new();
             let mut original = self.diffusion.prediction.original(&sample, alpha, noise);
+            let denoised = original.clone().write_to(Slot::ModelInput);
             if i + 1 < count && !self.first_order(i + 1, count) {
                 update.push(original.write_to(history(i)));
                 original = history(i).into();
@@ -152,6 +153,7 @@ impl Scheduler for DpmSolverMultistep {
             Step {
                 timestep: *timestep as f32,
                 model_input,
+                denoised,
                 update,
                 draws_noise: false,
             }

@@ -75,10 +75,11 @@ impl Scheduler for Euler {
             let (sigma, next) = (f64::from(sigma[0]), f64::from(sigma[1]));
             let sample = Linear::from(Slot::Sample);
             let (input, original) = scaled(&sample, self.diffusion.prediction, sigma);
-            let derivative = (sample.clone() - original) * sigma.recip();
+            let derivative = (sample.clone() - original.clone()) * sigma.recip();
             Step {
                 timestep: *timestep as f32,
                 model_input: input.write_to(Slot::ModelInput),
+                denoised: original.write_to(Slot::ModelInput),
                 update: vec![(sample + derivative * (next - sigma)).write_to(Slot::Sample)],
                 draws_noise: false,
             }

@@ -40,11 +40,12 @@ impl Scheduler for EulerAncestral {
             let down = (next * next - up * up).sqrt();
             let sample = Linear::from(Slot::Sample);
             let (input, original) = scaled(&sample, self.diffusion.prediction, sigma);
-            let derivative = (sample.clone() - original) * sigma.recip();
+            let derivative = (sample.clone() - original.clone()) * sigma.recip();
             let next_sample = sample + derivative * (down - sigma) + Linear::from(Slot::Noise) * up;
             Step {
                 timestep: *timestep as f32,
                 model_input: input.write_to(Slot::ModelInput),
+                denoised: original.write_to(Slot::ModelInput),
                 update: vec![next_sample.write_to(Slot::Sample)],
                 draws_noise: up != 0.0,
             }

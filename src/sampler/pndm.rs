@@ -96,10 +96,13 @@ impl Scheduler for Pndm {
             if i != 1 && i + 1 < timesteps.len() {
                 update.push(Linear::from(Slot::ModelOutput).write_to(history(kept)));
             }
-            let model_input = Linear::from(Slot::Sample).write_to(Slot::ModelInput);
+            let sample = Linear::from(Slot::Sample);
+            let (alpha, sigma) = alpha_sigma(self.diffusion.alpha_cumprod(timestep)?);
+            let original = self.diffusion.prediction.original(&sample, alpha, sigma);
             all.push(Step {
                 timestep: timestep as f32,
-                model_input,
+                model_input: sample.write_to(Slot::ModelInput),
+                denoised: original.write_to(Slot::ModelInput),
                 update,
                 draws_noise: false,
             });

@@ -40,6 +40,8 @@ pub struct Step {
     pub timestep: f32,
     /// Writes [`Slot::ModelInput`] from [`Slot::Sample`], before the model runs.
     pub model_input: Combine,
+    /// The clean sample as the model sees it now, for a preview: to be run after the model and before `update`.
+    pub denoised: Combine,
     /// What is run after the model, in this order.
     pub update: Vec<Combine>,
     /// Whether fresh normal numbers of the latents' shape must be in [`Slot::Noise`] before `update`.
@@ -62,7 +64,7 @@ impl Schedule {
     pub(super) fn new(init_noise_sigma: f64, steps: Vec<Step>) -> Result<Self> {
         let mut scratch = 0;
         for (i, step) in steps.iter().enumerate() {
-            for combine in step.update.iter().chain([&step.model_input]) {
+            for combine in step.update.iter().chain([&step.model_input, &step.denoised]) {
                 if combine.terms.len() > Combine::MAX_TERMS {
                     let terms = combine.terms.len();
                     return Err(Error::Internal(format!("step {i}: a combination of {terms} terms")));
