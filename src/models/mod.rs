@@ -6,3 +6,4 @@ pub mod autoencoder_tiny;
 pub mod clip;
 mod config;
 pub mod unet;
+pub mod vae;
