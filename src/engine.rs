@@ -1,0 +1,192 @@
+//! What a page asks for, without JavaScript: jobs that load checkpoints and draw pictures, and that can be cancelled.
+
+use crate::cancel::CancelToken;
+use crate::checkpoint::{ProgressSink, Source};
+use crate::error::{Error, Result};
+use crate::image::{Parameters, Rgba};
+use crate::library::{Library, LoadOptions, Resident};
+use crate::pipeline::{Request, StepReport, Timings, text_to_image};
+use crate::queue::Queue;
+use crate::sampler::SamplerKind;
+use serde::Deserialize;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// The most pictures of one call.
+const MAX_COUNT: u32 = 64;
+
+/// What a picture is asked for with; what is left out has the checkpoint's default.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GenerateOptions {
+    /// The id of a loaded checkpoint.
+    pub checkpoint: String,
+    /// What the picture shows.
+    pub prompt: String,
+    /// What it should not show.
+    pub negative_prompt: String,
+    /// Pixels in a row.
+    pub width: Option<u32>,
+    /// Rows of pixels.
+    pub height: Option<u32>,
+    /// Number of steps.
+    pub steps: Option<u32>,
+    /// Weight of the prompt.
+    pub guidance_scale: Option<f32>,
+    /// diffusers' class name or AUTOMATIC1111's menu name.
+    pub sampler: Option<String>,
+    /// Decimal digits, below 2^64.
+    pub seed: Option<String>,
+    /// How many pictures; picture *i* has seed + *i*.
+    pub count: Option<u32>,
+    /// Whether steps bring previews.
+    pub preview: bool,
+}
+
+/// A picture and how it was made.
+pub struct Picture {
+    /// Its pixels.
+    pub pixels: Rgba,
+    /// What it can be made again with.
+    pub parameters: Parameters,
+}
+
+/// What a call brought forth.
+pub struct Generated {
+    /// The pictures.
+    pub pictures: Vec<Picture>,
+    /// The first one's seed.
+    pub seed: u64,
+    /// Where the time went, picture by picture.
+    pub timings: Vec<Timings>,
+    /// What a person should know and is no error.
+    pub warnings: Vec<String>,
+}
+
+/// A library with jobs.
+pub struct Engine {
+    /// The checkpoints and the device.
+    pub library: Library,
+    queue: Queue,
+    jobs: RefCell<HashMap<u32, CancelToken>>,
+}
+
+impl Engine {
+    /// An engine over a library.
+    pub fn new(library: Library) -> Self {
+        Self { library, queue: Queue::default(), jobs: RefCell::default() }
+    }
+
+    /// Asks a job to stop. One that has ended, or never was, is left alone.
+    pub fn cancel(&self, job: u32) {
+        let token = self.jobs.borrow().get(&job).cloned();
+        token.iter().for_each(CancelToken::cancel);
+    }
+
+    /// Loads a checkpoint as job `job`.
+    ///
+    /// # Errors
+    /// Those of [`Library::load`].
+    pub async fn load(
+        &self,
+        job: u32,
+        source: Source,
+        options: &LoadOptions,
+        progress: &ProgressSink<'_>,
+    ) -> Result<Rc<Resident>> {
+        let job = self.job(job);
+        job.token.guard(self.library.load(source, options, progress, &job.token)).await
+    }
+
+    /// Draws pictures as job `job`. Calls wait for one another.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] naming the option; those of [`text_to_image`].
+    pub async fn generate(&self, job: u32, options: &GenerateOptions, on_step: impl Fn(StepReport)) -> Result<Generated> {
+        let job = self.job(job);
+        let resident = self.library.get(&options.checkpoint)?;
+        let (request, count) = resolve(options, &resident)?;
+        let _turn = job.token.guard(async { Ok(self.queue.turn().await) }).await?;
+        let mut generated =
+            Generated { pictures: Vec::new(), seed: request.seed, timings: Vec::new(), warnings: Vec::new() };
+        for i in 0..count {
+            let request = Request { seed: request.seed.wrapping_add(u64::from(i)), ..request.clone() };
+            let Library { executor, plans, .. } = &self.library;
+            let (pixels, timings, warnings) =
+                text_to_image(executor, &resident.models, plans, &request, &on_step, &job.token).await?;
+            generated.pictures.push(Picture { pixels, parameters: parameters(&request, &resident) });
+            generated.timings.push(timings);
+            let new = warnings.into_iter().filter(|w| !generated.warnings.contains(w)).collect::<Vec<_>>();
+            generated.warnings.extend(new);
+        }
+        Ok(generated)
+    }
+
+    fn job(&self, number: u32) -> Job<'_> {
+        let token = CancelToken::default();
+        self.jobs.borrow_mut().insert(number, token.clone());
+        Job { engine: self, number, token }
+    }
+}
+
+/// A job under way; it is forgotten however it ends.
+struct Job<'a> {
+    engine: &'a Engine,
+    number: u32,
+    token: CancelToken,
+}
+
+impl Drop for Job<'_> {
+    fn drop(&mut self) {
+        self.engine.jobs.borrow_mut().remove(&self.number);
+    }
+}
+
+/// Fills in what was left out.
+fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u32)> {
+    let defaults = &resident.defaults;
+    let or = |given: Option<u32>, default: usize| given.map_or(default, |n| n as usize);
+    let sampler = options.sampler.as_deref().or(defaults.sampler.as_deref());
+    let seed = options.seed.as_deref().unwrap_or("0");
+    let count = options.count.unwrap_or(1);
+    if !(1..=MAX_COUNT).contains(&count) {
+        return Err(Error::InvalidArgument(format!("count: expected a number from 1 to {MAX_COUNT}, found {count}")));
+    }
+    let request = Request {
+        prompt: options.prompt.clone(),
+        negative_prompt: options.negative_prompt.clone(),
+        width: or(options.width, defaults.width),
+        height: or(options.height, defaults.height),
+        steps: or(options.steps, defaults.steps),
+        guidance_scale: options.guidance_scale.unwrap_or(defaults.guidance_scale),
+        sampler: sampler.map(SamplerKind::from_name).transpose()?,
+        seed: seed.parse().map_err(|_| {
+            Error::InvalidArgument(format!("seed: expected a whole number from 0 to 18446744073709551615, found {seed:?}"))
+        })?,
+        preview: options.preview,
+    };
+    Ok((request, count))
+}
+
+fn parameters(request: &Request, resident: &Resident) -> Parameters {
+    // Sizes and steps have been checked by now; they are small.
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Parameters {
+        prompt: request.prompt.clone(),
+        negative_prompt: request.negative_prompt.clone(),
+        steps: Some(number(request.steps)),
+        sampler: Some(sampler_name(request, resident).into()),
+        guidance_scale: Some(request.guidance_scale),
+        seed: Some(request.seed),
+        size: Some((number(request.width), number(request.height))),
+        model: Some(resident.name.clone()),
+        version: Some(Parameters::VERSION.into()),
+        ..Parameters::default()
+    }
+}
+
+fn sampler_name(request: &Request, resident: &Resident) -> &'static str {
+    let scheduler = &resident.models.scheduler;
+    request.sampler.map_or_else(|| scheduler.sampler_name(), |kind| scheduler.with_sampler(kind).sampler_name())
+}

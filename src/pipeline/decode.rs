@@ -1,0 +1,56 @@
+//! Latents to pixels.
+
+use super::plans::{Key, PlanCache, Prepared};
+use super::{Models, preview};
+use crate::cancel::CancelToken;
+use crate::error::Result;
+use crate::executor::{Executor, View};
+use crate::graph::Rate;
+use crate::image::Rgba;
+use crate::models::vae::VaeConfig;
+
+/// The autoencoder's decoder, ready to run.
+pub(super) struct Decoder<'a> {
+    executor: &'a Executor,
+    models: &'a Models,
+    decoder: Prepared,
+    size: [usize; 2],
+    /// Where latents are written.
+    pub(super) input: View,
+}
+
+impl<'a> Decoder<'a> {
+    /// Prepares the decoder for latents of `[height, width]`.
+    pub(super) async fn new(
+        executor: &'a Executor,
+        models: &'a Models,
+        plans: &PlanCache,
+        size: [usize; 2],
+    ) -> Result<Self> {
+        let key = Key::Decoder { config: models.vae.config.clone(), size: [1, size[0], size[1]] };
+        let decoder = plans.get(executor, key).await?;
+        let input = executor.view(&decoder.instance, decoder.plan.input("latents")?, 0)?;
+        Ok(Self { executor, models, decoder, size, input })
+    }
+
+    /// Decodes what was written. Also counts the values that are no finite numbers.
+    pub(super) async fn picture(&self, cancel: &CancelToken) -> Result<(Rgba, usize)> {
+        let Self { executor, models, decoder, size, .. } = self;
+        executor.run(&decoder.instance, &models.vae.weights, Rate::Step, 0, 0, cancel).await?;
+        let output = executor.view(&decoder.instance, decoder.plan.output("sample")?, 0)?;
+        let floats = executor.read(&output).await?;
+        let factor = models.vae.config.factor();
+        Ok(Rgba::from_floats(&floats, size[1] * factor, size[0] * factor))
+    }
+
+    /// A quick look at what was written: by the tiny autoencoder where the checkpoint has one (it is fast), else by a linear map.
+    pub(super) async fn preview(&self, cancel: &CancelToken) -> Result<Option<Rgba>> {
+        Ok(match &self.models.vae.config {
+            VaeConfig::Tiny(_) => Some(self.picture(cancel).await?.0),
+            VaeConfig::Kl(config) if config.latent_channels == 4 => {
+                Some(preview::approximate(&self.executor.read(&self.input).await?, self.size[1], self.size[0]))
+            }
+            VaeConfig::Kl(_) => None,
+        })
+    }
+}

@@ -1,0 +1,45 @@
+//! From a prompt to pixels: prompt → embeddings → steps → picture. Nothing here knows a device, a file or JavaScript.
+//!
+//! [`Models`] is what a checkpoint brings; [`PlanCache`] keeps the plans in use; [`text_to_image`] runs them.
+
+mod decode;
+mod encode;
+mod guidance;
+mod plans;
+mod preview;
+mod text_to_image;
+
+pub use plans::PlanCache;
+pub use text_to_image::{Request, StepReport, Timings, text_to_image};
+
+use crate::executor::Weights;
+use crate::models::clip::ClipTextConfig;
+use crate::models::unet::UnetConfig;
+use crate::models::vae::VaeConfig;
+use crate::sampler::SchedulerConfig;
+use crate::text::Tokenizer;
+use std::rc::Rc;
+
+/// A model with its weights on a device.
+#[derive(Clone)]
+pub struct Model<C> {
+    /// Its config.
+    pub config: C,
+    /// Its packed weights.
+    pub weights: Weights,
+}
+
+/// What a pipeline runs.
+#[derive(Clone)]
+pub struct Models {
+    /// Words to ids.
+    pub tokenizer: Rc<Tokenizer>,
+    /// Ids to hidden states.
+    pub text_encoder: Model<ClipTextConfig>,
+    /// Noise predictor.
+    pub unet: Model<UnetConfig>,
+    /// Latents to pictures.
+    pub vae: Model<VaeConfig>,
+    /// The checkpoint's own scheduler.
+    pub scheduler: SchedulerConfig,
+}

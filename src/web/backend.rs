@@ -1,0 +1,35 @@
+//! Which device is taken, and why.
+
+use super::values::{AdapterInfo, CreateOptions};
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::executor::cpu::Cpu;
+use crate::executor::webgpu::Webgpu;
+
+/// The device that the options ask for, and the reason for it in words.
+pub(super) async fn choose(options: &CreateOptions) -> Result<(Executor, String)> {
+    let adapter = options.adapter_info.clone().unwrap_or_default();
+    let absent = || adapter.reason.clone().unwrap_or_else(|| "no WebGPU here".into());
+    let cpu = |reason: String| Ok((Executor::Cpu(Cpu::new()), reason));
+    match options.backend.as_deref().unwrap_or("auto") {
+        "cpu" => cpu("asked for".into()),
+        "webgpu" if !adapter.available => Err(Error::Unsupported(format!("backend \"webgpu\": {}", absent()))),
+        "webgpu" => Ok((webgpu(&adapter).await?, "asked for".into())),
+        "auto" if !adapter.available => cpu(absent()),
+        "auto" if adapter.software => cpu("the only WebGPU adapter is a software one, which is slower than the CPU backend".into()),
+        "auto" => match webgpu(&adapter).await {
+            Ok(executor) => Ok((executor, "the adapter is a GPU".into())),
+            Err(error) => cpu(format!("WebGPU failed: {}", error.message())),
+        },
+        other => Err(Error::InvalidArgument(format!("backend: expected auto, webgpu or cpu, found {other:?}"))),
+    }
+}
+
+async fn webgpu(adapter: &AdapterInfo) -> Result<Executor> {
+    let parts = [&adapter.description, &adapter.device, &adapter.vendor, &adapter.architecture];
+    let mut parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).filter(|s| !s.is_empty()).collect();
+    parts.dedup();
+    let mut webgpu = Webgpu::new(Default::default()).await?;
+    webgpu.set_name(parts.join(" "), adapter.software);
+    Ok(Executor::Webgpu(webgpu))
+}

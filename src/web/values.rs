@@ -1,0 +1,227 @@
+//! Values from JavaScript and to it.
+
+use crate::checkpoint::{ExpectedFile, OpenOptions, Progress};
+use crate::engine::Generated;
+use crate::error::Error;
+use crate::executor::BackendInfo;
+use crate::image::Rgba;
+use crate::library::{DefaultsHint, LoadOptions, Resident};
+use crate::pipeline::StepReport;
+use js_sys::{Array, Object, Reflect, Uint8Array};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use wasm_bindgen::prelude::*;
+
+/// Options of `create`, with what the worker found out about the GPU.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct CreateOptions {
+    pub(super) backend: Option<String>,
+    pub(super) memory_budget: Option<f64>,
+    pub(super) adapter_info: Option<AdapterInfo>,
+}
+
+/// `navigator.gpu`'s adapter, which wasm can't see whole.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct AdapterInfo {
+    pub(super) available: bool,
+    pub(super) reason: Option<String>,
+    pub(super) vendor: Option<String>,
+    pub(super) architecture: Option<String>,
+    pub(super) device: Option<String>,
+    pub(super) description: Option<String>,
+    pub(super) software: bool,
+}
+
+/// Options of `load`, with the hints of a catalogue's entry.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct LoadValues {
+    id: Option<String>,
+    name: Option<String>,
+    variant: Option<String>,
+    prediction_type: Option<String>,
+    defaults: DefaultsHint,
+    #[serde(skip)]
+    pub(super) files: BTreeMap<String, ExpectedFile>,
+}
+
+impl From<LoadValues> for LoadOptions {
+    fn from(values: LoadValues) -> Self {
+        let LoadValues { id, name, variant, prediction_type, defaults, files } = values;
+        Self { open: OpenOptions { name, variant, files }, id, prediction_type, defaults }
+    }
+}
+
+/// Where a checkpoint's files are.
+pub(super) enum SourceKind {
+    Url { url: String, files: BTreeMap<String, ExpectedFile> },
+    Files(Vec<(String, web_sys::File)>),
+}
+
+/// Reads an object; what is missing has its default.
+pub(super) fn read<T: DeserializeOwned + Default>(value: JsValue, call: &str) -> Result<T, JsValue> {
+    if value.is_undefined() || value.is_null() {
+        return Ok(T::default());
+    }
+    serde_wasm_bindgen::from_value(value).map_err(|e| error(Error::InvalidArgument(format!("{call}: {e}"))))
+}
+
+/// A source in the worker's words.
+pub(super) fn source(value: &JsValue) -> Result<SourceKind, JsValue> {
+    let wrong = |what: &str| error(Error::InvalidArgument(format!("source: {what}")));
+    let get = |object: &JsValue, key: &str| Reflect::get(object, &key.into());
+    if let Some(url) = get(value, "url")?.as_string() {
+        let files = get(value, "files")?;
+        return Ok(SourceKind::Url { url, files: read(files, "source: files")? });
+    }
+    let files = get(value, "files")?;
+    if !Array::is_array(&files) {
+        return Err(wrong("expected a url or files"));
+    }
+    let file = |item: JsValue| -> Result<(String, web_sys::File), JsValue> {
+        let path = get(&item, "path")?.as_string().ok_or_else(|| wrong("a file without a path"))?;
+        let file = get(&item, "file")?;
+        // A Blob will do: nothing that only a File has is used.
+        if !file.is_instance_of::<web_sys::Blob>() {
+            return Err(wrong(&format!("{path} is no file")));
+        }
+        Ok((path, file.unchecked_into()))
+    };
+    Ok(SourceKind::Files(Array::from(&files).iter().map(file).collect::<Result<_, _>>()?))
+}
+
+/// An `Error` with a `code`.
+pub(super) fn error(error: Error) -> JsValue {
+    let value = js_sys::Error::new(error.message());
+    value.set_name("TintypeError");
+    // A fresh object takes any property.
+    let _ = Reflect::set(&value, &"code".into(), &error.code().into());
+    value.into()
+}
+
+/// Any value that serde knows, as plain objects and arrays.
+pub(super) fn to_js<T: Serialize + ?Sized>(value: &T) -> Result<JsValue, JsValue> {
+    let serializer = serde_wasm_bindgen::Serializer::json_compatible();
+    value.serialize(&serializer).map_err(|e| error(Error::Internal(e.to_string())))
+}
+
+fn object(fields: impl IntoIterator<Item = (&'static str, JsValue)>) -> Result<JsValue, JsValue> {
+    let object = Object::new();
+    for (key, value) in fields {
+        Reflect::set(&object, &key.into(), &value)?;
+    }
+    Ok(object.into())
+}
+
+pub(super) fn backend(info: &BackendInfo, reason: &str) -> Result<JsValue, JsValue> {
+    object([
+        ("kind", info.kind.into()),
+        ("name", info.name.as_str().into()),
+        ("software", info.software.into()),
+        ("features", to_js(&info.features)?),
+        ("threads", (info.threads as f64).into()),
+        ("reason", reason.into()),
+    ])
+}
+
+pub(super) fn progress(p: &Progress) -> Result<JsValue, JsValue> {
+    object([
+        ("phase", p.phase.into()),
+        ("file", p.file.as_str().into()),
+        ("loadedBytes", (p.loaded_bytes as f64).into()),
+        ("totalBytes", (p.total_bytes as f64).into()),
+        ("fraction", p.fraction.into()),
+    ])
+}
+
+pub(super) fn checkpoint(r: &Resident) -> Result<JsValue, JsValue> {
+    let components = Array::new();
+    for c in &r.components {
+        components.push(&object([
+            ("name", c.name.into()),
+            ("class", c.class.as_str().into()),
+            ("dtypes", to_js(&c.dtypes)?),
+            ("bytes", (c.bytes as f64).into()),
+        ])?);
+    }
+    let d = &r.defaults;
+    let defaults = object([
+        ("width", (d.width as f64).into()),
+        ("height", (d.height as f64).into()),
+        ("steps", (d.steps as f64).into()),
+        ("guidanceScale", decimal(d.guidance_scale).into()),
+        ("sampler", d.sampler.as_deref().unwrap_or_else(|| r.models.scheduler.sampler_name()).into()),
+        ("factor", (r.factor as f64).into()),
+    ])?;
+    object([
+        ("id", r.id.as_str().into()),
+        ("name", r.name.as_str().into()),
+        ("family", r.family.into()),
+        ("components", components.into()),
+        ("defaults", defaults),
+        ("bytes", (r.bytes as f64).into()),
+        ("warnings", to_js(&r.warnings)?),
+    ])
+}
+
+fn pixels(rgba: &Rgba) -> [(&'static str, JsValue); 3] {
+    [
+        ("width", (rgba.width as f64).into()),
+        ("height", (rgba.height as f64).into()),
+        ("rgba", Uint8Array::from(rgba.data.as_slice()).into()),
+    ]
+}
+
+pub(super) fn step(s: &StepReport) -> Result<JsValue, JsValue> {
+    let preview = s.preview.as_ref().map(|p| object(pixels(p))).transpose()?;
+    object([
+        ("step", (s.step as f64).into()),
+        ("steps", (s.steps as f64).into()),
+        ("preview", preview.unwrap_or(JsValue::UNDEFINED)),
+    ])
+}
+
+pub(super) fn generated(g: &Generated) -> Result<JsValue, JsValue> {
+    let images = Array::new();
+    for picture in &g.pictures {
+        let p = &picture.parameters;
+        let (width, height) = (picture.pixels.width, picture.pixels.height);
+        let parameters = object([
+            ("prompt", p.prompt.as_str().into()),
+            ("negativePrompt", p.negative_prompt.as_str().into()),
+            ("steps", p.steps.into()),
+            ("sampler", p.sampler.as_deref().into()),
+            ("guidanceScale", p.guidance_scale.map(decimal).into()),
+            ("seed", p.seed.map(|s| s.to_string()).into()),
+            ("width", (width as f64).into()),
+            ("height", (height as f64).into()),
+            ("checkpoint", p.model.as_deref().into()),
+        ])?;
+        let text = ("text", p.to_string().into());
+        let fields = pixels(&picture.pixels).into_iter().chain([("parameters", parameters), text]);
+        images.push(&object(fields)?);
+    }
+    let sum = |part: fn(&crate::pipeline::Timings) -> f64| g.timings.iter().map(part).sum::<f64>();
+    let (prompt, decode) = (sum(|t| t.prompt), sum(|t| t.decode));
+    let steps = sum(|t| t.steps.iter().sum());
+    let timings = object([
+        ("prompt", prompt.into()),
+        ("steps", steps.into()),
+        ("decode", decode.into()),
+        ("total", (prompt + steps + decode).into()),
+    ])?;
+    object([
+        ("images", images.into()),
+        ("seed", g.seed.to_string().into()),
+        ("timings", timings),
+        ("warnings", to_js(&g.warnings)?),
+    ])
+}
+
+/// The f64 with the same shortest decimal: 7.3 and not 7.300000190734863.
+fn decimal(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
+}
