@@ -22,7 +22,7 @@ export function summary({ name, parameters, ms }) {
     `${steps} ${steps === 1 ? "step" : "steps"}`,
     `guidance ${guidanceScale}`,
     sampler,
-    `${width} × ${height}`,
+    `${width}\u00a0×\u00a0${height}`,
   ];
   if (ms !== undefined) parts.push(duration(ms));
   return parts.filter(Boolean).join(" · ");
