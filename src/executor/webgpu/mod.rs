@@ -1,64 +1,87 @@
-//! Not there yet: no value of these types can be made.
+//! The executor over wgpu: natively on Vulkan, in a browser on WebGPU. `kernels` says what an operation dispatches, beside the
+//! WGSL in `shaders`; `select` which variants of a kernel are legal, `policy` every number that tuning may change. The other files
+//! hold GPU objects. No models and no sampling here.
 
-use super::{BackendInfo, Data, View, WeightDtype};
-use crate::cancel::CancelToken;
+mod buffers;
+mod combine;
+mod device;
+mod instance;
+mod kernels;
+mod pipelines;
+mod policy;
+mod preprocess;
+mod run;
+mod select;
+mod weights;
+
+use super::BackendInfo;
 use crate::error::Result;
-use crate::graph::{ParamSpec, Plan, Rate, Value};
-use std::rc::Rc;
+use std::cell::Cell;
+
+pub use buffers::Buffer;
+pub use device::Options;
+pub use instance::Instance;
+pub use select::{Variant, variants};
+pub use weights::Weights;
 
 /// The executor.
-pub enum Webgpu {}
-/// Packed weights.
-pub enum Weights {}
-/// Slots of a plan.
-pub enum Instance {}
-/// A buffer.
-#[derive(Clone)]
-pub enum Buffer {}
+pub struct Webgpu {
+    device: device::Device,
+    pipelines: pipelines::Pipelines,
+    combine: combine::Combine,
+    info: BackendInfo,
+    /// Operations a millisecond, as last estimated.
+    speed: Cell<f64>,
+    /// Bytes handed to the queue since it was last told to begin.
+    waiting: Cell<usize>,
+}
 
 impl Webgpu {
+    /// Finds an adapter and makes a device on it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unsupported`] where there is no adapter or no device.
+    pub async fn new(options: Options) -> Result<Self> {
+        let (device, adapter) = device::Device::new(&options).await?;
+        let name = options.name.unwrap_or(adapter.name);
+        let lower = name.to_lowercase();
+        let software = options.software.unwrap_or(
+            adapter.device_type == wgpu::DeviceType::Cpu
+                || ["swiftshader", "llvmpipe", "basic render"]
+                    .iter()
+                    .any(|s| lower.contains(s)),
+        );
+        let combine = device.guarded(|| combine::Combine::new(&device)).await?;
+        let speed = Cell::new(if software {
+            policy::FIRST_SPEED_SOFTWARE
+        } else {
+            policy::FIRST_SPEED
+        });
+        let info = BackendInfo {
+            kind: "webgpu",
+            name,
+            software,
+            features: Vec::new(),
+            threads: 1,
+        };
+        Ok(Self {
+            device,
+            pipelines: Default::default(),
+            combine,
+            info,
+            speed,
+            waiting: Cell::new(0),
+        })
+    }
+
     pub(super) fn info(&self) -> &BackendInfo {
-        match *self {}
+        &self.info
     }
-    pub(super) async fn allocate(&self, _: &[(ParamSpec, WeightDtype)]) -> Result<Weights> {
-        match *self {}
-    }
-    pub(super) fn upload(&self, _: &Weights, _: &ParamSpec, _: usize, _: WeightDtype, _: &[u8]) -> Result<()> {
-        match *self {}
-    }
-    pub(super) async fn warm(&self, _: &Plan, _: &[(ParamSpec, WeightDtype)]) -> Result<()> {
-        match *self {}
-    }
-    pub(super) async fn prepare(&self, _: Rc<Plan>, _: usize) -> Result<Instance> {
-        match *self {}
-    }
-    pub(super) fn write(&self, _: &Instance, _: &str, _: usize, _: Data<'_>) -> Result<()> {
-        match *self {}
-    }
-    pub(super) fn view(&self, _: &Instance, _: Value, _: usize) -> Result<View> {
-        match *self {}
-    }
-    pub(super) async fn run(
-        &self,
-        _: &Instance,
-        _: &Weights,
-        _: Rate,
-        _: usize,
-        _: usize,
-        _: &CancelToken,
-    ) -> Result<()> {
-        match *self {}
-    }
-    pub(super) async fn buffer(&self, _: usize) -> Result<Buffer> {
-        match *self {}
-    }
-    pub(super) fn fill(&self, _: &Buffer, _: usize, _: usize, _: &[f32]) -> Result<()> {
-        match *self {}
-    }
-    pub(super) fn combine(&self, _: &View, _: &[(View, f32)], _: Option<f32>) -> Result<()> {
-        match *self {}
-    }
-    pub(super) async fn read(&self, _: &Buffer, _: usize, _: usize) -> Result<Vec<f32>> {
-        match *self {}
+
+    fn target(&self) -> kernels::Target {
+        kernels::Target {
+            registers: self.info.software,
+            max_workgroups: self.device.limits.max_compute_workgroups_per_dimension,
+        }
     }
 }

@@ -1,0 +1,164 @@
+//! Memory on the GPU. What is dropped here is freed at once: in a browser, a wgpu buffer that is merely dropped is not.
+
+use super::Webgpu;
+use super::device::Device;
+use crate::error::{Error, Result};
+use futures_channel::oneshot;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// A GPU buffer, and a number by which what refers to it is found.
+struct Memory {
+    buffer: wgpu::Buffer,
+    id: u64,
+    len: usize,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.buffer.destroy();
+    }
+}
+
+/// A buffer of four-byte elements, shared by who holds it.
+#[derive(Clone)]
+pub struct Buffer(Rc<Memory>);
+
+impl Buffer {
+    /// A storage buffer of `len` elements, and a few more up to a multiple of four. Zeros.
+    pub(super) fn new(device: &Device, label: &str, len: usize) -> Result<Self> {
+        let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        Self::with_usage(device, label, len, storage)
+    }
+
+    /// A uniform buffer of `len` elements.
+    pub(super) fn uniform(device: &Device, label: &str, len: usize) -> Result<Self> {
+        Self::with_usage(
+            device,
+            label,
+            len,
+            wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+        )
+    }
+
+    fn with_usage(device: &Device, label: &str, len: usize, usage: wgpu::BufferUsages) -> Result<Self> {
+        let size = (len as u64).max(1).next_multiple_of(4) * 4;
+        let limits = &device.limits;
+        let most = if usage.contains(wgpu::BufferUsages::STORAGE) {
+            limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
+        } else {
+            limits.max_buffer_size
+        };
+        if size > most {
+            return Err(Error::OutOfMemory(format!(
+                "{label} needs {size} bytes; this GPU takes {most} in one piece"
+            )));
+        }
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        };
+        let buffer = device.device.create_buffer(&descriptor);
+        Ok(Self(Rc::new(Memory {
+            buffer,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            len,
+        })))
+    }
+
+    pub(super) fn raw(&self) -> &wgpu::Buffer {
+        &self.0.buffer
+    }
+
+    /// A number that no other buffer has.
+    pub(super) fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// Elements.
+    pub(super) fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// Writes whole elements from element `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for what would reach beyond the buffer.
+    pub(super) fn write(&self, device: &Device, offset: usize, bytes: &[u8]) -> Result<()> {
+        let start = offset as u64 * 4;
+        // Beyond this, a browser throws and wgpu panics.
+        if bytes.len() % 4 != 0 || start + bytes.len() as u64 > self.0.buffer.size() {
+            return Err(Error::Internal(format!(
+                "{} bytes at {start} of a buffer of {}",
+                bytes.len(),
+                self.0.buffer.size()
+            )));
+        }
+        if !bytes.is_empty() {
+            device.queue.write_buffer(&self.0.buffer, start, bytes);
+        }
+        Ok(())
+    }
+}
+
+impl Webgpu {
+    pub(in crate::executor) async fn buffer(&self, len: usize) -> Result<Buffer> {
+        let made = self.device.guarded(|| Buffer::new(&self.device, "a buffer", len)).await;
+        made.map_err(|e| e.at(format!("a buffer of {len} elements")))
+    }
+
+    pub(in crate::executor) fn fill(&self, buffer: &Buffer, offset: usize, len: usize, data: &[f32]) -> Result<()> {
+        if data.len() != len {
+            return Err(Error::Internal(format!("{} values for a range of {len}", data.len())));
+        }
+        buffer.write(&self.device, offset, bytemuck::cast_slice(data))
+    }
+
+    /// Reads a range back: there is no other way than to copy it and to wait.
+    pub(in crate::executor) async fn read(&self, buffer: &Buffer, offset: usize, len: usize) -> Result<Vec<f32>> {
+        if offset.checked_add(len).is_none_or(|end| end > buffer.len()) {
+            return Err(Error::Internal(format!(
+                "{len} elements at {offset} of a buffer of {}",
+                buffer.len()
+            )));
+        }
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        let device = &self.device;
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = device
+            .guarded(|| Buffer::with_usage(device, "what is read", len, usage))
+            .await?;
+        let mut encoder = device.device.create_command_encoder(&Default::default());
+        let size = len as u64 * 4;
+        encoder.copy_buffer_to_buffer(buffer.raw(), offset as u64 * 4, staging.raw(), 0, size);
+        device.queue.submit([encoder.finish()]);
+        let (tell, mapped) = oneshot::channel();
+        let slice = staging.raw().slice(..size);
+        slice.map_async(wgpu::MapMode::Read, move |result| {
+            let _ = tell.send(result);
+        });
+        device.drive(None)?;
+        let mapped = mapped.await;
+        device.check()?;
+        match mapped {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(Error::DeviceLost("the GPU's memory cannot be read".into())),
+        }
+        let range = slice
+            .get_mapped_range()
+            .map_err(|e| Error::Internal(format!("WebGPU: {e}")))?;
+        let values = range
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
+        drop(range);
+        staging.raw().unmap();
+        Ok(values)
+    }
+}

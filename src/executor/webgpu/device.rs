@@ -1,0 +1,155 @@
+//! The adapter and its device: limits, errors that arrive later, and waiting for what was submitted.
+
+use crate::error::{Error, Result};
+use futures_channel::oneshot;
+use std::sync::{Arc, Mutex};
+
+/// How the adapter is chosen, and what the caller knows of it.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Takes the software adapter.
+    pub fallback: bool,
+    /// The adapter's name; in a browser wgpu may not know it.
+    pub name: Option<String>,
+    /// Whether the adapter is emulated by the processor, where the caller knows better.
+    pub software: Option<bool>,
+}
+
+/// What went wrong while nobody waited.
+#[derive(Default)]
+struct Trouble {
+    lost: Option<String>,
+    error: Option<Error>,
+}
+
+/// A device and its queue.
+pub(super) struct Device {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub limits: wgpu::Limits,
+    trouble: Arc<Mutex<Trouble>>,
+}
+
+/// A submission under way.
+pub(super) struct Fence {
+    index: wgpu::SubmissionIndex,
+    done: oneshot::Receiver<()>,
+}
+
+fn convert(error: &wgpu::Error) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory("the GPU has no memory left".into()),
+        wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => Error::Internal(format!("WebGPU: {error}")),
+    }
+}
+
+impl Device {
+    pub(super) async fn new(options: &Options) -> Result<(Self, wgpu::AdapterInfo)> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let wanted = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            force_fallback_adapter: options.fallback,
+            ..Default::default()
+        };
+        let adapter = instance.request_adapter(&wanted).await;
+        let adapter = adapter.map_err(|e| Error::Unsupported(format!("there is no WebGPU adapter: {e}")))?;
+        let limits = adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("tintype"),
+            // Defaults would stop at 128 MiB a binding, which is less than CLIP's table of tokens.
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let device = adapter.request_device(&descriptor).await;
+        let (device, queue) = device.map_err(|e| Error::Unsupported(format!("there is no WebGPU device: {e}")))?;
+
+        let trouble = Arc::new(Mutex::new(Trouble::default()));
+        let shared = Arc::clone(&trouble);
+        device.set_device_lost_callback(move |reason, message| {
+            if let Ok(mut trouble) = shared.lock() {
+                trouble.lost.get_or_insert(format!("{reason:?}: {message}"));
+            }
+        });
+        let shared = Arc::clone(&trouble);
+        device.on_uncaptured_error(Arc::new(move |error| {
+            if let Ok(mut trouble) = shared.lock() {
+                // The first error tells most; others often follow from it.
+                trouble.error.get_or_insert(convert(&error));
+            }
+        }));
+        Ok((
+            Self {
+                device,
+                queue,
+                limits,
+                trouble,
+            },
+            adapter.get_info(),
+        ))
+    }
+
+    /// Says what went wrong since the last call.
+    pub(super) fn check(&self) -> Result<()> {
+        let mut trouble = self
+            .trouble
+            .lock()
+            .map_err(|_| Error::Internal("an error handler panicked".into()))?;
+        if let Some(lost) = &trouble.lost {
+            return Err(Error::DeviceLost(format!("the GPU device was lost: {lost}")));
+        }
+        trouble.error.take().map_or(Ok(()), Err)
+    }
+
+    /// Makes GPU objects; what goes wrong is this call's error, and what was made is given up.
+    pub(super) async fn guarded<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.check()?;
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let made = make();
+        let (memory, validation) = (memory.pop(), validation.pop());
+        let errors = [memory.await, validation.await];
+        if let Some(error) = errors.iter().flatten().next() {
+            return Err(convert(error));
+        }
+        self.check()?;
+        made
+    }
+
+    /// Submits a command buffer; the fence tells when it is done.
+    pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> Fence {
+        let index = self.queue.submit([commands]);
+        let (tell, done) = oneshot::channel();
+        self.queue.on_submitted_work_done(move || {
+            // Who no longer waits needs no answer.
+            let _ = tell.send(());
+        });
+        Fence { index, done }
+    }
+
+    /// Waits for a submission.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], and whatever went wrong meanwhile.
+    pub(super) async fn wait(&self, fence: Fence) -> Result<()> {
+        self.drive(Some(fence.index))?;
+        let told = fence.done.await;
+        self.check()?;
+        told.map_err(|_| Error::DeviceLost("the GPU device is gone".into()))
+    }
+
+    /// Natively, callbacks are run by polling, here until the submission (or the last one) is done. A browser runs them by itself,
+    /// and this does nothing there.
+    pub(super) fn drive(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let wait = wgpu::PollType::Wait {
+            submission_index,
+            timeout: None,
+        };
+        match self.device.poll(wait) {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                self.check()?;
+                Err(Error::DeviceLost(format!("the GPU device does not answer: {e}")))
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Compiled kernels and the layouts of their bindings, each made once.
+
+use super::device::Device;
+use super::select::Variant;
+use crate::error::Result;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// Which bindings a kernel has. Group 0: `Args`, `Globals`, what it writes, what it reads; group 1: weights.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Layout {
+    /// Bindings of what is read, from 3 on.
+    pub reads: Vec<u32>,
+    /// Number of weights.
+    pub weights: u32,
+}
+
+/// The cache.
+#[derive(Default)]
+pub(super) struct Pipelines {
+    compiled: RefCell<HashMap<Variant, wgpu::ComputePipeline>>,
+    layouts: RefCell<HashMap<Layout, Groups>>,
+}
+
+#[derive(Clone)]
+struct Groups {
+    slots: wgpu::BindGroupLayout,
+    weights: Option<wgpu::BindGroupLayout>,
+    pipeline: wgpu::PipelineLayout,
+}
+
+fn entry(binding: u32, ty: wgpu::BufferBindingType) -> wgpu::BindGroupLayoutEntry {
+    let ty = wgpu::BindingType::Buffer {
+        ty,
+        has_dynamic_offset: false,
+        min_binding_size: None,
+    };
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty,
+        count: None,
+    }
+}
+
+const READ: wgpu::BufferBindingType = wgpu::BufferBindingType::Storage { read_only: true };
+const WRITE: wgpu::BufferBindingType = wgpu::BufferBindingType::Storage { read_only: false };
+
+impl Pipelines {
+    fn groups(&self, device: &Device, layout: &Layout) -> Groups {
+        if let Some(found) = self.layouts.borrow().get(layout) {
+            return found.clone();
+        }
+        let make = |entries: &[wgpu::BindGroupLayoutEntry]| {
+            device
+                .device
+                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries })
+        };
+        let uniforms = [0, 1].map(|b| entry(b, wgpu::BufferBindingType::Uniform));
+        let reads = layout.reads.iter().map(|&b| entry(b, READ));
+        let slots = make(
+            &uniforms
+                .into_iter()
+                .chain([entry(2, WRITE)])
+                .chain(reads)
+                .collect::<Vec<_>>(),
+        );
+        let weights: Vec<_> = (0..layout.weights).map(|b| entry(b, READ)).collect();
+        let weights = (!weights.is_empty()).then(|| make(&weights));
+        let bind_group_layouts: Vec<_> = [Some(&slots), weights.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(Some)
+            .collect();
+        let pipeline = device.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &bind_group_layouts,
+            immediate_size: 0,
+        });
+        let made = Groups {
+            slots,
+            weights,
+            pipeline,
+        };
+        self.layouts.borrow_mut().insert(layout.clone(), made.clone());
+        made
+    }
+
+    /// The layout of group 0.
+    pub(super) fn slots(&self, device: &Device, layout: &Layout) -> wgpu::BindGroupLayout {
+        self.groups(device, layout).slots
+    }
+
+    /// The layout of group 1, if there are weights.
+    pub(super) fn weights(&self, device: &Device, layout: &Layout) -> Option<wgpu::BindGroupLayout> {
+        self.groups(device, layout).weights
+    }
+
+    /// Whether this variant was compiled.
+    pub(super) fn has(&self, variant: &Variant) -> bool {
+        self.compiled.borrow().contains_key(variant)
+    }
+
+    /// The pipeline of a variant. A variant has one layout always.
+    pub(super) fn get(&self, device: &Device, variant: &Variant, layout: &Layout) -> Result<wgpu::ComputePipeline> {
+        if let Some(found) = self.compiled.borrow().get(variant) {
+            return Ok(found.clone());
+        }
+        let label = variant.to_string();
+        let module = device.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(&label),
+            source: wgpu::ShaderSource::Wgsl(variant.source()?.into()),
+        });
+        let pipeline = device.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(&self.groups(device, layout).pipeline),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // Every kernel writes its workgroup memory before it reads it.
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        self.compiled.borrow_mut().insert(variant.clone(), pipeline.clone());
+        Ok(pipeline)
+    }
+}

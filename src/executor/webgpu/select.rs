@@ -1,0 +1,258 @@
+//! Which variants of a kernel there are, and which of them is legal for a shape.
+
+use super::policy;
+use super::preprocess::preprocess;
+use crate::error::{Error, Result};
+use crate::executor::WeightDtype;
+use std::fmt;
+
+/// A shader under a set of macros: what a pipeline is found by. It holds no sizes, so a new resolution compiles nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// The file's name.
+    pub shader: &'static str,
+    /// The macros, in a fixed order.
+    pub macros: Vec<(&'static str, String)>,
+}
+
+impl Variant {
+    pub(super) fn new(shader: &'static str) -> Self {
+        Self {
+            shader,
+            macros: Vec::new(),
+        }
+    }
+
+    /// Defines a macro if `on`.
+    #[must_use]
+    pub(super) fn flag(mut self, name: &'static str, on: bool) -> Self {
+        if on {
+            self.macros.push((name, String::new()));
+        }
+        self
+    }
+
+    /// Defines a macro with a value.
+    #[must_use]
+    pub(super) fn value(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.macros.push((name, value.to_string()));
+        self
+    }
+
+    /// Says how the `index`-th weight is kept.
+    #[must_use]
+    pub(super) fn weight(self, index: usize, dtype: WeightDtype) -> Self {
+        let name = match dtype {
+            WeightDtype::F32 => "f32",
+            WeightDtype::F16 => "f16",
+            WeightDtype::Bf16 => "bf16",
+        };
+        self.value(if index == 0 { "W0" } else { "W1" }, name)
+    }
+
+    /// The WGSL text.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for a fault in a shader's directives.
+    pub fn source(&self) -> Result<String> {
+        preprocess(self.shader, &self.macros)
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.shader)?;
+        for (i, (name, value)) in self.macros.iter().enumerate() {
+            let (open, equals) = (if i == 0 { "[" } else { " " }, if value.is_empty() { "" } else { "=" });
+            write!(f, "{open}{name}{equals}{value}")?;
+        }
+        if self.macros.is_empty() { Ok(()) } else { write!(f, "]") }
+    }
+}
+
+/// The kinds of weights that a kernel has a variant for.
+const DTYPES: [WeightDtype; 3] = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16];
+
+/// How a product finds its left operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rows {
+    /// A row of a matrix.
+    Matrix,
+    /// A window of a picture.
+    Window,
+    /// A window of a picture that is scaled up first.
+    ScaledWindow,
+}
+
+/// How four neighbours of a row are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    /// At once, and never beyond the row's end.
+    Fit,
+    /// At once.
+    Fours,
+    /// One by one.
+    Ones,
+}
+
+/// A variant of the product.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gemm {
+    pub rows: Rows,
+    pub load: Load,
+    pub scalar_out: bool,
+    pub bias: bool,
+    pub row_bias: bool,
+    pub residual: bool,
+    pub registers: bool,
+}
+
+impl Gemm {
+    /// How rows of `k` can be loaded, where neighbours come in groups of `channels`.
+    pub(super) fn load(k: usize, channels: usize, registers: bool) -> Load {
+        let depth = if registers { 4 } else { policy::GEMM_DEPTH };
+        match (channels % 4 == 0, k % depth == 0) {
+            (true, true) => Load::Fit,
+            (true, false) => Load::Fours,
+            (false, _) => Load::Ones,
+        }
+    }
+
+    pub(super) fn variant(self) -> Variant {
+        Variant::new("gemm")
+            .flag("CONV", self.rows != Rows::Matrix)
+            .flag("UPSAMPLE", self.rows == Rows::ScaledWindow)
+            .flag("FIT", self.load == Load::Fit)
+            .flag("SCALAR_IN", self.load == Load::Ones)
+            .flag("SCALAR_OUT", self.scalar_out)
+            .flag("BIAS", self.bias)
+            .flag("ROW_BIAS", self.row_bias)
+            .flag("RESIDUAL", self.residual)
+            .flag("REGISTERS", self.registers)
+    }
+
+    fn all() -> Vec<Variant> {
+        let mut all = Vec::new();
+        for rows in [Rows::Matrix, Rows::Window, Rows::ScaledWindow] {
+            for load in [Load::Fit, Load::Fours, Load::Ones] {
+                for bits in 0..32u32 {
+                    let bit = |i: u32| bits >> i & 1 == 1;
+                    let gemm = Self {
+                        rows,
+                        load,
+                        scalar_out: bit(0),
+                        bias: bit(1),
+                        row_bias: bit(2),
+                        residual: bit(3),
+                        registers: bit(4),
+                    };
+                    all.extend(DTYPES.map(|d| gemm.variant().weight(0, d)));
+                }
+            }
+        }
+        all
+    }
+}
+
+/// A variant of attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attention {
+    /// Fours of channels that a thread holds.
+    pub width: usize,
+    /// Threads that share a query.
+    pub team: usize,
+    /// Keys of a tile.
+    pub keys: usize,
+    pub scalar: bool,
+    pub registers: bool,
+}
+
+/// Fours of a head's channels up to which a shape is used, fours a thread, threads a query, and keys a tile: what fits into the
+/// 16 KiB of workgroup memory that every adapter has.
+const HEADS: [(usize, usize, usize, usize); 13] = [
+    (1, 1, 1, 32),
+    (2, 2, 1, 32),
+    (4, 4, 1, 32),
+    (8, 8, 1, 32),
+    (10, 10, 1, 32),
+    (12, 12, 1, 32),
+    (16, 16, 1, 32),
+    (20, 20, 1, 16),
+    (24, 12, 2, 16),
+    (32, 16, 2, 8),
+    (40, 20, 2, 8),
+    (64, 16, 4, 4),
+    (128, 16, 8, 2),
+];
+
+/// Keys that the kernel without workgroup memory scores at once.
+const REGISTER_KEYS: usize = 8;
+
+impl Attention {
+    /// The variant for heads of `head_dim` channels.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for heads that are wider than any variant.
+    pub(super) fn select(head_dim: usize, scalar: bool, registers: bool) -> Result<Self> {
+        let fours = head_dim.div_ceil(4);
+        let shape = HEADS.iter().find(|h| fours <= h.0);
+        let Some(&(all, width, team, keys)) = shape else {
+            return Err(Error::Unsupported(format!(
+                "attention heads of {head_dim} channels; at most 512 are"
+            )));
+        };
+        Ok(if registers {
+            Self {
+                width: all,
+                team: 1,
+                keys: REGISTER_KEYS,
+                scalar,
+                registers,
+            }
+        } else {
+            Self {
+                width,
+                team,
+                keys,
+                scalar,
+                registers,
+            }
+        })
+    }
+
+    pub(super) fn variant(self) -> Variant {
+        Variant::new("attention")
+            .value("WIDTH", self.width)
+            .value("TEAM", self.team)
+            .value("KEYS", self.keys)
+            .flag("TEAMED", self.team > 1)
+            .flag("SCALAR", self.scalar)
+            .flag("REGISTERS", self.registers)
+    }
+
+    fn all() -> Vec<Variant> {
+        let mut all = Vec::new();
+        for (fours, ..) in HEADS {
+            for (scalar, registers) in [(false, false), (false, true), (true, false), (true, true)] {
+                all.extend(Self::select(fours * 4, scalar, registers).map(Self::variant));
+            }
+        }
+        all
+    }
+}
+
+/// Every variant that can be selected, for tests that compile them all.
+pub fn variants() -> Vec<Variant> {
+    let mut all = Gemm::all();
+    all.extend(Attention::all());
+    for shader in ["layer_norm", "group_apply", "geglu", "add", "concat", "upsample"] {
+        all.extend([false, true].map(|scalar| Variant::new(shader).flag("SCALAR", scalar)));
+    }
+    all.extend([false, true].map(|scalar| Variant::new("add").flag("SCALAR", scalar).flag("ROWS", true)));
+    all.extend([false, true].map(|whole| Variant::new("group_norm").flag("WHOLE", whole)));
+    all.extend(["group_finish", "unary", "timestep", "combine"].map(Variant::new));
+    for table in DTYPES {
+        all.extend(DTYPES.map(|d| Variant::new("embedding").weight(0, table).weight(1, d)));
+    }
+    all
+}

@@ -1,0 +1,29 @@
+// a + b, where b is of a's shape, or (`ROWS`) the row of the current step.
+#import common
+#import lanes
+#import threads
+
+struct Args {
+    len: u32,
+    // Channels, as many at once as `V` holds.
+    lanes: u32,
+    // From one step's row to the next; 0 if all steps share one.
+    row_stride: u32,
+}
+
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(1) var<uniform> globals: Globals;
+@group(0) @binding(2) var<storage, read_write> dst: array<V>;
+@group(0) @binding(3) var<storage, read> a: array<V>;
+@group(0) @binding(4) var<storage, read> b: array<V>;
+
+fn each(i: u32) {
+    if i >= args.len {
+        return;
+    }
+#ifdef ROWS
+    dst[i] = a[i] + b[globals.step * args.row_stride + i % args.lanes];
+#else
+    dst[i] = a[i] + b[i];
+#endif
+}

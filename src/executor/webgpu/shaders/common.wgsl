@@ -1,0 +1,27 @@
+// Set once a run.
+struct Globals {
+    // The row of schedule-rate values that this step uses.
+    step: u32,
+}
+
+// Four values of a weight in memory, and as the kernels compute with them.
+alias packed_f32 = vec4<f32>;
+alias packed_f16 = vec2<u32>;
+alias packed_bf16 = vec2<u32>;
+
+fn widen_f32(w: packed_f32) -> vec4<f32> {
+    return w;
+}
+
+fn widen_f16(w: packed_f16) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));
+}
+
+fn widen_bf16(w: packed_bf16) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4<u32>(w.x << 16u, w.x & 0xffff0000u, w.y << 16u, w.y & 0xffff0000u));
+}
+
+// A grid is folded where one dimension would be too long.
+fn workgroup_number(workgroup: vec3<u32>, count: vec3<u32>) -> u32 {
+    return workgroup.x + workgroup.y * count.x;
+}

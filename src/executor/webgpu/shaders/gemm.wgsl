@@ -1,0 +1,119 @@
+// [m, k] x [k, n] -> [m, n], and convolution in NHWC as the same product: a row is a pixel of the output, gathered while it is
+// loaded. Each workgroup makes a tile of 32 x 32, each thread 4 x 4 of it.
+#import common
+#import activation
+#import gemm_args
+#import gemm_rows
+#import gemm_epilogue
+
+#ifndef REGISTERS
+
+const TILE_K: u32 = 16u;
+// A row more than needed, so that the threads of a column don't meet in one memory bank.
+const ROWS: u32 = 33u;
+
+var<workgroup> x_tile: array<vec4<f32>, 132>;
+var<workgroup> w_tile: array<vec4<f32>, 128>;
+
+@compute @workgroup_size(8, 8)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) t: u32,
+) {
+    let tile = workgroup_number(workgroup, count);
+    if tile >= args.tiles {
+        return;
+    }
+    let row0 = tile / args.tiles_n * 32u;
+    let column0 = tile % args.tiles_n * 8u;
+
+    // What this thread loads: two groups of four of x's tile, and two of the weights'.
+    let first = row_of(row0 + t / 4u);
+    let second = row_of(row0 + t / 4u + 16u);
+    var cursor = cursor_at(t % 4u);
+    let x_place = (t % 4u) * ROWS + t / 4u;
+    let w_row = t / 8u;
+    let w_column = min(column0 + t % 8u, args.n4 - 1u);
+
+    var sum0 = vec4<f32>();
+    var sum1 = vec4<f32>();
+    var sum2 = vec4<f32>();
+    var sum3 = vec4<f32>();
+    for (var k0 = 0u; k0 < args.k; k0 += TILE_K) {
+        x_tile[x_place] = load_x(first, cursor);
+        x_tile[x_place + 16u] = load_x(second, cursor);
+        cursor = advance(cursor, 4u);
+        w_tile[t] = load_w(k0 + w_row, w_column);
+        w_tile[t + 64u] = load_w(k0 + w_row + 8u, w_column);
+        workgroupBarrier();
+        for (var i = 0u; i < 4u; i++) {
+            let w0 = w_tile[i * 32u + local.x];
+            let w1 = w_tile[i * 32u + 8u + local.x];
+            let w2 = w_tile[i * 32u + 16u + local.x];
+            let w3 = w_tile[i * 32u + 24u + local.x];
+            let x0 = x_tile[i * ROWS + local.y];
+            let x1 = x_tile[i * ROWS + 8u + local.y];
+            let x2 = x_tile[i * ROWS + 16u + local.y];
+            let x3 = x_tile[i * ROWS + 24u + local.y];
+            sum0 += x0.x * w0 + x0.y * w1 + x0.z * w2 + x0.w * w3;
+            sum1 += x1.x * w0 + x1.y * w1 + x1.z * w2 + x1.w * w3;
+            sum2 += x2.x * w0 + x2.y * w1 + x2.z * w2 + x2.w * w3;
+            sum3 += x3.x * w0 + x3.y * w1 + x3.z * w2 + x3.w * w3;
+        }
+        workgroupBarrier();
+    }
+    let column = column0 + local.x;
+    finish(row0 + local.y, column, sum0);
+    finish(row0 + local.y + 8u, column, sum1);
+    finish(row0 + local.y + 16u, column, sum2);
+    finish(row0 + local.y + 24u, column, sum3);
+}
+
+#else
+
+// For adapters that are a processor: workgroup memory is slower than loading again. Each thread makes 4 x 4.
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) t: u32,
+) {
+    let thread = workgroup_number(workgroup, count) * 64u + t;
+    let column = thread % args.n4;
+    let row = thread / args.n4 * 4u;
+    if row >= args.m {
+        return;
+    }
+    let r0 = row_of(row);
+    let r1 = row_of(row + 1u);
+    let r2 = row_of(row + 2u);
+    let r3 = row_of(row + 3u);
+    var cursor = cursor_at(0u);
+    var sum0 = vec4<f32>();
+    var sum1 = vec4<f32>();
+    var sum2 = vec4<f32>();
+    var sum3 = vec4<f32>();
+    for (var k0 = 0u; k0 < args.k; k0 += 4u) {
+        let w0 = load_w(k0, column);
+        let w1 = load_w(k0 + 1u, column);
+        let w2 = load_w(k0 + 2u, column);
+        let w3 = load_w(k0 + 3u, column);
+        let x0 = load_x(r0, cursor);
+        let x1 = load_x(r1, cursor);
+        let x2 = load_x(r2, cursor);
+        let x3 = load_x(r3, cursor);
+        sum0 += x0.x * w0 + x0.y * w1 + x0.z * w2 + x0.w * w3;
+        sum1 += x1.x * w0 + x1.y * w1 + x1.z * w2 + x1.w * w3;
+        sum2 += x2.x * w0 + x2.y * w1 + x2.z * w2 + x2.w * w3;
+        sum3 += x3.x * w0 + x3.y * w1 + x3.z * w2 + x3.w * w3;
+        cursor = advance(cursor, 1u);
+    }
+    finish(row, column, sum0);
+    finish(row + 1u, column, sum1);
+    finish(row + 2u, column, sum2);
+    finish(row + 3u, column, sum3);
+}
+
+#endif

@@ -1,0 +1,85 @@
+// A workgroup a group of channels of one picture, or a chunk of its pixels. `WHOLE`: the group is small, and is normalised here;
+// otherwise mean and sum of squares about it go to group_finish.
+#import common
+#import reduce
+#define SCALAR
+#import activation
+
+struct Args {
+    // Pixels of a picture, and of a chunk.
+    pixels: u32,
+    chunk: u32,
+    chunks: u32,
+    c: u32,
+    groups: u32,
+    // Workgroups.
+    total: u32,
+    eps: f32,
+    act: u32,
+    // Where in dst the partial sums begin.
+    partials: u32,
+}
+
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(2) var<storage, read_write> dst: array<f32>;
+@group(0) @binding(3) var<storage, read> x: array<f32>; // [batch, pixels, c]
+#ifdef WHOLE
+@group(1) @binding(0) var<storage, read> gamma_beta: array<f32>;
+#endif
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) t: u32,
+) {
+    let number = workgroup_number(workgroup, count);
+    if number >= args.total {
+        return;
+    }
+    let group = number % args.groups;
+    let chunk = number / args.groups % args.chunks;
+    let picture = number / args.groups / args.chunks;
+    let width = args.c / args.groups;
+    // Threads side by side take neighbouring channels; those that fill no row rest.
+    let columns = min(width, 64u);
+    let rows = 64u / columns;
+    let column = t % columns;
+    let row = select(t / columns, args.pixels, t / columns >= rows);
+    let begin = chunk * args.chunk;
+    let end = min(begin + args.chunk, args.pixels);
+    let first = picture * args.pixels * args.c + group * width;
+    let size = f32((end - begin) * width);
+
+    var sum = 0.0;
+    for (var p = begin + row; p < end; p += rows) {
+        for (var j = column; j < width; j += columns) {
+            sum += x[first + p * args.c + j];
+        }
+    }
+    let mean = sum_of_all(sum, t) / size;
+    var squares = 0.0;
+    for (var p = begin + row; p < end; p += rows) {
+        for (var j = column; j < width; j += columns) {
+            let d = x[first + p * args.c + j] - mean;
+            squares += d * d;
+        }
+    }
+    let spread = sum_of_all(squares, t);
+#ifdef WHOLE
+    let scale = 1.0 / sqrt(spread / size + args.eps);
+    for (var p = begin + row; p < end; p += rows) {
+        for (var j = column; j < width; j += columns) {
+            let i = first + p * args.c + j;
+            let channel = group * width + j;
+            dst[i] = activate((x[i] - mean) * scale * gamma_beta[channel] + gamma_beta[args.c + channel], args.act);
+        }
+    }
+#else
+    if t == 0u {
+        let place = args.partials + ((picture * args.groups + group) * args.chunks + chunk) * 2u;
+        dst[place] = mean;
+        dst[place + 1u] = spread;
+    }
+#endif
+}

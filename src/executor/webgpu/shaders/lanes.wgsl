@@ -1,0 +1,8 @@
+// What a kernel that goes through a value handles at once: four channels, or one where their number is no multiple of four.
+#ifdef SCALAR
+alias V = f32;
+alias U = u32;
+#else
+alias V = vec4<f32>;
+alias U = vec4<u32>;
+#endif
