@@ -91,7 +91,7 @@ impl Buffer {
     pub(super) fn write(&self, device: &Device, offset: usize, bytes: &[u8]) -> Result<()> {
         let start = offset as u64 * 4;
         // Beyond this, a browser throws and wgpu panics.
-        if bytes.len() % 4 != 0 || start + bytes.len() as u64 > self.0.buffer.size() {
+        if !bytes.len().is_multiple_of(4) || start + bytes.len() as u64 > self.0.buffer.size() {
             return Err(Error::Internal(format!(
                 "{} bytes at {start} of a buffer of {}",
                 bytes.len(),

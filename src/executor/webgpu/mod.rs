@@ -26,9 +26,9 @@ pub use weights::Weights;
 
 /// The executor.
 pub struct Webgpu {
-    device: device::Device,
-    pipelines: pipelines::Pipelines,
-    combine: combine::Combine,
+    device: Box<device::Device>,
+    pipelines: Box<pipelines::Pipelines>,
+    combine: Box<combine::Combine>,
     info: BackendInfo,
     /// Operations a millisecond, as last estimated.
     speed: Cell<f64>,
@@ -43,6 +43,7 @@ impl Webgpu {
     /// [`crate::Error::Unsupported`] where there is no adapter or no device.
     pub async fn new(options: Options) -> Result<Self> {
         let (device, adapter) = device::Device::new(&options).await?;
+        let device = Box::new(device);
         let name = options.name.unwrap_or(adapter.name);
         let lower = name.to_lowercase();
         let software = options.software.unwrap_or(
@@ -67,7 +68,7 @@ impl Webgpu {
         Ok(Self {
             device,
             pipelines: Default::default(),
-            combine,
+            combine: Box::new(combine),
             info,
             speed,
             waiting: Cell::new(0),

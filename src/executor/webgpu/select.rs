@@ -111,7 +111,7 @@ impl Gemm {
     /// How rows of `k` can be loaded, where neighbours come in groups of `channels`.
     pub(super) fn load(k: usize, channels: usize, registers: bool) -> Load {
         let depth = if registers { 4 } else { policy::GEMM_DEPTH };
-        match (channels % 4 == 0, k % depth == 0) {
+        match (channels.is_multiple_of(4), k.is_multiple_of(depth)) {
             (true, true) => Load::Fit,
             (true, false) => Load::Fours,
             (false, _) => Load::Ones,

@@ -17,7 +17,7 @@ pub(super) fn attention(
     let (q, k, v) = (at.input(0), at.input(1), at.input(2));
     let (queries, keys, batch) = (q.tokens(), k.tokens(), q.batch());
     let strides = [q.channels(), k.channels(), v.channels()];
-    let fours = head_dim % 4 == 0 && strides.iter().chain(&offsets).all(|n| n % 4 == 0);
+    let fours = head_dim.is_multiple_of(4) && strides.iter().chain(&offsets).all(|n| n.is_multiple_of(4));
     let kernel = Attention::select(head_dim, !fours, at.target.registers).map_err(|e| e.at(&at.node.label))?;
     let tiles = queries.div_ceil(THREADS / kernel.team);
     let total = batch * heads * tiles;

@@ -54,7 +54,7 @@ fn product(
     let gemm = Gemm {
         rows,
         load: Gemm::load(k, channels, registers),
-        scalar_out: n % 4 != 0,
+        scalar_out: !n.is_multiple_of(4),
         bias: at.node.params.len() > 1,
         row_bias: epilogue.row_bias,
         residual: epilogue.residual,

@@ -8,7 +8,7 @@ use crate::graph::Activation;
 
 pub(super) fn layer(at: At<'_>, eps: f32) -> Result<Vec<Dispatch>> {
     let (rows, c) = (at.out().rows(), at.out().channels());
-    let scalar = c % 4 != 0;
+    let scalar = !c.is_multiple_of(4);
     let mut args = words([rows, c, if scalar { c } else { c / 4 }]);
     args.push(eps.to_bits());
     let dispatch = at.dispatch(Variant::new("layer_norm").flag("SCALAR", scalar), args, rows)?;
@@ -62,7 +62,7 @@ pub(super) fn group(at: At<'_>, groups: usize, eps: f32, activation: Option<Acti
         ..finish
     };
 
-    let scalar = c % 4 != 0;
+    let scalar = !c.is_multiple_of(4);
     let lane = if scalar { 1 } else { 4 };
     let len = at.out().len() / lane;
     let mut args = words([len, c / lane, batch * c / lane, pixels * c / lane]);

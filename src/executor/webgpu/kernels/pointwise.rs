@@ -7,7 +7,11 @@ use crate::graph::Unary;
 
 /// Elements at once, where all these numbers of channels allow it.
 fn lane(channels: &[usize]) -> usize {
-    if channels.iter().all(|c| c % 4 == 0) { 4 } else { 1 }
+    if channels.iter().all(|c| c.is_multiple_of(4)) {
+        4
+    } else {
+        1
+    }
 }
 
 /// A thread for each of the first word of `args`.
