@@ -117,7 +117,7 @@ impl Source {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Dir(folder) => ByteStream::file(&folder.join(path)),
             #[cfg(target_arch = "wasm32")]
-            Self::Http(url) => web::fetch(&url.join(path), self.locate(path))
+            Self::Http(url) => web::fetch(url.join(path), self.locate(path))
                 .await
                 .map(ByteStream::from),
             #[cfg(target_arch = "wasm32")]
