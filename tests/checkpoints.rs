@@ -207,3 +207,25 @@ fn old_names_are_handed_over_as_new_ones() {
         assert_eq!(names, [new]);
     }
 }
+
+#[test]
+fn the_goldens_open() {
+    let folders = fs::read_dir("tests/golden/pipelines")
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut count = 0;
+    for folder in folders.filter(|folder| folder.join("model_index.json").exists()) {
+        let (options, cancel, progress) = (OpenOptions::default(), CancelToken::default(), ProgressSink::none());
+        let checkpoint = Checkpoint::open(Source::Dir(folder.clone()), &options, &cancel, &progress);
+        let checkpoint = block_on(checkpoint).unwrap();
+        let size = |name: &str| checkpoint.text_encoder.config[name].as_u64().unwrap() as usize;
+        let tokenizer = Tokenizer::new(
+            &checkpoint.tokenizer,
+            size("max_position_embeddings"),
+            size("vocab_size"),
+        );
+        assert!(tokenizer.unwrap().length() >= 2, "{}", folder.display());
+        count += 1;
+    }
+    assert!(count >= 6);
+}
