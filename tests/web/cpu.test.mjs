@@ -36,6 +36,17 @@ describe("the CPU backend", { timeout: 1_200_000 }, () => {
     await assert.rejects(api.draw({ ...FOX, checkpoint: "Ink" }), { code: "invalid-argument" });
   });
 
+  test("an entry of checkpoints.json and picked files are the same checkpoint as the folder", async () => {
+    // The entry has a guidance scale of its own.
+    const short = { ...FOX, steps: 1, guidanceScale: 3 };
+    const folder = (await api.draw(short)).images[0];
+    for (const { key } of [await api.loadEntry("soft"), await api.loadPicked("soft")]) {
+      const drawn = (await api.draw({ ...short, checkpoint: key })).images[0];
+      assert.ok(drawn.rgba.equals(folder.rgba), key);
+    }
+    assert.equal((await api.loadEntry("soft")).name, "Soft");
+  });
+
   test("a picture is drawn, step by step", () => {
     const [image] = first.images;
     assert.deepEqual([image.width, image.height, first.images.length], [128, 128, 1]);
@@ -95,19 +106,20 @@ describe("the CPU backend", { timeout: 1_200_000 }, () => {
   });
 
   test("cancelling is answered within 200 ms, and the next picture is right", async (t) => {
+    const short = { ...FOX, steps: 1 };
+    const alone = Math.min(...[await api.draw(short), await api.draw(short)].map(({ milliseconds }) => milliseconds));
     const answers = [];
     for (let i = 0; i < 3; i++) {
       const { error, answeredIn, steps } = await api.draw({ ...FOX, steps: 50, cancelAtStep: 2 });
       assert.equal(error.code, "cancelled");
       assert.ok(steps.at(-1).step < 50);
-      const asked = Date.now();
-      const next = await api.draw({ ...FOX, steps: 1 });
-      answers.push({ rejected: answeredIn, next: Date.now() - asked - next.milliseconds });
-      assert.equal(next.images.length, 1);
+      // The page hears at once; how soon the worker stopped shows in how much longer the next picture takes.
+      const next = await api.draw(short);
+      answers.push({ page: answeredIn, worker: next.milliseconds - alone });
     }
     t.diagnostic(JSON.stringify(answers));
     // Other work on the machine may hold up any one of them.
-    assert.ok(Math.min(...answers.map(({ rejected }) => rejected)) < 200);
+    for (const who of ["page", "worker"]) assert.ok(Math.min(...answers.map((answer) => answer[who])) < 200, who);
     const again = await api.draw(FOX);
     assert.ok(again.images[0].rgba.equals(first.images[0].rgba));
   });

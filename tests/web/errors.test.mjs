@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { openApi } from "./harness.mjs";
-import { oversizedHeader, overlapping, withNaN, without } from "./safetensors.mjs";
+import { oversizedHeader, overlapping, retyped, withNaN, without } from "./safetensors.mjs";
 import { cutOff, frontPage, notFound, shipped } from "./server.mjs";
 
 const SOFT = "/checkpoints/soft/";
@@ -11,7 +11,13 @@ const UNET = "unet/diffusion_pytorch_model.safetensors";
 const UNET_CONFIG = "unet/config.json";
 const SCHEDULER = "scheduler/scheduler_config.json";
 
-const edited = (name, change) => JSON.stringify({ ...JSON.parse(shipped("soft", name)), ...change });
+/** A shipped config with the string value of `key` changed; as text, for diffusers writes Infinity into its JSON. */
+function edited(name, key, value) {
+  const text = shipped("soft", name).toString();
+  const changed = text.replace(new RegExp(`("${key}": *)"[^"]*"`), `$1"${value}"`);
+  assert.notEqual(changed, text);
+  return changed;
+}
 
 /** What a folder may have in place of the shipped files, and how `load` must refuse it. */
 const LOADS = {
@@ -25,10 +31,11 @@ const LOADS = {
   "a header longer than the file": [{ [UNET]: () => oversizedHeader(shipped("soft", UNET)) }, "corrupt", /unet/],
   "tensors that overlap": [{ [UNET]: () => overlapping(shipped("soft", UNET)) }, "corrupt", /overlap/i],
   "a missing tensor": [{ [UNET]: () => without(shipped("soft", UNET), "conv_in.weight") }, "corrupt", /conv_in\.weight/],
+  "a dtype that no weight can have": [{ [UNET]: () => retyped(shipped("soft", UNET), "conv_in.weight", "I16") }, "unsupported", /I16/],
   "a connection that breaks": [{ [UNET]: cutOff(2_000_000) }, "network", /unet/],
-  "an unknown class": [{ [UNET_CONFIG]: edited(UNET_CONFIG, { _class_name: "UNet9DModel" }) }, "unsupported", /UNet9DModel/],
+  "an unknown class": [{ [UNET_CONFIG]: edited(UNET_CONFIG, "_class_name", "UNet9DModel") }, "unsupported", /UNet9DModel/],
   "a scheduler value that is not implemented": [
-    { [SCHEDULER]: edited(SCHEDULER, { beta_schedule: "of_the_moon" }) },
+    { [SCHEDULER]: edited(SCHEDULER, "beta_schedule", "of_the_moon") },
     "unsupported",
     /beta_schedule.*of_the_moon/,
   ],
@@ -74,6 +81,14 @@ describe("bad input", { timeout: 1_200_000 }, () => {
     await assert.rejects(api.load("/checkpoints/none/"), { code: "not-found", message: /\/checkpoints\/none\// });
     await assert.rejects(api.load("http://127.0.0.1:9/"), { code: "network", message: /127\.0\.0\.1:9/ });
     await assert.rejects(api.load(7), { code: "invalid-argument", message: /7/ });
+    await stillWorks();
+  });
+
+  test("load: an entry of checkpoints.json whose host gives other bytes", async () => {
+    const bytes = shipped("soft", UNET);
+    bytes[bytes.length - 1] ^= 1;
+    const folder = site.changed("tampered", { [UNET]: bytes });
+    await assert.rejects(api.loadEntry("soft", folder), { code: "corrupt", message: /unet.*sha256/ });
     await stillWorks();
   });
 

@@ -44,6 +44,8 @@ export class Api {
 
   create = (options) => this.call("create", options);
   load = (source, options) => this.call("load", source, options);
+  loadEntry = (id, url) => this.call("loadEntry", id, url);
+  loadPicked = (id) => this.call("loadPicked", id);
   unload = (key) => this.call("unload", key);
   notices = () => this.page.evaluate(() => window.notices);
 

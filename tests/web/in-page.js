@@ -36,6 +36,21 @@ const commands = {
     return window.tintype.backend;
   },
 
+  /** Loads the catalogue's entry `id`, from `url` if given. */
+  async loadEntry(id, url) {
+    const entries = await api.Tintype.catalogue("/checkpoints/checkpoints.json");
+    const entry = entries.find((entry) => entry.id === id);
+    return commands.load(url ? { ...entry, url: new URL(url, location.href).href } : entry);
+  },
+
+  /** Loads the catalogue's entry `id` as files that a person picked. */
+  async loadPicked(id) {
+    const entries = await api.Tintype.catalogue("/checkpoints/checkpoints.json");
+    const { url, files } = entries.find((entry) => entry.id === id);
+    const fetched = Object.keys(files).map(async (path) => ({ path: `${id}/${path}`, file: await (await fetch(url + path)).blob() }));
+    return commands.load(await Promise.all(fetched), { name: "picked" });
+  },
+
   async load(source, options = {}) {
     const progress = [];
     const checkpoint = await window.tintype.load(source, { ...options, onProgress: (value) => progress.push(value) });

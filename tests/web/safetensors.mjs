@@ -43,6 +43,13 @@ export function without(file, name) {
   return join(header, Buffer.concat([data.subarray(0, from), data.subarray(to)]));
 }
 
+/** The file with the tensor `name` said to be of another dtype of the same width. */
+export function retyped(file, name, dtype) {
+  const { header, data } = parse(file);
+  header[name].dtype = dtype;
+  return join(header, data);
+}
+
 /** The file with two tensors of one size over the same bytes. */
 export function overlapping(file) {
   const { header, data } = parse(file);
