@@ -20,12 +20,10 @@ fn executors() -> Option<&'static [Executor; 2]> {
     }
     let make = || {
         Box::leak(Box::new([false, true].map(|software| {
-            let options = Options {
-                software: Some(software),
-                ..Default::default()
-            };
-            let gpu = block_on(Webgpu::new(options));
-            Executor::Webgpu(gpu.unwrap_or_else(|e| panic!("{e}; set TINTYPE_NO_GPU=1 where there is none")))
+            let gpu = block_on(Webgpu::new(Options::default()));
+            let mut gpu = gpu.unwrap_or_else(|e| panic!("{e}; set TINTYPE_NO_GPU=1 where there is none"));
+            gpu.set_name(String::new(), software);
+            Executor::Webgpu(gpu)
         })))
     };
     Some(MADE.with(|made| *made.get_or_init(|| make())))

@@ -4,15 +4,11 @@ use crate::error::{Error, Result};
 use futures_channel::oneshot;
 use std::sync::{Arc, Mutex};
 
-/// How the adapter is chosen, and what the caller knows of it.
-#[derive(Clone, Debug, Default)]
+/// How the adapter is chosen.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Takes the software adapter.
     pub fallback: bool,
-    /// The adapter's name; in a browser wgpu may not know it.
-    pub name: Option<String>,
-    /// Whether the adapter is emulated by the processor, where the caller knows better.
-    pub software: Option<bool>,
 }
 
 /// What went wrong while nobody waited.

@@ -44,35 +44,41 @@ impl Webgpu {
     pub async fn new(options: Options) -> Result<Self> {
         let (device, adapter) = device::Device::new(&options).await?;
         let device = Box::new(device);
-        let name = options.name.unwrap_or(adapter.name);
-        let lower = name.to_lowercase();
-        let software = options.software.unwrap_or(
-            adapter.device_type == wgpu::DeviceType::Cpu
-                || ["swiftshader", "llvmpipe", "basic render"]
-                    .iter()
-                    .any(|s| lower.contains(s)),
-        );
         let combine = device.guarded(|| combine::Combine::new(&device)).await?;
-        let speed = Cell::new(if software {
+        let mut gpu = Self {
+            device,
+            pipelines: Box::default(),
+            combine: Box::new(combine),
+            info: BackendInfo {
+                kind: "webgpu",
+                name: String::new(),
+                software: false,
+                features: Vec::new(),
+                threads: 1,
+            },
+            speed: Cell::new(policy::FIRST_SPEED),
+            waiting: Cell::new(0),
+        };
+        let name = adapter.name.to_lowercase();
+        let processor = ["swiftshader", "llvmpipe", "basic render"]
+            .iter()
+            .any(|s| name.contains(s));
+        gpu.set_name(adapter.name, processor || adapter.device_type == wgpu::DeviceType::Cpu);
+        Ok(gpu)
+    }
+
+    /// Says what the adapter is, where the caller knows better than wgpu, which a browser tells little. To be called before
+    /// anything is prepared: kernels for a software adapter are others. An empty name changes nothing.
+    pub fn set_name(&mut self, name: String, software: bool) {
+        if !name.is_empty() {
+            self.info.name = name;
+        }
+        self.info.software = software;
+        self.speed.set(if software {
             policy::FIRST_SPEED_SOFTWARE
         } else {
             policy::FIRST_SPEED
         });
-        let info = BackendInfo {
-            kind: "webgpu",
-            name,
-            software,
-            features: Vec::new(),
-            threads: 1,
-        };
-        Ok(Self {
-            device,
-            pipelines: Default::default(),
-            combine: Box::new(combine),
-            info,
-            speed,
-            waiting: Cell::new(0),
-        })
     }
 
     pub(super) fn info(&self) -> &BackendInfo {
