@@ -11,7 +11,17 @@ pub fn now_ms() -> f64 {
 
 /// Lets other tasks run: in a worker, messages such as a cancellation arrive meanwhile.
 #[cfg(not(target_arch = "wasm32"))]
-pub async fn yield_now() {}
+pub async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
 
 #[cfg(target_arch = "wasm32")]
 pub use web::{now_ms, yield_now};

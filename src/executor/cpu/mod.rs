@@ -1,62 +1,191 @@
-//! Not there yet: no value of these types can be made.
+//! The CPU executor: nodes of a plan over candle tensors, which are allocated once and written in place. One file an operation, each
+//! of which cuts its work into units ([`chunks`] says how large); `run` plays them and gives way to other tasks in between. Loops over
+//! slices live in `kernels`; matrix products are candle's. No model, no file and no JavaScript is known here.
 
-use super::{BackendInfo, Data, View, WeightDtype};
-use crate::cancel::CancelToken;
-use crate::error::Result;
-use crate::graph::{ParamSpec, Plan, Rate, Value};
-use std::rc::Rc;
+mod add;
+mod attention;
+mod chunks;
+mod concat;
+mod conv2d;
+mod embedding;
+mod epilogue;
+mod group_norm;
+mod instance;
+mod kernels;
+mod layer_norm;
+mod linear;
+mod memory;
+mod operands;
+mod run;
+#[cfg(test)]
+mod tests;
+mod timestep_embedding;
+mod unary;
+mod upsample;
+mod weights;
+
+use super::{BackendInfo, View};
+use crate::error::{Error, Result};
+use candle_core::Tensor;
+use std::cell::Cell;
+
+pub use instance::Instance;
+pub use weights::Weights;
 
 /// The executor.
-pub enum Cpu {}
-/// Packed weights.
-pub enum Weights {}
-/// Slots of a plan.
-pub enum Instance {}
-/// A buffer.
+pub struct Cpu {
+    info: BackendInfo,
+    /// Milliseconds of work between two pauses.
+    slice_ms: f64,
+    /// When the last pause ended.
+    resumed: Cell<f64>,
+}
+
+/// Elements on the heap; a clone is a handle to the same ones.
 #[derive(Clone)]
-pub enum Buffer {}
+pub struct Buffer(Tensor);
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Cpu {
-    pub(super) fn info(&self) -> &BackendInfo {
-        match *self {}
-    }
-    pub(super) fn allocate(&self, _: &[(ParamSpec, WeightDtype)]) -> Result<Weights> {
-        match *self {}
-    }
-    pub(super) fn upload(&self, _: &Weights, _: &ParamSpec, _: usize, _: WeightDtype, _: &[u8]) -> Result<()> {
-        match *self {}
+    /// The processor. It is always there.
+    pub fn new() -> Self {
+        Self::with_slices(chunks::SLICE_MS)
     }
 
-    pub(super) fn prepare(&self, _: Rc<Plan>, _: usize) -> Result<Instance> {
-        match *self {}
+    fn with_slices(slice_ms: f64) -> Self {
+        let features = features();
+        let name = if features.is_empty() {
+            "candle".into()
+        } else {
+            format!("candle ({})", features.join(", "))
+        };
+        let threads = if cfg!(target_arch = "wasm32") {
+            1
+        } else {
+            candle_core::utils::get_num_threads()
+        };
+        Self {
+            info: BackendInfo {
+                kind: "cpu",
+                name,
+                software: false,
+                features,
+                threads,
+            },
+            slice_ms,
+            resumed: Cell::new(crate::platform::now_ms()),
+        }
     }
-    pub(super) fn write(&self, _: &Instance, _: &str, _: usize, _: Data<'_>) -> Result<()> {
-        match *self {}
+
+    pub(super) fn info(&self) -> &BackendInfo {
+        &self.info
     }
-    pub(super) fn view(&self, _: &Instance, _: Value, _: usize) -> Result<View> {
-        match *self {}
+
+    pub(super) fn buffer(&self, len: usize) -> Result<Buffer> {
+        memory::zeros::<f32>(len, "a buffer").map(Buffer)
     }
-    pub(super) async fn run(
-        &self,
-        _: &Instance,
-        _: &Weights,
-        _: Rate,
-        _: usize,
-        _: usize,
-        _: &CancelToken,
-    ) -> Result<()> {
-        match *self {}
+
+    pub(super) fn fill(&self, buffer: &Buffer, offset: usize, len: usize, data: &[f32]) -> Result<()> {
+        if data.len() != len {
+            return Err(Error::Internal(format!("{} values for a range of {len}", data.len())));
+        }
+        memory::write(&buffer.range(offset, len)?, |to: &mut [f32]| to.copy_from_slice(data))
     }
-    pub(super) fn buffer(&self, _: usize) -> Result<Buffer> {
-        match *self {}
+
+    pub(super) fn read(&self, buffer: &Buffer, offset: usize, len: usize) -> Result<Vec<f32>> {
+        Ok(memory::read(&buffer.range(offset, len)?)?.to_vec())
     }
-    pub(super) fn fill(&self, _: &Buffer, _: usize, _: usize, _: &[f32]) -> Result<()> {
-        match *self {}
+
+    pub(super) fn combine(&self, dst: &View, terms: &[(View, f32)], clamp: Option<f32>) -> Result<()> {
+        const TERMS: usize = 4;
+        const CHUNK: usize = 4096;
+        if terms.len() > TERMS {
+            return Err(Error::Internal(format!(
+                "{} terms, where at most {TERMS} are combined",
+                terms.len()
+            )));
+        }
+        let to = local(dst)?;
+        let mut sources = Vec::with_capacity(TERMS);
+        for (source, factor) in terms {
+            let from = local(source)?;
+            if source.len != dst.len {
+                return Err(Error::Internal(format!(
+                    "{} elements combined into {}",
+                    source.len, dst.len
+                )));
+            }
+            if from.0.id() == to.0.id() && source.offset != dst.offset && source.offset.abs_diff(dst.offset) < dst.len {
+                return Err(Error::Internal(
+                    "a combination is written over a part of its source".into(),
+                ));
+            }
+            sources.push((from.range(source.offset, source.len)?, *factor));
+        }
+        let to = to.range(dst.offset, dst.len)?;
+        let mut sums = vec![0.0; CHUNK.min(dst.len)];
+        for start in (0..dst.len).step_by(CHUNK) {
+            let at = start..(start + CHUNK).min(dst.len);
+            let sums = &mut sums[..at.len()];
+            sums.fill(0.0);
+            for (i, (source, factor)) in sources.iter().enumerate() {
+                let source = memory::read::<f32>(source)?;
+                let pairs = sums.iter_mut().zip(&source[at.clone()]);
+                if i == 0 {
+                    pairs.for_each(|(sum, x)| *sum = x * factor);
+                } else {
+                    pairs.for_each(|(sum, x)| *sum += x * factor);
+                }
+            }
+            if let Some(c) = clamp {
+                sums.iter_mut().for_each(|v| *v = unary::clamp(*v, -c, c));
+            }
+            memory::write(&to, |to: &mut [f32]| to[at].copy_from_slice(sums))?;
+        }
+        Ok(())
     }
-    pub(super) fn combine(&self, _: &View, _: &[(View, f32)], _: Option<f32>) -> Result<()> {
-        match *self {}
+}
+
+impl Buffer {
+    fn range(&self, offset: usize, len: usize) -> Result<Tensor> {
+        let held = self.0.elem_count();
+        match offset.checked_add(len) {
+            Some(end) if end <= held => Ok(self.0.narrow(0, offset, len)?),
+            _ => Err(Error::Internal(format!(
+                "{len} elements at {offset} of a buffer of {held}"
+            ))),
+        }
     }
-    pub(super) fn read(&self, _: &Buffer, _: usize, _: usize) -> Result<Vec<f32>> {
-        match *self {}
+}
+
+fn local(view: &View) -> Result<&Buffer> {
+    match &view.buffer {
+        super::Buffer::Cpu(buffer) => Ok(buffer),
+        super::Buffer::Webgpu(_) => Err(super::foreign()),
     }
+}
+
+/// Instructions that candle's products make use of.
+fn features() -> Vec<String> {
+    #[cfg(target_arch = "x86_64")]
+    let found = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = [
+        ("simd128", cfg!(target_feature = "simd128")),
+        ("neon", cfg!(target_feature = "neon")),
+    ];
+    found
+        .iter()
+        .filter(|(_, there)| *there)
+        .map(|(name, _)| (*name).into())
+        .collect()
 }

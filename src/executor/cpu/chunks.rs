@@ -1,0 +1,150 @@
+//! Into what a node's work is cut. A unit runs without a break: a slice of time is whole units, so a unit must be short, and
+//! what it allocates is all the memory that a node takes beside its slots. All the numbers that tuning may change are here.
+
+use crate::error::Result;
+use std::ops::Range;
+
+/// Milliseconds after which other tasks get their turn.
+pub(super) const SLICE_MS: f64 = 30.0;
+/// Multiplications and additions of one unit: 5 ms at 20 GFLOP/s.
+const UNIT_FLOPS: usize = 100 << 20;
+/// Elements that a unit of element-wise work goes over.
+const UNIT_ELEMENTS: usize = 128 << 10;
+/// Elements of a gathered chunk of image patches, of a chunk of results, or of a chunk of attention scores: 2 MiB.
+const SCRATCH_ELEMENTS: usize = 512 << 10;
+/// Columns below which a product is not cut: narrower ones leave the processor's registers empty.
+const NARROWEST: usize = 32;
+
+/// What a node does, in order.
+pub(super) struct Work {
+    pub(super) units: usize,
+    pub(super) unit: Box<dyn FnMut(usize) -> Result<()>>,
+}
+
+impl Work {
+    pub(super) fn new(units: usize, unit: impl FnMut(usize) -> Result<()> + 'static) -> Self {
+        Self {
+            units,
+            unit: Box::new(unit),
+        }
+    }
+
+    /// Work on `rows` of `columns` elements each that are independent of each other.
+    pub(super) fn rows(rows: usize, columns: usize, mut f: impl FnMut(Range<usize>) -> Result<()> + 'static) -> Self {
+        let step = rows_of(columns);
+        Self::new(rows.div_ceil(step), move |i| f(part(i, step, rows)))
+    }
+}
+
+/// How many rows of `columns` elements a unit of element-wise work takes.
+pub(super) fn rows_of(columns: usize) -> usize {
+    (UNIT_ELEMENTS / columns.max(1)).max(1)
+}
+
+/// Part `i` of `len` things in parts of `step`.
+pub(super) fn part(i: usize, step: usize, len: usize) -> Range<usize> {
+    (i * step).min(len)..((i + 1) * step).min(len)
+}
+
+/// Queries for whose scores over `keys` there is room and time in a unit.
+pub(super) fn queries(keys: usize, head_dim: usize) -> usize {
+    let by_flops = fit(UNIT_FLOPS, &[4, keys, head_dim]);
+    by_flops.min(fit(SCRATCH_ELEMENTS, &[keys])).max(1)
+}
+
+/// The parts of a product `[rows, k] · [k, columns]`: rows outside, columns inside.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    rows: usize,
+    row_step: usize,
+    columns: usize,
+    column_step: usize,
+}
+
+impl Tiles {
+    /// Tiles for operands that are there; with `gathered`, rows of the first one are made in the scratch.
+    pub(super) fn new(rows: usize, k: usize, columns: usize, gathered: bool) -> Self {
+        let narrow = NARROWEST.min(columns);
+        let mut row_step = fit(UNIT_FLOPS, &[2, k, narrow]).min(fit(SCRATCH_ELEMENTS, &[narrow]));
+        if gathered {
+            row_step = row_step.min(fit(SCRATCH_ELEMENTS, &[k]));
+        }
+        let row_step = even(rows, row_step);
+        let column_step = fit(UNIT_FLOPS, &[2, k, row_step]).min(fit(SCRATCH_ELEMENTS, &[row_step]));
+        let column_step = even(columns, column_step.max(narrow)).next_multiple_of(16);
+        Self {
+            rows,
+            row_step,
+            columns,
+            column_step,
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.rows.div_ceil(self.row_step) * self.columns.div_ceil(self.column_step)
+    }
+
+    /// The rows and columns of a tile.
+    pub(super) fn tile(&self, i: usize) -> (Range<usize>, Range<usize>) {
+        let across = self.columns.div_ceil(self.column_step);
+        (
+            part(i / across, self.row_step, self.rows),
+            part(i % across, self.column_step, self.columns),
+        )
+    }
+
+    /// The most rows that a tile has.
+    pub(super) fn row_step(&self) -> usize {
+        self.row_step
+    }
+}
+
+/// How many times the product of `factors` fits in `budget`.
+fn fit(budget: usize, factors: &[usize]) -> usize {
+    budget / factors.iter().fold(1usize, |n, &f| n.saturating_mul(f)).max(1)
+}
+
+/// The step, at most `most`, that cuts `len` in as few parts, of nearly one size.
+fn even(len: usize, most: usize) -> usize {
+    let most = most.max(1);
+    len.div_ceil(len.div_ceil(most).max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_a_product_once_and_stay_small() {
+        for (rows, k, columns, gathered) in [
+            (1, 1, 1, true),
+            (4096, 2880, 320, true),
+            (64, 11520, 1280, true),
+            (262_144, 36, 3, true),
+            (4096, 320, 2560, false),
+            (1, 1280, 1280, false),
+            (100, 40_000, 17, true),
+            (77, 768, 3072, false),
+        ] {
+            let tiles = Tiles::new(rows, k, columns, gathered);
+            let mut seen = 0;
+            for i in 0..tiles.count() {
+                let (r, c) = tiles.tile(i);
+                assert!(!r.is_empty() && !c.is_empty());
+                assert!(r.len() <= tiles.row_step());
+                assert!(2 * r.len() * k * c.len() <= 3 * UNIT_FLOPS / 2, "{rows} {k} {columns}");
+                assert!(!gathered || r.len() * k <= SCRATCH_ELEMENTS);
+                assert!(r.len() * c.len() <= SCRATCH_ELEMENTS * 3 / 2);
+                seen += r.len() * c.len();
+            }
+            assert_eq!(seen, rows * columns);
+        }
+    }
+
+    #[test]
+    fn steps_are_never_none() {
+        assert_eq!(rows_of(usize::MAX), 1);
+        assert_eq!(queries(1 << 30, 64), 1);
+        assert_eq!(part(3, 4, 10), 10..10);
+    }
+}

@@ -1,0 +1,122 @@
+//! Group norm in two passes over the slot: statistics of each channel, then scale and shift. Statistics are made of small blocks'
+//! means and squared deviations, merged in f64 (Chan, Golub and LeVeque 1979): a mean far from zero costs no digits.
+
+use super::chunks::{Work, part, rows_of};
+use super::kernels::activate;
+use super::memory::{read, write};
+use super::operands::Operands;
+use crate::error::{Error, Result};
+use crate::graph::Op;
+
+/// Rows of a block: few enough for f32 sums, and for staying in the cache between mean and deviation.
+const BLOCK: usize = 32;
+
+pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
+    let Op::GroupNorm { groups, eps, act } = o.node.op else {
+        return Err(Error::Internal("no group norm".into()));
+    };
+    let x = o.input(0)?;
+    let (batch, channels) = (x.shape.batch(), x.shape.channels());
+    let rows = x.shape.rows() / batch.max(1);
+    let (x, dst) = (x.tensor.clone(), o.dst.clone());
+    let affine = read::<f32>(&o.param(0)?.flatten_all()?)?.to_vec();
+    let step = rows_of(channels);
+    let parts = rows.div_ceil(step);
+    let mut statistics = Statistics::new(channels);
+    let mut scales = Vec::new();
+    Ok(Work::new(batch * parts * 2, move |i| {
+        let (picture, i) = (i / (parts * 2), i % (parts * 2));
+        let range = part(i % parts, step, rows);
+        let at = (picture * rows + range.start) * channels..(picture * rows + range.end) * channels;
+        let x = &read::<f32>(&x)?[at.clone()];
+        if i < parts {
+            if i == 0 {
+                statistics = Statistics::new(channels);
+            }
+            x.chunks(BLOCK * channels).for_each(|block| statistics.add(block));
+            return Ok(());
+        }
+        if i == parts {
+            scales = statistics.scales(groups, eps, &affine);
+        }
+        let (mean, rest) = scales.split_at(channels);
+        let (scale, shift) = rest.split_at(channels);
+        write(&dst, |dst: &mut [f32]| {
+            for (d, x) in dst[at].chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                for ((((d, x), mean), scale), shift) in d.iter_mut().zip(x).zip(mean).zip(scale).zip(shift) {
+                    *d = (x - mean) * scale + shift;
+                }
+                if let Some(act) = act {
+                    activate(act, d);
+                }
+            }
+        })
+    }))
+}
+
+/// Of each channel of one picture.
+struct Statistics {
+    rows: f64,
+    mean: Vec<f64>,
+    /// Sum of squared deviations from the mean.
+    squares: Vec<f64>,
+    block_mean: Vec<f32>,
+    block_squares: Vec<f32>,
+}
+
+impl Statistics {
+    fn new(channels: usize) -> Self {
+        Self {
+            rows: 0.0,
+            mean: vec![0.0; channels],
+            squares: vec![0.0; channels],
+            block_mean: vec![0.0; channels],
+            block_squares: vec![0.0; channels],
+        }
+    }
+
+    /// Adds a few rows.
+    fn add(&mut self, block: &[f32]) {
+        let channels = self.mean.len();
+        let rows = (block.len() / channels) as f64;
+        self.block_mean.fill(0.0);
+        for row in block.chunks_exact(channels) {
+            self.block_mean.iter_mut().zip(row).for_each(|(m, x)| *m += x);
+        }
+        let one = (1.0 / rows) as f32;
+        self.block_mean.iter_mut().for_each(|m| *m *= one);
+        self.block_squares.fill(0.0);
+        for row in block.chunks_exact(channels) {
+            for ((s, x), m) in self.block_squares.iter_mut().zip(row).zip(&self.block_mean) {
+                *s += (x - m) * (x - m);
+            }
+        }
+        let total = self.rows + rows;
+        let (share, weight) = (rows / total, self.rows * rows / total);
+        for c in 0..channels {
+            let delta = f64::from(self.block_mean[c]) - self.mean[c];
+            self.mean[c] += delta * share;
+            self.squares[c] += f64::from(self.block_squares[c]) + delta * delta * weight;
+        }
+        self.rows = total;
+    }
+
+    /// For each channel the mean of its group; then what the deviation from it is multiplied with; then what is added.
+    fn scales(&self, groups: usize, eps: f32, affine: &[f32]) -> Vec<f32> {
+        let channels = self.mean.len();
+        let (gamma, beta) = affine.split_at(channels);
+        let (size, mut means, mut scales) = (channels / groups, Vec::new(), Vec::new());
+        for (mean, squares) in self.mean.chunks_exact(size).zip(self.squares.chunks_exact(size)) {
+            let centre = mean.iter().sum::<f64>() / size as f64;
+            let between: f64 = mean.iter().map(|m| (m - centre) * (m - centre)).sum();
+            let variance = (squares.iter().sum::<f64>() + between * self.rows) / (self.rows * size as f64);
+            means.extend(std::iter::repeat_n(centre as f32, size));
+            scales.extend(std::iter::repeat_n(
+                (1.0 / (variance + f64::from(eps)).sqrt()) as f32,
+                size,
+            ));
+        }
+        scales.iter_mut().zip(gamma).for_each(|(s, g)| *s *= g);
+        [&means, &scales, beta].concat()
+    }
+}

@@ -1,0 +1,91 @@
+//! e to the power of x, within 1.5 ulp, without a branch.
+
+use super::max;
+
+/// Adding and taking away 1.5 · 2²³ rounds to the nearest whole number, which stands in the low bits meanwhile.
+const ROUND: f32 = 12_582_912.0;
+
+/// e^x. Infinity above 88.7, zero below -104; NaN stays NaN.
+#[inline(always)]
+pub(in super::super) fn exp(x: f32) -> f32 {
+    // Comparisons rather than `f32::min`, which would swallow NaN. At the bounds the result is infinity and zero already.
+    let x = if x > 89.0 { 89.0 } else { x };
+    let x = if x < -105.0 { -105.0 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    // ln 2 in two parts, the first of few bits, so that n times it is exact.
+    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
+    // Cephes' polynomial.
+    let mut p = 1.987_569_2e-4;
+    p = p * r + 1.398_2e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 0.166_666_65;
+    p = p * r + 0.5;
+    let p = p * (r * r) + r + 1.0;
+    // Two factors, for neither 2^128 nor what lies below 2^-126 can be made from an exponent alone.
+    let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    let half = n >> 1;
+    p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
+
+/// 2^n for n from -126 to 127.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+/// Turns scores into `e^(scale · (score - largest))` and returns the sum, which the caller divides by. `scale` is above zero.
+pub(in super::super) fn softmax_row(scores: &mut [f32], scale: f32) -> f32 {
+    let top = max(scores);
+    scores.iter_mut().for_each(|s| *s = exp((*s - top) * scale));
+    super::sum(scores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_ulp() {
+        for i in -8_700_000..8_870_000 {
+            let x = i as f32 * 1e-5;
+            let want = f64::from(x).exp();
+            let ulp = f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
+            let off = (f64::from(exp(x)) - want).abs() / ulp;
+            assert!(off <= 1.5, "exp({x}) is off by {off} ulp");
+        }
+    }
+
+    #[test]
+    fn exp_at_the_ends() {
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(100.0), f32::INFINITY);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert_eq!(exp(-110.0), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert!(exp(f32::NAN).is_nan());
+        assert!((exp(88.6) / 88.6f64.exp() as f32 - 1.0).abs() < 1e-5);
+        // Below the normal numbers.
+        assert!((f64::from(exp(-100.0)) - (-100f64).exp()).abs() < 1.5e-45);
+    }
+
+    #[test]
+    fn softmax_of_a_row() {
+        let mut row: Vec<f32> = (0..37).map(|i| (i as f32 * 0.7).sin() * 300.0).collect();
+        let want: Vec<f64> = row
+            .iter()
+            .map(|&s| (f64::from(s) - 300.0).mul_add(0.25, 0.0).exp())
+            .collect();
+        let total: f64 = want.iter().sum();
+        let sum = softmax_row(&mut row, 0.25);
+        for (got, want) in row.iter().zip(&want) {
+            let got = f64::from(got / sum);
+            assert!(
+                (got - want / total).abs() < 1e-6 * (1.0 + want / total),
+                "{got} for {}",
+                want / total
+            );
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What one node of a plan reads and writes, as tensors.
+
+use crate::error::{Error, Result};
+use crate::graph::{Node, Shape};
+use candle_core::Tensor;
+
+/// A value: the tensor that holds it, from its start, and its shape.
+#[derive(Clone)]
+pub(super) struct Operand {
+    pub(super) tensor: Tensor,
+    pub(super) shape: Shape,
+}
+
+/// A node's operands. Tensors are handles: keeping one is cheap.
+pub(super) struct Operands<'a> {
+    pub(super) node: &'a Node,
+    pub(super) inputs: Vec<Operand>,
+    /// Packed parameters, each `[rows, columns]`.
+    pub(super) params: Vec<Tensor>,
+    pub(super) dst: Tensor,
+    /// Which row of a schedule is in use.
+    pub(super) step: usize,
+}
+
+impl Operands<'_> {
+    pub(super) fn input(&self, i: usize) -> Result<&Operand> {
+        self.inputs
+            .get(i)
+            .ok_or_else(|| Error::Internal(format!("operand {i} is missing")))
+    }
+
+    pub(super) fn param(&self, i: usize) -> Result<&Tensor> {
+        self.params
+            .get(i)
+            .ok_or_else(|| Error::Internal(format!("parameter {i} is missing")))
+    }
+
+    /// The row of the current step, or the only one.
+    pub(super) fn row(&self, rows: &Operand) -> Result<Tensor> {
+        let count = rows.shape.rows();
+        let row = if count == 1 { 0 } else { self.step };
+        if row >= count {
+            return Err(Error::Internal(format!("step {row} of a schedule of {count}")));
+        }
+        super::memory::matrix(&rows.tensor, row..row + 1, rows.shape.channels())
+    }
+}

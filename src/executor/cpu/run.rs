@@ -1,0 +1,91 @@
+//! Plays the nodes of one rate, a slice of time after the other.
+
+use super::chunks::Work;
+use super::operands::{Operand, Operands};
+use super::{Cpu, Instance, Weights};
+use super::{
+    add, attention, concat, conv2d, embedding, group_norm, layer_norm, linear, timestep_embedding, unary, upsample,
+};
+use crate::cancel::CancelToken;
+use crate::error::Result;
+use crate::graph::{Op, Rate, Value};
+use crate::platform::{now_ms, yield_now};
+
+impl Cpu {
+    pub(in super::super) async fn run(
+        &self,
+        instance: &Instance,
+        weights: &Weights,
+        rate: Rate,
+        context: usize,
+        step: usize,
+        cancel: &CancelToken,
+    ) -> Result<()> {
+        cancel.check()?;
+        for i in instance.plan.phase(rate) {
+            let label = &instance.plan.nodes[i].label;
+            let work = operands(instance, weights, i, context, step).and_then(|o| plan_work(&o));
+            let Some(mut work) = work.map_err(|e| e.at(label))? else {
+                continue;
+            };
+            for unit in 0..work.units {
+                (work.unit)(unit).map_err(|e| e.at(label))?;
+                if now_ms() - self.resumed.get() >= self.slice_ms {
+                    yield_now().await;
+                    self.resumed.set(now_ms());
+                    cancel.check()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn operands<'a>(
+    instance: &'a Instance,
+    weights: &Weights,
+    i: usize,
+    context: usize,
+    step: usize,
+) -> Result<Operands<'a>> {
+    let plan = &instance.plan;
+    let node = &plan.nodes[i];
+    let inputs = node.inputs.iter().map(|&v| {
+        let shape = plan.values[v.0].shape.clone();
+        Ok(Operand {
+            tensor: instance.tensor(v, context)?,
+            shape,
+        })
+    });
+    Ok(Operands {
+        node,
+        inputs: inputs.collect::<Result<_>>()?,
+        params: node
+            .params
+            .iter()
+            .map(|&p| weights.get(&plan.params[p]))
+            .collect::<Result<_>>()?,
+        dst: instance.tensor(Value(i), context)?,
+        step,
+    })
+}
+
+/// What a node does; nothing for an input.
+fn plan_work(o: &Operands<'_>) -> Result<Option<Work>> {
+    Ok(Some(match o.node.op {
+        Op::Input { .. } => return Ok(None),
+        Op::Embedding => embedding::work(o)?,
+        Op::TimestepEmbedding { .. } => timestep_embedding::work(o)?,
+        Op::Linear { .. } => linear::work(o)?,
+        Op::Conv2d { .. } => conv2d::work(o)?,
+        Op::GroupNorm { .. } => group_norm::work(o)?,
+        Op::LayerNorm { .. } => layer_norm::work(o)?,
+        Op::Attention { .. } => attention::work(o)?,
+        Op::Unary(_) => unary::work(o)?,
+        Op::Geglu => unary::geglu_work(o)?,
+        Op::Add => add::work(o)?,
+        Op::AddRow => add::row_work(o)?,
+        Op::Concat => concat::work(o)?,
+        Op::Upsample { .. } => upsample::work(o)?,
+    }))
+}

@@ -1,0 +1,49 @@
+//! What is done to each element by itself.
+
+use super::chunks::Work;
+use super::kernels::{activate, geglu};
+use super::memory::{read, write};
+use super::operands::Operands;
+use crate::error::{Error, Result};
+use crate::graph::{Op, Unary};
+
+pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
+    let Op::Unary(unary) = o.node.op else {
+        return Err(Error::Internal("no unary operation".into()));
+    };
+    let (x, dst) = (o.input(0)?.clone(), o.dst.clone());
+    Ok(Work::rows(x.shape.len(), 1, move |at| {
+        let x = &read::<f32>(&x.tensor)?[at.clone()];
+        write(&dst, |dst: &mut [f32]| {
+            let dst = &mut dst[at];
+            dst.copy_from_slice(x);
+            match unary {
+                Unary::Act(act) => activate(act, dst),
+                Unary::Affine { mul, add } => dst.iter_mut().for_each(|v| *v = *v * mul + add),
+                Unary::Clamp { min, max } => dst.iter_mut().for_each(|v| *v = clamp(*v, min, max)),
+            }
+        })
+    }))
+}
+
+/// Unlike `f32::clamp`, does not mind bounds that are NaN or the wrong way round.
+#[inline(always)]
+pub(super) fn clamp(v: f32, min: f32, max: f32) -> f32 {
+    let v = if v < min { min } else { v };
+    if v > max { max } else { v }
+}
+
+/// `x[..n] · gelu(x[n..])` of each row.
+pub(super) fn geglu_work(o: &Operands<'_>) -> Result<Work> {
+    let (x, dst) = (o.input(0)?.clone(), o.dst.clone());
+    let n = x.shape.channels() / 2;
+    Ok(Work::rows(x.shape.rows(), n, move |rows| {
+        let x = &read::<f32>(&x.tensor)?[rows.start * 2 * n..rows.end * 2 * n];
+        write(&dst, |dst: &mut [f32]| {
+            let dst = dst[rows.start * n..rows.end * n].chunks_exact_mut(n);
+            for (dst, row) in dst.zip(x.chunks_exact(2 * n)) {
+                geglu(dst, &row[..n], &row[n..]);
+            }
+        })
+    }))
+}
