@@ -75,7 +75,11 @@ pub struct Engine {
 impl Engine {
     /// An engine over a library.
     pub fn new(library: Library) -> Self {
-        Self { library, queue: Queue::default(), jobs: RefCell::default() }
+        Self {
+            library,
+            queue: Queue::default(),
+            jobs: RefCell::default(),
+        }
     }
 
     /// Asks a job to stop. One that has ended, or never was, is left alone.
@@ -96,28 +100,48 @@ impl Engine {
         progress: &ProgressSink<'_>,
     ) -> Result<Rc<Resident>> {
         let job = self.job(job);
-        job.token.guard(self.library.load(source, options, progress, &job.token)).await
+        job.token
+            .guard(self.library.load(source, options, progress, &job.token))
+            .await
     }
 
     /// Draws pictures as job `job`. Calls wait for one another.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] naming the option; those of [`text_to_image`].
-    pub async fn generate(&self, job: u32, options: &GenerateOptions, on_step: impl Fn(StepReport)) -> Result<Generated> {
+    pub async fn generate(
+        &self,
+        job: u32,
+        options: &GenerateOptions,
+        on_step: impl Fn(StepReport),
+    ) -> Result<Generated> {
         let job = self.job(job);
         let resident = self.library.get(&options.checkpoint)?;
         let (request, count) = resolve(options, &resident)?;
         let _turn = job.token.guard(async { Ok(self.queue.turn().await) }).await?;
-        let mut generated =
-            Generated { pictures: Vec::new(), seed: request.seed, timings: Vec::new(), warnings: Vec::new() };
+        let mut generated = Generated {
+            pictures: Vec::new(),
+            seed: request.seed,
+            timings: Vec::new(),
+            warnings: Vec::new(),
+        };
         for i in 0..count {
-            let request = Request { seed: request.seed.wrapping_add(u64::from(i)), ..request.clone() };
+            let request = Request {
+                seed: request.seed.wrapping_add(u64::from(i)),
+                ..request.clone()
+            };
             let Library { executor, plans, .. } = &self.library;
             let (pixels, timings, warnings) =
                 text_to_image(executor, &resident.models, plans, &request, &on_step, &job.token).await?;
-            generated.pictures.push(Picture { pixels, parameters: parameters(&request, &resident) });
+            generated.pictures.push(Picture {
+                pixels,
+                parameters: parameters(&request, &resident),
+            });
             generated.timings.push(timings);
-            let new = warnings.into_iter().filter(|w| !generated.warnings.contains(w)).collect::<Vec<_>>();
+            let new = warnings
+                .into_iter()
+                .filter(|w| !generated.warnings.contains(w))
+                .collect::<Vec<_>>();
             generated.warnings.extend(new);
         }
         Ok(generated)
@@ -126,7 +150,11 @@ impl Engine {
     fn job(&self, number: u32) -> Job<'_> {
         let token = CancelToken::default();
         self.jobs.borrow_mut().insert(number, token.clone());
-        Job { engine: self, number, token }
+        Job {
+            engine: self,
+            number,
+            token,
+        }
     }
 }
 
@@ -151,7 +179,9 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
     let seed = options.seed.as_deref().unwrap_or("0");
     let count = options.count.unwrap_or(1);
     if !(1..=MAX_COUNT).contains(&count) {
-        return Err(Error::InvalidArgument(format!("count: expected a number from 1 to {MAX_COUNT}, found {count}")));
+        return Err(Error::InvalidArgument(format!(
+            "count: expected a number from 1 to {MAX_COUNT}, found {count}"
+        )));
     }
     let request = Request {
         prompt: options.prompt.clone(),
@@ -162,7 +192,9 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
         guidance_scale: options.guidance_scale.unwrap_or(defaults.guidance_scale),
         sampler: sampler.map(SamplerKind::from_name).transpose()?,
         seed: seed.parse().map_err(|_| {
-            Error::InvalidArgument(format!("seed: expected a whole number from 0 to 18446744073709551615, found {seed:?}"))
+            Error::InvalidArgument(format!(
+                "seed: expected a whole number from 0 to 18446744073709551615, found {seed:?}"
+            ))
         })?,
         preview: options.preview,
     };
@@ -188,5 +220,8 @@ fn parameters(request: &Request, resident: &Resident) -> Parameters {
 
 fn sampler_name(request: &Request, resident: &Resident) -> &'static str {
     let scheduler = &resident.models.scheduler;
-    request.sampler.map_or_else(|| scheduler.sampler_name(), |kind| scheduler.with_sampler(kind).sampler_name())
+    request.sampler.map_or_else(
+        || scheduler.sampler_name(),
+        |kind| scheduler.with_sampler(kind).sampler_name(),
+    )
 }

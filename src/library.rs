@@ -109,8 +109,13 @@ pub struct Library {
 impl Library {
     /// An empty library. `budget` bounds the bytes of weights and working memory.
     pub fn new(executor: Executor, budget: Option<u64>) -> Self {
-        let library =
-            Self { executor, plans: PlanCache::default(), residents: RefCell::default(), budget, numbers: Cell::new(0) };
+        let library = Self {
+            executor,
+            plans: PlanCache::default(),
+            residents: RefCell::default(),
+            budget,
+            numbers: Cell::new(0),
+        };
         library.plans.set_limit(budget);
         library
     }
@@ -158,14 +163,34 @@ impl Library {
         cancel: &CancelToken,
     ) -> Result<Rc<Resident>> {
         let checkpoint = Checkpoint::open(source, &options.open, cancel, progress).await?;
-        let Parts { text, unet, vae, scheduler, tokenizer, warnings } = Parts::of(&checkpoint, options)?;
+        let Parts {
+            text,
+            unet,
+            vae,
+            scheduler,
+            tokenizer,
+            warnings,
+        } = Parts::of(&checkpoint, options)?;
 
         let tokens = tokenizer.length();
         // Weights are the same at every size: the graphs of the smallest name them all.
-        let graphs = [text.graph(1, tokens)?, unet.graph([1, 8, 8], tokens, 1)?, vae.decoder([1, 8, 8])?];
-        let Checkpoint { mut text_encoder, unet: mut unet_component, vae: mut vae_component, name, .. } = checkpoint;
+        let graphs = [
+            text.graph(1, tokens)?,
+            unet.graph([1, 8, 8], tokens, 1)?,
+            vae.decoder([1, 8, 8])?,
+        ];
+        let Checkpoint {
+            mut text_encoder,
+            unet: mut unet_component,
+            vae: mut vae_component,
+            name,
+            ..
+        } = checkpoint;
         let mut jobs = Vec::new();
-        for (component, graph) in [&text_encoder, &unet_component, &vae_component].into_iter().zip(&graphs) {
+        for (component, graph) in [&text_encoder, &unet_component, &vae_component]
+            .into_iter()
+            .zip(&graphs)
+        {
             jobs.push(Wanted::new(component, graph).map_err(|e| e.at(component.name))?);
         }
         let bytes: u64 = jobs.iter().map(Wanted::bytes).sum();
@@ -181,8 +206,9 @@ impl Library {
         for ((component, job), weights) in all.into_iter().zip(&jobs).zip(&weights) {
             job.read(&self.executor, component, weights, progress, cancel).await?;
         }
-        let [text_weights, unet_weights, vae_weights]: [Weights; 3] =
-            weights.try_into().map_err(|_| Error::Internal("three components have three sets of weights".into()))?;
+        let [text_weights, unet_weights, vae_weights]: [Weights; 3] = weights
+            .try_into()
+            .map_err(|_| Error::Internal("three components have three sets of weights".into()))?;
 
         let factor = vae.factor();
         let resident = Rc::new(Resident {
@@ -196,9 +222,18 @@ impl Library {
             warnings,
             models: Models {
                 tokenizer,
-                text_encoder: Model { config: text, weights: text_weights },
-                unet: Model { config: unet, weights: unet_weights },
-                vae: Model { config: vae, weights: vae_weights },
+                text_encoder: Model {
+                    config: text,
+                    weights: text_weights,
+                },
+                unet: Model {
+                    config: unet,
+                    weights: unet_weights,
+                },
+                vae: Model {
+                    config: vae,
+                    weights: vae_weights,
+                },
                 scheduler,
             },
         });
@@ -212,7 +247,8 @@ impl Library {
     }
 
     fn set_plan_limit(&self) {
-        self.plans.set_limit(self.budget.map(|b| b.saturating_sub(self.resident_bytes())));
+        self.plans
+            .set_limit(self.budget.map(|b| b.saturating_sub(self.resident_bytes())));
     }
 
     /// Refuses what is known to be too much.
@@ -279,7 +315,14 @@ impl Parts {
             scheduler = scheduler.with_prediction_type(prediction_type)?;
         }
         let tokenizer = Tokenizer::new(&checkpoint.tokenizer, text.max_position_embeddings, text.vocab_size)?;
-        Ok(Self { text, unet, vae, scheduler, tokenizer: Rc::new(tokenizer), warnings: Vec::new() })
+        Ok(Self {
+            text,
+            unet,
+            vae,
+            scheduler,
+            tokenizer: Rc::new(tokenizer),
+            warnings: Vec::new(),
+        })
     }
 }
 
@@ -296,10 +339,18 @@ fn defaults(hint: &DefaultsHint, unet: &UnetConfig, factor: usize) -> Defaults {
 }
 
 fn describe(component: &Component) -> ComponentInfo {
-    let mut dtypes: Vec<String> = component.tensors().map(|t| format!("{:?}", t.dtype).to_lowercase()).collect();
+    let mut dtypes: Vec<String> = component
+        .tensors()
+        .map(|t| format!("{:?}", t.dtype).to_lowercase())
+        .collect();
     dtypes.sort();
     dtypes.dedup();
-    ComponentInfo { name: component.name, class: component.class.clone(), dtypes, bytes: component.bytes() }
+    ComponentInfo {
+        name: component.name,
+        class: component.class.clone(),
+        dtypes,
+        bytes: component.bytes(),
+    }
 }
 
 /// The parameters of a component, and which tensors they are made of.
@@ -350,21 +401,38 @@ impl Wanted {
             }
             Ok(())
         };
-        component.for_each_tensor(cancel, progress, wanted, sink).await.map(drop)
+        component
+            .for_each_tensor(cancel, progress, wanted, sink)
+            .await
+            .map(drop)
     }
 }
 
 /// The dtype of a tensor that must be there, of this shape.
 fn find(component: &Component, part: &ParamPart) -> Result<WeightDtype> {
     let ParamPart { name, shape } = part;
-    let tensor = component.tensor(name).ok_or_else(|| Error::Corrupt(format!("tensor {name:?} is missing")))?;
+    let tensor = component
+        .tensor(name)
+        .ok_or_else(|| Error::Corrupt(format!("tensor {name:?} is missing")))?;
     // A convolution of 1 x 1 and a linear layer are one thing; older files have the one, newer ones the other.
-    let trimmed = |s: &[usize]| if s.len() == 4 && s[2..] == [1, 1] { s[..2].to_vec() } else { s.to_vec() };
+    let trimmed = |s: &[usize]| {
+        if s.len() == 4 && s[2..] == [1, 1] {
+            s[..2].to_vec()
+        } else {
+            s.to_vec()
+        }
+    };
     if trimmed(&tensor.shape) != trimmed(shape) {
-        return Err(Error::Corrupt(format!("tensor {name:?}: expected shape {shape:?}, found {:?}", tensor.shape)));
+        return Err(Error::Corrupt(format!(
+            "tensor {name:?}: expected shape {shape:?}, found {:?}",
+            tensor.shape
+        )));
     }
     weight_dtype(tensor.dtype).ok_or_else(|| {
-        Error::Unsupported(format!("tensor {name:?}: expected dtype F32, F16 or BF16, found {:?}", tensor.dtype))
+        Error::Unsupported(format!(
+            "tensor {name:?}: expected dtype F32, F16 or BF16, found {:?}",
+            tensor.dtype
+        ))
     })
 }
 

@@ -43,7 +43,9 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let Some(queue) = self.0.take() else { return };
         loop {
-            let Some(next) = queue.0.borrow_mut().waiting.pop_front() else { break };
+            let Some(next) = queue.0.borrow_mut().waiting.pop_front() else {
+                break;
+            };
             match next.send(Turn(Some(queue.clone()))) {
                 Ok(()) => return,
                 // Nobody waits there any more: that turn is void, and the next in line is called.
@@ -73,7 +75,11 @@ mod tests {
                 let yielded = Cell::new(false);
                 std::future::poll_fn(|cx| {
                     cx.waker().wake_by_ref();
-                    if yielded.replace(true) { Poll::Ready(()) } else { Poll::Pending }
+                    if yielded.replace(true) {
+                        Poll::Ready(())
+                    } else {
+                        Poll::Pending
+                    }
                 })
                 .await;
                 order.borrow_mut().push(i);

@@ -22,9 +22,22 @@ fn header(file: &Path) -> BTreeMap<String, Vec<usize>> {
     let bytes = std::fs::read(file).unwrap();
     let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let json: Json = serde_json::from_slice(&bytes[8..8 + len]).unwrap();
-    let entries = json.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
-    let shape = |e: &Json| e["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect();
-    entries.map(|(name, e)| (name.trim_start_matches("text_model.").to_owned(), shape(e))).collect()
+    let entries = json
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| *name != "__metadata__");
+    let shape = |e: &Json| {
+        e["shape"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|d| d.as_u64().unwrap() as usize)
+            .collect()
+    };
+    entries
+        .map(|(name, e)| (name.trim_start_matches("text_model.").to_owned(), shape(e)))
+        .collect()
 }
 
 fn needed(graphs: &[Graph]) -> BTreeMap<String, Vec<usize>> {
@@ -39,8 +52,14 @@ fn soft(component: &str) -> PathBuf {
 fn soft_graphs() -> [Graph; 3] {
     let vae = VaeConfig::from_json("AutoencoderTiny", &config(&soft("vae"))).unwrap();
     [
-        ClipTextConfig::from_json(&config(&soft("text_encoder"))).unwrap().graph(1, 16).unwrap(),
-        UnetConfig::from_json(&config(&soft("unet"))).unwrap().graph([2, 16, 16], 16, 20).unwrap(),
+        ClipTextConfig::from_json(&config(&soft("text_encoder")))
+            .unwrap()
+            .graph(1, 16)
+            .unwrap(),
+        UnetConfig::from_json(&config(&soft("unet")))
+            .unwrap()
+            .graph([2, 16, 16], 16, 20)
+            .unwrap(),
         vae.decoder([1, 16, 16]).unwrap(),
     ]
 }
@@ -49,7 +68,10 @@ fn soft_graphs() -> [Graph; 3] {
 fn models_name_every_tensor_of_their_files() {
     let [text, unet, decoder] = soft_graphs();
     assert_eq!(needed(&[text]), header(&soft("text_encoder/model.safetensors")));
-    assert_eq!(needed(&[unet]), header(&soft("unet/diffusion_pytorch_model.safetensors")));
+    assert_eq!(
+        needed(&[unet]),
+        header(&soft("unet/diffusion_pytorch_model.safetensors"))
+    );
     let VaeConfig::Tiny(tiny) = VaeConfig::from_json("AutoencoderTiny", &config(&soft("vae"))).unwrap() else {
         panic!("the shipped autoencoder is tiny")
     };
@@ -68,12 +90,25 @@ fn assert_slots_are_sound(plan: &Plan) {
             let overwritten = (v.0 + 1..i).find(|&j| plan.values[j].slot == plan.values[v.0].slot);
             assert_eq!(overwritten, None, "%{} is overwritten before %{i} reads it", v.0);
             if plan.values[v.0].rate < node.rate {
-                assert!(plan.slots[plan.values[v.0].slot].persistent, "%{} does not outlast its phase", v.0);
+                assert!(
+                    plan.slots[plan.values[v.0].slot].persistent,
+                    "%{} does not outlast its phase",
+                    v.0
+                );
             }
         }
     }
-    let persistent: Vec<usize> = plan.values.iter().map(|v| v.slot).filter(|&s| plan.slots[s].persistent).collect();
-    assert_eq!(persistent.len(), persistent.iter().collect::<BTreeSet<_>>().len(), "a persistent slot holds two values");
+    let persistent: Vec<usize> = plan
+        .values
+        .iter()
+        .map(|v| v.slot)
+        .filter(|&s| plan.slots[s].persistent)
+        .collect();
+    assert_eq!(
+        persistent.len(),
+        persistent.iter().collect::<BTreeSet<_>>().len(),
+        "a persistent slot holds two values"
+    );
 }
 
 #[test]
@@ -82,7 +117,12 @@ fn slots_are_sound_and_few() {
         let unfused: usize = graph.nodes().iter().map(|n| n.shape.len()).sum();
         let plan = Plan::new(graph);
         assert_slots_are_sound(&plan);
-        assert!(plan.peak_bytes(1) < unfused as u64 * 4 / 3, "slots are hardly shared: {} of {}", plan.peak_bytes(1), unfused * 4);
+        assert!(
+            plan.peak_bytes(1) < unfused as u64 * 4 / 3,
+            "slots are hardly shared: {} of {}",
+            plan.peak_bytes(1),
+            unfused * 4
+        );
     }
 }
 
@@ -90,13 +130,25 @@ fn slots_are_sound_and_few() {
 fn rates_follow_from_inputs() {
     let [_, unet, _] = soft_graphs();
     let plan = Plan::new(unet);
-    let of = |rate| plan.phase(rate).map(|i| plan.nodes[i].label.as_str()).collect::<Vec<_>>();
+    let of = |rate| {
+        plan.phase(rate)
+            .map(|i| plan.nodes[i].label.as_str())
+            .collect::<Vec<_>>()
+    };
     // Keys and values of the text run once a prompt, and nothing else does.
     let prompt = of(Rate::Prompt);
-    assert!(prompt.iter().all(|l| l.ends_with("attn2") || *l == "encoder_hidden_states"), "{prompt:?}");
+    assert!(
+        prompt
+            .iter()
+            .all(|l| l.ends_with("attn2") || *l == "encoder_hidden_states"),
+        "{prompt:?}"
+    );
     // The time embedding, with its projection in each residual block, runs once a schedule.
     let schedule = of(Rate::Schedule);
-    assert!(schedule.iter().all(|l| l.contains("time_emb") || *l == "timesteps"), "{schedule:?}");
+    assert!(
+        schedule.iter().all(|l| l.contains("time_emb") || *l == "timesteps"),
+        "{schedule:?}"
+    );
     assert_eq!(schedule.iter().filter(|l| l.ends_with("time_emb_proj")).count(), 11);
     assert!(of(Rate::Load).is_empty());
 }
@@ -150,13 +202,22 @@ fn a_value_with_two_readers_is_kept() {
 /// `TINTYPE_UPDATE=1` writes it anew.
 #[test]
 fn the_dump_is_as_recorded() {
-    let plan = Plan::new(VaeConfig::from_json("AutoencoderTiny", &config(&soft("vae"))).unwrap().decoder([1, 4, 6]).unwrap());
+    let plan = Plan::new(
+        VaeConfig::from_json("AutoencoderTiny", &config(&soft("vae")))
+            .unwrap()
+            .decoder([1, 4, 6])
+            .unwrap(),
+    );
     let file = root().join("tests/golden/plan-tiny-decoder.txt");
     let dump = plan.to_string();
     if std::env::var_os("TINTYPE_UPDATE").is_some() {
         std::fs::write(&file, &dump).unwrap();
     }
-    assert_eq!(dump, std::fs::read_to_string(&file).unwrap(), "set TINTYPE_UPDATE=1 if the change is meant");
+    assert_eq!(
+        dump,
+        std::fs::read_to_string(&file).unwrap(),
+        "set TINTYPE_UPDATE=1 if the change is meant"
+    );
 }
 
 #[test]
@@ -165,7 +226,9 @@ fn configs_that_cannot_be_are_refused_by_name() {
     let with = |key: &str, value: Json| {
         let mut json = good.clone();
         json[key] = value;
-        UnetConfig::from_json(&json).and_then(|c| c.graph([1, 8, 8], 16, 1)).expect_err(key)
+        UnetConfig::from_json(&json)
+            .and_then(|c| c.graph([1, 8, 8], 16, 1))
+            .expect_err(key)
     };
     for (key, value, code) in [
         ("attention_head_dim", 7.into(), "corrupt"),
@@ -175,7 +238,11 @@ fn configs_that_cannot_be_are_refused_by_name() {
         ("norm_num_groups", 7.into(), "corrupt"),
         ("layers_per_block", 1_000_000.into(), "corrupt"),
         ("down_block_types", serde_json::json!(["DownBlock2D"]), "corrupt"),
-        ("down_block_types", serde_json::json!(["DownBlock2D", "AttnDownBlock2D", "DownBlock2D"]), "unsupported"),
+        (
+            "down_block_types",
+            serde_json::json!(["DownBlock2D", "AttnDownBlock2D", "DownBlock2D"]),
+            "unsupported",
+        ),
         ("class_embed_type", "timestep".into(), "unsupported"),
         ("time_cond_proj_dim", 256.into(), "unsupported"),
         ("act_fn", "mish".into(), "unsupported"),
@@ -184,5 +251,9 @@ fn configs_that_cannot_be_are_refused_by_name() {
         let error = with(key, value);
         assert_eq!(error.code(), code, "{key}: {error}");
     }
-    assert!(with("norm_num_groups", 7.into()).message().contains("down_blocks.0.resnets.0.norm1"));
+    assert!(
+        with("norm_num_groups", 7.into())
+            .message()
+            .contains("down_blocks.0.resnets.0.norm1")
+    );
 }

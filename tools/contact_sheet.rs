@@ -16,8 +16,16 @@ use tintype::image::{Rgba, png};
 use tintype::library::{Library, LoadOptions};
 use tintype::{Error, Result};
 
-const PROMPTS: [&str; 8] =
-    ["fox", "red apple", "rocket", "birthday cake", "grinning face", "octopus on yellow", "evergreen tree", "crown on blue"];
+const PROMPTS: [&str; 8] = [
+    "fox",
+    "red apple",
+    "rocket",
+    "birthday cake",
+    "grinning face",
+    "octopus on yellow",
+    "evergreen tree",
+    "crown on blue",
+];
 
 struct Arguments {
     checkpoints: PathBuf,
@@ -37,7 +45,11 @@ fn arguments() -> Result<Arguments> {
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().ok_or_else(|| wrong(format!("{argument} needs a value")));
+        let mut value = || {
+            arguments
+                .next()
+                .ok_or_else(|| wrong(format!("{argument} needs a value")))
+        };
         match argument.as_str() {
             "--checkpoints" => parsed.checkpoints = value()?.into(),
             "--out" => parsed.out = value()?.into(),
@@ -60,7 +72,8 @@ fn wrong(message: String) -> Error {
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
-    text.parse().map_err(|_| wrong(format!("expected a number, found {text}")))
+    text.parse()
+        .map_err(|_| wrong(format!("expected a number, found {text}")))
 }
 
 fn io(place: &std::path::Path) -> impl Fn(std::io::Error) -> Error {
@@ -68,8 +81,11 @@ fn io(place: &std::path::Path) -> impl Fn(std::io::Error) -> Error {
 }
 
 async fn draw(arguments: &Arguments) -> Result<()> {
-    let executor =
-        if arguments.webgpu { Executor::Webgpu(Webgpu::new(Default::default()).await?) } else { Executor::Cpu(Cpu::new()) };
+    let executor = if arguments.webgpu {
+        Executor::Webgpu(Webgpu::new(Default::default()).await?)
+    } else {
+        Executor::Cpu(Cpu::new())
+    };
     let engine = Engine::new(Library::new(executor, None));
     let catalogue = arguments.checkpoints.join("checkpoints.json");
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&catalogue).map_err(io(&catalogue))?)
@@ -85,10 +101,17 @@ async fn draw(arguments: &Arguments) -> Result<()> {
         let checkpoint = engine.load(0, source, &options, &ProgressSink::none()).await?;
         let mut column = Vec::new();
         for prompt in &arguments.prompts {
-            let options =
-                GenerateOptions { checkpoint: checkpoint.id.clone(), prompt: prompt.clone(), ..arguments.options.clone() };
+            let options = GenerateOptions {
+                checkpoint: checkpoint.id.clone(),
+                prompt: prompt.clone(),
+                ..arguments.options.clone()
+            };
             let mut generated = engine.generate(0, &options, |_| ()).await?;
-            let total: f64 = generated.timings.iter().map(|t| t.prompt + t.decode + t.steps.iter().sum::<f64>()).sum();
+            let total: f64 = generated
+                .timings
+                .iter()
+                .map(|t| t.prompt + t.decode + t.steps.iter().sum::<f64>())
+                .sum();
             println!("{folder} {prompt}: {total:.0} ms");
             column.extend(generated.pictures.pop().map(|p| p.pixels));
         }
@@ -112,10 +135,16 @@ fn sheet(columns: &[Vec<Rgba>]) -> Option<Rgba> {
     let mut data = Vec::with_capacity(columns.len() * rows * w * h * 4);
     for row in 0..rows {
         for y in 0..h {
-            columns.iter().for_each(|column| data.extend_from_slice(&column[row].data[y * w * 4..(y + 1) * w * 4]));
+            columns
+                .iter()
+                .for_each(|column| data.extend_from_slice(&column[row].data[y * w * 4..(y + 1) * w * 4]));
         }
     }
-    Some(Rgba { width: w * columns.len(), height: h * rows, data })
+    Some(Rgba {
+        width: w * columns.len(),
+        height: h * rows,
+        data,
+    })
 }
 
 fn main() -> ExitCode {

@@ -16,7 +16,13 @@ impl Rgba {
     /// even), and counts the floats that are no finite numbers: bytes would hide them.
     pub fn from_floats(floats: &[f32], width: usize, height: usize) -> (Self, usize) {
         let byte = |x: &f32| ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
-        let data = floats.chunks_exact(3).flat_map(|p| [byte(&p[0]), byte(&p[1]), byte(&p[2]), 255]).collect();
-        (Self { width, height, data }, floats.iter().filter(|x| !x.is_finite()).count())
+        let data = floats
+            .chunks_exact(3)
+            .flat_map(|p| [byte(&p[0]), byte(&p[1]), byte(&p[2]), 255])
+            .collect();
+        (
+            Self { width, height, data },
+            floats.iter().filter(|x| !x.is_finite()).count(),
+        )
     }
 }

@@ -24,7 +24,9 @@ impl VaeConfig {
         match class {
             "AutoencoderKL" => AutoencoderKlConfig::from_json(json).map(Self::Kl),
             "AutoencoderTiny" => AutoencoderTinyConfig::from_json(json).map(Self::Tiny),
-            _ => Err(Error::Unsupported(format!("autoencoder {class:?}; there are AutoencoderKL and AutoencoderTiny"))),
+            _ => Err(Error::Unsupported(format!(
+                "autoencoder {class:?}; there are AutoencoderKL and AutoencoderTiny"
+            ))),
         }
     }
 

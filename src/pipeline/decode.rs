@@ -27,16 +27,33 @@ impl<'a> Decoder<'a> {
         plans: &PlanCache,
         size: [usize; 2],
     ) -> Result<Self> {
-        let key = Key::Decoder { config: models.vae.config.clone(), size: [1, size[0], size[1]] };
+        let key = Key::Decoder {
+            config: models.vae.config.clone(),
+            size: [1, size[0], size[1]],
+        };
         let decoder = plans.get(executor, key).await?;
         let input = executor.view(&decoder.instance, decoder.plan.input("latents")?, 0)?;
-        Ok(Self { executor, models, decoder, size, input })
+        Ok(Self {
+            executor,
+            models,
+            decoder,
+            size,
+            input,
+        })
     }
 
     /// Decodes what was written. Also counts the values that are no finite numbers.
     pub(super) async fn picture(&self, cancel: &CancelToken) -> Result<(Rgba, usize)> {
-        let Self { executor, models, decoder, size, .. } = self;
-        executor.run(&decoder.instance, &models.vae.weights, Rate::Step, 0, 0, cancel).await?;
+        let Self {
+            executor,
+            models,
+            decoder,
+            size,
+            ..
+        } = self;
+        executor
+            .run(&decoder.instance, &models.vae.weights, Rate::Step, 0, 0, cancel)
+            .await?;
         let output = executor.view(&decoder.instance, decoder.plan.output("sample")?, 0)?;
         let floats = executor.read(&output).await?;
         let factor = models.vae.config.factor();
@@ -47,9 +64,11 @@ impl<'a> Decoder<'a> {
     pub(super) async fn preview(&self, cancel: &CancelToken) -> Result<Option<Rgba>> {
         Ok(match &self.models.vae.config {
             VaeConfig::Tiny(_) => Some(self.picture(cancel).await?.0),
-            VaeConfig::Kl(config) if config.latent_channels == 4 => {
-                Some(preview::approximate(&self.executor.read(&self.input).await?, self.size[1], self.size[0]))
-            }
+            VaeConfig::Kl(config) if config.latent_channels == 4 => Some(preview::approximate(
+                &self.executor.read(&self.input).await?,
+                self.size[1],
+                self.size[0],
+            )),
             VaeConfig::Kl(_) => None,
         })
     }

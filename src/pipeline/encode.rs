@@ -18,15 +18,24 @@ pub(super) async fn encode_prompt(
 ) -> Result<Option<String>> {
     let tokens = models.tokenizer.encode(prompt);
     let encoder = &models.text_encoder;
-    let key = Key::Text { config: encoder.config.clone(), batch: 1, tokens: tokens.ids.len() };
+    let key = Key::Text {
+        config: encoder.config.clone(),
+        batch: 1,
+        tokens: tokens.ids.len(),
+    };
     let text = plans.get(executor, key).await?;
     executor.write(&text.instance, "input_ids", 0, Data::U32(&tokens.ids))?;
-    executor.run(&text.instance, &encoder.weights, Rate::Prompt, 0, 0, cancel).await?;
+    executor
+        .run(&text.instance, &encoder.weights, Rate::Prompt, 0, 0, cancel)
+        .await?;
     let hidden = executor.view(&text.instance, text.plan.output("last_hidden_state")?, 0)?;
     for view in into {
         executor.combine(view, &[(hidden.clone(), 1.0)], None)?;
     }
     Ok(tokens.dropped.map(|dropped| {
-        format!("the prompt is longer than the {} tokens that the text encoder takes; cut off: {dropped:?}", tokens.ids.len())
+        format!(
+            "the prompt is longer than the {} tokens that the text encoder takes; cut off: {dropped:?}",
+            tokens.ids.len()
+        )
     }))
 }

@@ -37,7 +37,11 @@ impl<'a> Denoiser<'a> {
         timesteps: Vec<f32>,
         branches: usize,
     ) -> Result<Self> {
-        let (batch, contexts) = if executor.batches_guidance() { (branches, 1) } else { (1, branches) };
+        let (batch, contexts) = if executor.batches_guidance() {
+            (branches, 1)
+        } else {
+            (1, branches)
+        };
         let rows = timesteps.len().min(ROWS);
         let key = Key::Unet {
             config: models.unet.config.clone(),
@@ -58,7 +62,17 @@ impl<'a> Denoiser<'a> {
         let inputs = views(unet.plan.input("sample")?)?;
         let texts = views(unet.plan.input("encoder_hidden_states")?)?;
         let outputs = views(unet.plan.output("sample")?)?;
-        Ok(Self { executor, models, unet, contexts, rows, timesteps, inputs, texts, outputs })
+        Ok(Self {
+            executor,
+            models,
+            unet,
+            contexts,
+            rows,
+            timesteps,
+            inputs,
+            texts,
+            outputs,
+        })
     }
 
     /// Does what is done once a prompt. The texts must have been written.
@@ -82,7 +96,16 @@ impl<'a> Denoiser<'a> {
 
     async fn run(&self, rate: Rate, row: usize, cancel: &CancelToken) -> Result<()> {
         for context in 0..self.contexts {
-            self.executor.run(&self.unet.instance, &self.models.unet.weights, rate, context, row, cancel).await?;
+            self.executor
+                .run(
+                    &self.unet.instance,
+                    &self.models.unet.weights,
+                    rate,
+                    context,
+                    row,
+                    cancel,
+                )
+                .await?;
         }
         Ok(())
     }

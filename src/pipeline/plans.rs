@@ -16,22 +16,45 @@ const KEPT: usize = 6;
 /// What decides a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Key {
-    Text { config: ClipTextConfig, batch: usize, tokens: usize },
-    Unet { config: UnetConfig, size: [usize; 3], tokens: usize, rows: usize, contexts: usize },
-    Decoder { config: VaeConfig, size: [usize; 3] },
+    Text {
+        config: ClipTextConfig,
+        batch: usize,
+        tokens: usize,
+    },
+    Unet {
+        config: UnetConfig,
+        size: [usize; 3],
+        tokens: usize,
+        rows: usize,
+        contexts: usize,
+    },
+    Decoder {
+        config: VaeConfig,
+        size: [usize; 3],
+    },
 }
 
 impl Key {
     fn graph(&self) -> Result<Graph> {
         match self {
             Self::Text { config, batch, tokens } => config.graph(*batch, *tokens),
-            Self::Unet { config, size, tokens, rows, .. } => config.graph(*size, *tokens, *rows),
+            Self::Unet {
+                config,
+                size,
+                tokens,
+                rows,
+                ..
+            } => config.graph(*size, *tokens, *rows),
             Self::Decoder { config, size } => config.decoder(*size),
         }
     }
 
     fn contexts(&self) -> usize {
-        if let Self::Unet { contexts, .. } = self { *contexts } else { 1 }
+        if let Self::Unet { contexts, .. } = self {
+            *contexts
+        } else {
+            1
+        }
     }
 }
 
@@ -57,7 +80,11 @@ impl PlanCache {
 
     /// Bytes of the slots of all plans that are kept.
     pub fn bytes(&self) -> u64 {
-        self.kept.borrow().iter().map(|(key, p)| p.plan.peak_bytes(key.contexts())).sum()
+        self.kept
+            .borrow()
+            .iter()
+            .map(|(key, p)| p.plan.peak_bytes(key.contexts()))
+            .sum()
     }
 
     /// Lets go of every plan.

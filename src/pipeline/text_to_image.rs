@@ -1,9 +1,9 @@
 //! diffusers' `StableDiffusionPipeline`.
 
-use super::encode::encode_prompt;
-use super::guidance::Denoiser;
 use super::Models;
 use super::decode::Decoder;
+use super::encode::encode_prompt;
+use super::guidance::Denoiser;
 use super::plans::PlanCache;
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
@@ -115,7 +115,11 @@ pub async fn text_to_image(
             latents.combine(combine, None)?;
         }
         timings.steps.push(clock.lap());
-        on_step(StepReport { step: i + 1, steps: schedule.steps.len(), preview });
+        on_step(StepReport {
+            step: i + 1,
+            steps: schedule.steps.len(),
+            preview,
+        });
     }
 
     let decoder = Decoder::new(executor, models, plans, size).await?;
@@ -141,7 +145,10 @@ fn latent_size(models: &Models, request: &Request) -> Result<[usize; 2]> {
         }
     }
     if !request.guidance_scale.is_finite() || request.guidance_scale < 0.0 {
-        let message = format!("guidanceScale: expected a number from 0 up, found {}", request.guidance_scale);
+        let message = format!(
+            "guidanceScale: expected a number from 0 up, found {}",
+            request.guidance_scale
+        );
         return Err(Error::InvalidArgument(message));
     }
     Ok([request.height / factor, request.width / factor])
@@ -181,16 +188,28 @@ impl<'a> Latents<'a> {
             slots.push(Slot::Noise);
         }
         for slot in slots {
-            views.insert(slot, View { buffer: executor.buffer(len).await?, offset: 0, len });
+            views.insert(
+                slot,
+                View {
+                    buffer: executor.buffer(len).await?,
+                    offset: 0,
+                    len,
+                },
+            );
         }
         let latents = Self { executor, views };
-        let start: Vec<f32> = noise(generator, channels, size).iter().map(|x| x * schedule.init_noise_sigma).collect();
+        let start: Vec<f32> = noise(generator, channels, size)
+            .iter()
+            .map(|x| x * schedule.init_noise_sigma)
+            .collect();
         executor.fill(latents.view(Slot::Sample)?, &start)?;
         Ok(latents)
     }
 
     fn view(&self, slot: Slot) -> Result<&View> {
-        self.views.get(&slot).ok_or_else(|| Error::Internal(format!("the sampler uses {slot:?}, which it did not ask for")))
+        self.views
+            .get(&slot)
+            .ok_or_else(|| Error::Internal(format!("the sampler uses {slot:?}, which it did not ask for")))
     }
 
     fn combine(&self, combine: &Combine, into: Option<&View>) -> Result<()> {
@@ -207,7 +226,9 @@ impl<'a> Latents<'a> {
 fn noise(generator: &mut Generator, channels: usize, [height, width]: [usize; 2]) -> Vec<f32> {
     let pixels = height * width;
     let planes = generator.randn(channels * pixels);
-    (0..pixels).flat_map(|i| planes.iter().skip(i).step_by(pixels).copied()).collect()
+    (0..pixels)
+        .flat_map(|i| planes.iter().skip(i).step_by(pixels).copied())
+        .collect()
 }
 
 struct Clock(f64);

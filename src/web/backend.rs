@@ -16,18 +16,32 @@ pub(super) async fn choose(options: &CreateOptions) -> Result<(Executor, String)
         "webgpu" if !adapter.available => Err(Error::Unsupported(format!("backend \"webgpu\": {}", absent()))),
         "webgpu" => Ok((webgpu(&adapter).await?, "asked for".into())),
         "auto" if !adapter.available => cpu(absent()),
-        "auto" if adapter.software => cpu("the only WebGPU adapter is a software one, which is slower than the CPU backend".into()),
+        "auto" if adapter.software => {
+            cpu("the only WebGPU adapter is a software one, which is slower than the CPU backend".into())
+        }
         "auto" => match webgpu(&adapter).await {
             Ok(executor) => Ok((executor, "the adapter is a GPU".into())),
             Err(error) => cpu(format!("WebGPU failed: {}", error.message())),
         },
-        other => Err(Error::InvalidArgument(format!("backend: expected auto, webgpu or cpu, found {other:?}"))),
+        other => Err(Error::InvalidArgument(format!(
+            "backend: expected auto, webgpu or cpu, found {other:?}"
+        ))),
     }
 }
 
 async fn webgpu(adapter: &AdapterInfo) -> Result<Executor> {
-    let parts = [&adapter.description, &adapter.device, &adapter.vendor, &adapter.architecture];
-    let mut parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).filter(|s| !s.is_empty()).collect();
+    let parts = [
+        &adapter.description,
+        &adapter.device,
+        &adapter.vendor,
+        &adapter.architecture,
+    ];
+    let mut parts: Vec<&str> = parts
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .filter(|s| !s.is_empty())
+        .collect();
     parts.dedup();
     let mut webgpu = Webgpu::new(Default::default()).await?;
     webgpu.set_name(parts.join(" "), adapter.software);

@@ -32,7 +32,10 @@ impl Engine {
         let options: CreateOptions = values::read(options, "create")?;
         let (executor, reason) = backend::choose(&options).await.map_err(values::error)?;
         let library = Library::new(executor, options.memory_budget.map(|b| b as u64));
-        Ok(Engine { engine: Rc::new(engine::Engine::new(library)), reason })
+        Ok(Engine {
+            engine: Rc::new(engine::Engine::new(library)),
+            reason,
+        })
     }
 
     /// `{ kind, name, software, features, threads, reason }`.
@@ -63,7 +66,10 @@ impl Engine {
                     let _ = report.call1(&JsValue::NULL, &value);
                 }
             });
-            let resident = engine.load(job, source, &options.into(), &progress).await.map_err(values::error)?;
+            let resident = engine
+                .load(job, source, &options.into(), &progress)
+                .await
+                .map_err(values::error)?;
             values::checkpoint(&resident)
         })
     }
@@ -85,7 +91,12 @@ impl Engine {
 
     /// The checkpoints in memory.
     pub fn checkpoints(&self) -> Result<js_sys::Array, JsValue> {
-        self.engine.library.residents().iter().map(|r| values::checkpoint(r)).collect()
+        self.engine
+            .library
+            .residents()
+            .iter()
+            .map(|r| values::checkpoint(r))
+            .collect()
     }
 
     /// Lets a checkpoint go.
@@ -100,7 +111,9 @@ impl Engine {
 
     /// A PNG with its parameters in a text chunk.
     pub fn png(&self, width: u32, height: u32, rgba: &[u8], parameters: &str) -> Result<Uint8Array, JsValue> {
-        png::encode(rgba, width, height, parameters).map(|png| Uint8Array::from(png.as_slice())).map_err(values::error)
+        png::encode(rgba, width, height, parameters)
+            .map(|png| Uint8Array::from(png.as_slice()))
+            .map_err(values::error)
     }
 
     /// Lets everything go.

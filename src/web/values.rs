@@ -50,14 +50,29 @@ pub(super) struct LoadValues {
 
 impl From<LoadValues> for LoadOptions {
     fn from(values: LoadValues) -> Self {
-        let LoadValues { id, name, variant, prediction_type, defaults, files } = values;
-        Self { open: OpenOptions { name, variant, files }, id, prediction_type, defaults }
+        let LoadValues {
+            id,
+            name,
+            variant,
+            prediction_type,
+            defaults,
+            files,
+        } = values;
+        Self {
+            open: OpenOptions { name, variant, files },
+            id,
+            prediction_type,
+            defaults,
+        }
     }
 }
 
 /// Where a checkpoint's files are.
 pub(super) enum SourceKind {
-    Url { url: String, files: BTreeMap<String, ExpectedFile> },
+    Url {
+        url: String,
+        files: BTreeMap<String, ExpectedFile>,
+    },
     Files(Vec<(String, web_sys::File)>),
 }
 
@@ -75,14 +90,19 @@ pub(super) fn source(value: &JsValue) -> Result<SourceKind, JsValue> {
     let get = |object: &JsValue, key: &str| Reflect::get(object, &key.into());
     if let Some(url) = get(value, "url")?.as_string() {
         let files = get(value, "files")?;
-        return Ok(SourceKind::Url { url, files: read(files, "source: files")? });
+        return Ok(SourceKind::Url {
+            url,
+            files: read(files, "source: files")?,
+        });
     }
     let files = get(value, "files")?;
     if !Array::is_array(&files) {
         return Err(wrong("expected a url or files"));
     }
     let file = |item: JsValue| -> Result<(String, web_sys::File), JsValue> {
-        let path = get(&item, "path")?.as_string().ok_or_else(|| wrong("a file without a path"))?;
+        let path = get(&item, "path")?
+            .as_string()
+            .ok_or_else(|| wrong("a file without a path"))?;
         let file = get(&item, "file")?;
         // A Blob will do: nothing that only a File has is used.
         if !file.is_instance_of::<web_sys::Blob>() {
@@ -90,7 +110,9 @@ pub(super) fn source(value: &JsValue) -> Result<SourceKind, JsValue> {
         }
         Ok((path, file.unchecked_into()))
     };
-    Ok(SourceKind::Files(Array::from(&files).iter().map(file).collect::<Result<_, _>>()?))
+    Ok(SourceKind::Files(
+        Array::from(&files).iter().map(file).collect::<Result<_, _>>()?,
+    ))
 }
 
 /// An `Error` with a `code`.
@@ -105,7 +127,9 @@ pub(super) fn error(error: Error) -> JsValue {
 /// Any value that serde knows, as plain objects and arrays.
 pub(super) fn to_js<T: Serialize + ?Sized>(value: &T) -> Result<JsValue, JsValue> {
     let serializer = serde_wasm_bindgen::Serializer::json_compatible();
-    value.serialize(&serializer).map_err(|e| error(Error::Internal(e.to_string())))
+    value
+        .serialize(&serializer)
+        .map_err(|e| error(Error::Internal(e.to_string())))
 }
 
 fn object(fields: impl IntoIterator<Item = (&'static str, JsValue)>) -> Result<JsValue, JsValue> {
@@ -153,7 +177,13 @@ pub(super) fn checkpoint(r: &Resident) -> Result<JsValue, JsValue> {
         ("height", (d.height as f64).into()),
         ("steps", (d.steps as f64).into()),
         ("guidanceScale", decimal(d.guidance_scale).into()),
-        ("sampler", d.sampler.as_deref().unwrap_or_else(|| r.models.scheduler.sampler_name()).into()),
+        (
+            "sampler",
+            d.sampler
+                .as_deref()
+                .unwrap_or_else(|| r.models.scheduler.sampler_name())
+                .into(),
+        ),
         ("factor", (r.factor as f64).into()),
     ])?;
     object([
@@ -201,7 +231,9 @@ pub(super) fn generated(g: &Generated) -> Result<JsValue, JsValue> {
             ("checkpoint", p.model.as_deref().into()),
         ])?;
         let text = ("text", p.to_string().into());
-        let fields = pixels(&picture.pixels).into_iter().chain([("parameters", parameters), text]);
+        let fields = pixels(&picture.pixels)
+            .into_iter()
+            .chain([("parameters", parameters), text]);
         images.push(&object(fields)?);
     }
     let sum = |part: fn(&crate::pipeline::Timings) -> f64| g.timings.iter().map(part).sum::<f64>();
