@@ -61,7 +61,7 @@ fn tanh(x: f32) -> f32 {
     let (t, s) = (x.abs(), x * x);
     let far = (1.0 - 2.0 / (exp(2.0 * t) + 1.0)).copysign(x);
     let mut near = -5.704_988_7e-3;
-    near = near * s + 2.063_908_9e-2;
+    near = near * s + 2.063_909e-2;
     near = near * s - 5.373_971_6e-2;
     near = near * s + 0.133_314_42;
     near = near * s - 0.333_332_8;
