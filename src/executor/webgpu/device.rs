@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 pub struct Options {
     /// Takes the software adapter.
     pub fallback: bool,
+    /// Takes the kernels for a processor, or for a GPU, rather than those that suit the adapter.
+    pub software: Option<bool>,
 }
 
 /// What went wrong while nobody waited.

@@ -63,7 +63,10 @@ impl Webgpu {
         let processor = ["swiftshader", "llvmpipe", "basic render"]
             .iter()
             .any(|s| name.contains(s));
-        gpu.set_name(adapter.name, processor || adapter.device_type == wgpu::DeviceType::Cpu);
+        let software = options
+            .software
+            .unwrap_or(processor || adapter.device_type == wgpu::DeviceType::Cpu);
+        gpu.set_name(adapter.name, software);
         Ok(gpu)
     }
 
