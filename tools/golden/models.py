@@ -5,6 +5,8 @@ inputs under diffusers' names, `output`, and `at.<module>` for the way between. 
 width, channels] or [batch, tokens, channels]. Latents of autoencoders are as a sampler has them: times `scaling_factor`.
 """
 
+import copy
+
 import torch
 from common import GOLDEN, as_stored, fresh, generator, liven, nhwc, write
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
@@ -28,7 +30,8 @@ def watch(module, names):
     def hook(name):
         def keep(_module, _inputs, output):
             output = output[0] if isinstance(output, tuple) else output
-            seen[f"at.{name}"] = (nhwc(output) if output.dim() == 4 else output).clone()
+            if output.dtype == torch.float32:
+                seen[f"at.{name}"] = (nhwc(output) if output.dim() == 4 else output).clone()
 
         return keep
 
@@ -43,8 +46,9 @@ def clip(case, dtype, tokens, ids, watched, **config):
     seen = watch(model, watched)
     ids = torch.tensor([row + [config.pad_token_id] * (tokens - len(row)) for row in ids])
     output = model(ids).last_hidden_state
+    exact = copy.deepcopy(model).double()(ids).last_hidden_state
     write(HERE / case / "io.safetensors", {"input_ids": ids.to(torch.uint32), "output": output, **seen})
-    report(case, output)
+    report(case, output, exact)
 
 
 def unet(case, dtype, timestep, latents, tokens, watched, **config):
@@ -56,9 +60,10 @@ def unet(case, dtype, timestep, latents, tokens, watched, **config):
     text = torch.randn(2, tokens, config["cross_attention_dim"], generator=g)
     timestep = torch.tensor(timestep)
     output = model(sample, timestep, text).sample
+    exact = copy.deepcopy(model).double()(sample.double(), timestep.double(), text.double()).sample
     tensors = {"sample": nhwc(sample), "timestep": timestep.reshape(1), "encoder_hidden_states": text}
     write(HERE / case / "io.safetensors", {**tensors, "output": nhwc(output), **seen})
-    report(case, output)
+    report(case, output, exact)
 
 
 def decoder_kl(case, dtype, batch, latents, watched, **config):
@@ -69,8 +74,9 @@ def decoder_kl(case, dtype, batch, latents, watched, **config):
     seen = watch(model, watched)
     z = torch.randn(batch, 4, *latents, generator=generator(f"{case} input")) * model.config.scaling_factor
     output = model.decode(z / model.config.scaling_factor).sample
+    exact = copy.deepcopy(model).double().decode(z.double() / model.config.scaling_factor).sample
     write(HERE / case / "io.safetensors", {"latents": nhwc(z), "output": nhwc(output), **seen})
-    report(case, output)
+    report(case, output, exact)
 
 
 def tiny(case, dtype, batch, latents, watched, **config):
@@ -82,16 +88,20 @@ def tiny(case, dtype, batch, latents, watched, **config):
     image = torch.rand(batch, 3, *(n * factor for n in latents), generator=g) * 2 - 1
     scale = model.config.scaling_factor
     output, encoded = model.decode(z / scale).sample, model.encode(image).latents * scale
+    double = copy.deepcopy(model).double()
+    exact, exact_encoded = double.decode(z.double() / scale).sample, double.encode(image.double()).latents * scale
     tensors = {"latents": nhwc(z), "output": nhwc(output), "image": nhwc(image), "encoded": nhwc(encoded)}
     write(HERE / case / "io.safetensors", {**tensors, **seen})
-    report(case, output)
-    report(case, encoded)
+    report(case, output, exact)
+    report(case, encoded, exact_encoded)
 
 
-def report(case, output):
-    assert torch.isfinite(output).all()
+def report(case, output, exact):
+    """Refuses a model in which rounding alone makes a difference that tests would see: norms over few channels may do that."""
+    rounding = ((output - exact).abs().max() / exact.abs().max()).item()
+    assert rounding < 1e-5, (case, rounding)
     size = sum(f.stat().st_size for f in (HERE / case).iterdir())
-    print(f"{case}: {tuple(output.shape)} std {output.std():.2f} max {output.abs().max():.2f}, {size // 1024} KiB")
+    print(f"{case}: {tuple(output.shape)} std {output.std():.2f} max {output.abs().max():.2f}, {size // 1024} KiB, rounding {rounding:.1e}")
 
 
 def main():
@@ -116,9 +126,9 @@ def main():
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
     unet(
-        "unet-sd2", FULL, 501.0, (4, 6), 7,
+        "unet-sd2", HALF, 501.0, (6, 10), 7,
         ["time_embedding.linear_2", "down_blocks.0.attentions.0", "down_blocks.1.attentions.1", "mid_block", "up_blocks.0"],
-        block_out_channels=(4, 8), norm_num_groups=4, layers_per_block=2, cross_attention_dim=12,
+        block_out_channels=(8, 12), norm_num_groups=4, layers_per_block=2, cross_attention_dim=12,
         attention_head_dim=[1, 4], use_linear_projection=True,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
@@ -135,8 +145,8 @@ def main():
     unet(
         "unet-deep", HALF, 0.0, (9, 5), 16,
         ["time_embedding.linear_2", "down_blocks.0.attentions.0", "down_blocks.1", "mid_block", "up_blocks.1"],
-        block_out_channels=(4, 8, 16), norm_num_groups=4, layers_per_block=1, transformer_layers_per_block=2,
-        cross_attention_dim=20, attention_head_dim=[2, 4, 8], use_linear_projection=False,
+        block_out_channels=(8, 8, 12), norm_num_groups=2, layers_per_block=1, transformer_layers_per_block=2,
+        cross_attention_dim=20, attention_head_dim=[2, 4, 4], use_linear_projection=False,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip

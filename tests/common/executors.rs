@@ -1,0 +1,31 @@
+//! The executors that this machine has.
+
+use tintype::executor::Executor;
+use tintype::executor::cpu::Cpu;
+use tintype::executor::webgpu::{Options, Webgpu};
+
+/// The CPU, which is always there.
+pub fn cpu() -> Executor {
+    Executor::Cpu(Cpu::new())
+}
+
+/// WebGPU by way of Vulkan, with the kernels that it takes on this adapter. `TINTYPE_NO_GPU=1` says that there is none.
+pub fn webgpu() -> Option<Executor> {
+    open().map(Executor::Webgpu)
+}
+
+/// The same with the kernels that it takes on a real GPU.
+pub fn webgpu_as_gpu() -> Option<Executor> {
+    let mut webgpu = open()?;
+    webgpu.set_name(String::new(), false);
+    Some(Executor::Webgpu(webgpu))
+}
+
+fn open() -> Option<Webgpu> {
+    if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+        println!("passed over: TINTYPE_NO_GPU is set");
+        return None;
+    }
+    let webgpu = pollster::block_on(Webgpu::new(Options::default()));
+    Some(webgpu.unwrap_or_else(|e| panic!("{e}; set TINTYPE_NO_GPU=1 where there is none")))
+}

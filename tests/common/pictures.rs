@@ -1,0 +1,46 @@
+//! Pictures drawn by a whole pipeline, and how far they are from diffusers'.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use tintype::cancel::CancelToken;
+use tintype::checkpoint::{ProgressSink, Source};
+use tintype::library::{Library, LoadOptions, Resident};
+use tintype::pipeline::{Request, text_to_image};
+
+/// Loads a checkpoint's folder.
+pub fn load(library: &Library, folder: &Path) -> Rc<Resident> {
+    let (options, progress, cancel) = (LoadOptions::default(), ProgressSink::none(), CancelToken::default());
+    let loading = library.load(Source::Dir(folder.into()), &options, &progress, &cancel);
+    pollster::block_on(loading).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+}
+
+/// Draws a picture: red, green and blue of each pixel, row after row.
+pub fn draw(library: &Library, resident: &Resident, request: &Request) -> Vec<u8> {
+    let cancel = CancelToken::default();
+    let drawing = text_to_image(
+        &library.executor,
+        &resident.models,
+        &library.plans,
+        request,
+        |_| (),
+        &cancel,
+    );
+    let (pixels, ..) = pollster::block_on(drawing).unwrap_or_else(|e| panic!("{}: {e}", resident.name));
+    assert_eq!((pixels.width, pixels.height), (request.width, request.height));
+    assert!(pixels.data.chunks_exact(4).all(|p| p[3] == 255));
+    pixels.data.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect()
+}
+
+/// The largest and the mean difference of two pictures' bytes.
+pub fn byte_distance(ours: &[u8], theirs: &[u8]) -> (u8, f64) {
+    assert_eq!(ours.len(), theirs.len());
+    let far = || ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b));
+    let sum: f64 = far().map(f64::from).sum();
+    (far().max().unwrap_or(0), sum / ours.len() as f64)
+}
+
+/// Whether a picture is diffusers': no byte is off by more than 2, and the mean is below a quarter.
+pub fn is_same_picture((largest, mean): (u8, f64)) -> bool {
+    largest <= 2 && mean < 0.25
+}

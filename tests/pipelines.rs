@@ -1,0 +1,74 @@
+//! Whole pipelines over tiny checkpoints, against the pictures that diffusers draws with them (tools/golden/pipelines.py), on each
+//! executor.
+#![allow(clippy::unwrap_used, reason = "a test stops at what is not as it should be")]
+
+mod common;
+
+use common::{Golden, byte_distance, draw, golden_path, is_same_picture, load, open};
+use serde::Deserialize;
+use tintype::executor::Executor;
+use tintype::library::Library;
+use tintype::pipeline::Request;
+
+const CASES: [&str; 6] = ["sd1-ddim", "sd2-euler", "dpm-karras", "ddpm", "one-step", "odd-sizes"];
+
+#[derive(Deserialize)]
+struct Case {
+    prompt: String,
+    negative_prompt: String,
+    width: usize,
+    height: usize,
+    steps: usize,
+    guidance_scale: f32,
+    seed: u64,
+}
+
+impl Case {
+    fn read(name: &str) -> Self {
+        serde_json::from_value(open(&format!("pipelines/{name}/case.json"))).unwrap()
+    }
+
+    fn request(&self) -> Request {
+        Request {
+            prompt: self.prompt.clone(),
+            negative_prompt: self.negative_prompt.clone(),
+            width: self.width,
+            height: self.height,
+            steps: self.steps,
+            guidance_scale: self.guidance_scale,
+            sampler: None,
+            seed: self.seed,
+            preview: false,
+        }
+    }
+}
+
+/// All six are held in one library, so that each runs among the others' plans.
+fn draws_what_diffusers_draws(executor: Executor) {
+    let library = Library::new(executor, None);
+    let residents = CASES.map(|name| load(&library, &golden_path(&format!("pipelines/{name}"))));
+    let mut wrong = Vec::new();
+    let mut pictures = Vec::new();
+    for (name, resident) in CASES.iter().zip(&residents) {
+        let request = Case::read(name).request();
+        let expected = Golden::read(&format!("pipelines/{name}/expected.safetensors"));
+        let picture = expected.get("picture");
+        assert_eq!(picture.shape, [request.height, request.width, 3]);
+        let ours = draw(&library, resident, &request);
+        let far = byte_distance(&ours, &picture.bytes);
+        println!("{name}: off by at most {}, by {:.4} in the mean", far.0, far.1);
+        if !is_same_picture(far) {
+            wrong.push(format!("{name}: off by at most {}, by {:.4} in the mean", far.0, far.1));
+        }
+        pictures.push(ours);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    // The same again after others have run, to the bit: nothing is left behind in what they share.
+    for ((name, resident), picture) in CASES.iter().zip(&residents).zip(&pictures).rev() {
+        let again = draw(&library, resident, &Case::read(name).request());
+        assert_eq!(byte_distance(&again, picture).0, 0, "{name} drawn again");
+    }
+}
+
+on_each_executor!(draws_what_diffusers_draws);
