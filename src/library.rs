@@ -4,13 +4,14 @@ use crate::cancel::CancelToken;
 use crate::checkpoint::{Checkpoint, Component, DType, OpenOptions, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::executor::{Executor, WeightDtype, Weights};
-use crate::graph::{Graph, ParamPart, ParamSpec};
+use crate::graph::{ParamPart, ParamSpec, Plan};
 use crate::models::clip::ClipTextConfig;
 use crate::models::unet::UnetConfig;
 use crate::models::vae::VaeConfig;
 use crate::pipeline::{Model, Models, PlanCache};
 use crate::sampler::SchedulerConfig;
 use crate::text::Tokenizer;
+use futures_util::future::try_join;
 use serde::Deserialize;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -172,51 +173,71 @@ impl Library {
             warnings,
         } = Parts::of(&checkpoint, options)?;
 
+        let factor = vae.factor();
+        let defaults = defaults(&options.defaults, &unet, factor);
+        // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
         let tokens = tokenizer.length();
-        // Weights are the same at every size: the graphs of the smallest name them all.
-        let graphs = [
-            text.graph(1, tokens)?,
-            unet.graph([1, 8, 8], tokens, 1)?,
-            vae.decoder([1, 8, 8])?,
-        ];
+        let (height, width) = ((defaults.height / factor).max(1), (defaults.width / factor).max(1));
+        let branches = if defaults.guidance_scale > 1.0 { 2 } else { 1 };
+        let (batch, contexts) = if self.executor.batches_guidance() {
+            (branches, 1)
+        } else {
+            (1, branches)
+        };
+        let config = |name: &str| format!("{}: config.json", checkpoint.source.locate(name));
+        let plans = [
+            text.graph(1, tokens).map_err(|e| e.at(config("text_encoder")))?,
+            unet.graph([batch, height, width], tokens, defaults.steps.clamp(1, 64))
+                .map_err(|e| e.at(config("unet")))?,
+            vae.decoder([1, height, width]).map_err(|e| e.at(config("vae")))?,
+        ]
+        .map(Plan::new);
         let Checkpoint {
             mut text_encoder,
             unet: mut unet_component,
             vae: mut vae_component,
             name,
+            source,
             ..
         } = checkpoint;
         let mut jobs = Vec::new();
-        for (component, graph) in [&text_encoder, &unet_component, &vae_component]
-            .into_iter()
-            .zip(&graphs)
-        {
-            jobs.push(Wanted::new(component, graph).map_err(|e| e.at(component.name))?);
+        for (component, plan) in [&text_encoder, &unet_component, &vae_component].into_iter().zip(&plans) {
+            jobs.push(Wanted::new(component, &plan.params).map_err(|e| e.at(source.locate(component.name)))?);
         }
         let bytes: u64 = jobs.iter().map(Wanted::bytes).sum();
-        self.admit(&name, bytes)?;
+        let working: u64 = plans.iter().map(|plan| plan.peak_bytes(contexts)).sum();
+        self.admit(&name, bytes, working)?;
 
         let components = [&text_encoder, &unet_component, &vae_component].map(describe).into();
         let mut weights = Vec::new();
-        let all = [&mut text_encoder, &mut unet_component, &mut vae_component];
         // Everything is allocated before anything is fetched.
         for job in &jobs {
             weights.push(self.executor.allocate(&job.params).await?);
         }
-        for ((component, job), weights) in all.into_iter().zip(&jobs).zip(&weights) {
-            job.read(&self.executor, component, weights, progress, cancel).await?;
-        }
+        let compile = async {
+            for (plan, job) in plans.iter().zip(&jobs) {
+                self.executor.warm(plan, &job.params).await?;
+            }
+            Ok::<(), Error>(())
+        };
+        let fetch = async {
+            let all = [&mut text_encoder, &mut unet_component, &mut vae_component];
+            for ((component, job), weights) in all.into_iter().zip(&jobs).zip(&weights) {
+                job.read(&self.executor, component, weights, progress, cancel).await?;
+            }
+            Ok(())
+        };
+        try_join(compile, fetch).await?;
         let [text_weights, unet_weights, vae_weights]: [Weights; 3] = weights
             .try_into()
             .map_err(|_| Error::Internal("three components have three sets of weights".into()))?;
 
-        let factor = vae.factor();
         let resident = Rc::new(Resident {
             id: self.free_id(options.id.as_deref().unwrap_or(&name)),
             name,
             family: if unet.use_linear_projection { "SD 2.x" } else { "SD 1.x" },
             components,
-            defaults: defaults(&options.defaults, &unet, factor),
+            defaults,
             factor,
             bytes,
             warnings,
@@ -251,13 +272,16 @@ impl Library {
             .set_limit(self.budget.map(|b| b.saturating_sub(self.resident_bytes())));
     }
 
-    /// Refuses what is known to be too much.
-    fn admit(&self, name: &str, bytes: u64) -> Result<()> {
+    /// Refuses what is known to be too much: weights, and what a picture of the default size needs besides.
+    fn admit(&self, name: &str, bytes: u64, working: u64) -> Result<()> {
         let held = self.resident_bytes();
         match self.budget {
-            Some(budget) if held.saturating_add(bytes) > budget => Err(Error::OutOfMemory(format!(
-                "{name}: its weights need {bytes} bytes; memoryBudget is {budget}, of which {held} are in use"
-            ))),
+            Some(budget) if held.saturating_add(bytes).saturating_add(working) > budget => {
+                Err(Error::OutOfMemory(format!(
+                    "{name}: its weights need {bytes} bytes and a picture {working}; memoryBudget is {budget}, of which {held} are \
+                     in use"
+                )))
+            }
             _ => Ok(()),
         }
     }
@@ -362,10 +386,10 @@ struct Wanted {
 
 impl Wanted {
     /// Finds each parameter's tensors in the component's files.
-    fn new(component: &Component, graph: &Graph) -> Result<Self> {
+    fn new(component: &Component, needed: &[ParamSpec]) -> Result<Self> {
         let mut places: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
         let mut params = Vec::new();
-        for (i, spec) in graph.params().iter().enumerate() {
+        for (i, spec) in needed.iter().enumerate() {
             let mut kept: Option<WeightDtype> = None;
             for (p, part) in spec.parts.iter().enumerate() {
                 let dtype = find(component, part)?;

@@ -33,7 +33,7 @@ pub struct Request {
     pub sampler: Option<SamplerKind>,
     /// Seed of the first noise, as `torch.Generator("cpu")` takes it.
     pub seed: u64,
-    /// Whether each step brings a preview.
+    /// Whether steps bring previews: as many as do not cost much time.
     pub preview: bool,
 }
 
@@ -89,6 +89,7 @@ pub async fn text_to_image(
     let mut generator = Generator::new(request.seed);
     let latents = Latents::new(executor, models, size, &schedule, &denoiser, &mut generator).await?;
     let guidance = if guided { request.guidance_scale } else { 1.0 };
+    let mut previews = Previews::new();
     for (i, step) in schedule.steps.iter().enumerate() {
         cancel.check()?;
         for input in &denoiser.inputs {
@@ -100,10 +101,12 @@ pub async fn text_to_image(
             executor.combine(latents.view(Slot::ModelOutput)?, &terms, None)?;
         }
         let done = i + 1 == schedule.steps.len();
-        let preview = if request.preview && !done {
+        let preview = if request.preview && !done && previews.are_due() {
             let decoder = Decoder::new(executor, models, plans, size).await?;
             latents.combine(&step.denoised, Some(&decoder.input))?;
-            decoder.preview(cancel).await?
+            let preview = decoder.preview(cancel).await?;
+            previews.done();
+            preview
         } else {
             None
         };
@@ -229,6 +232,32 @@ fn noise(generator: &mut Generator, channels: usize, [height, width]: [usize; 2]
     (0..pixels)
         .flat_map(|i| planes.iter().skip(i).step_by(pixels).copied())
         .collect()
+}
+
+/// Keeps previews from taking much of the time: the first comes with the first step, each other one after a while that is
+/// as long as three of them.
+struct Previews {
+    asked: f64,
+    due: f64,
+}
+
+impl Previews {
+    fn new() -> Self {
+        Self {
+            asked: 0.0,
+            due: f64::NEG_INFINITY,
+        }
+    }
+
+    fn are_due(&mut self) -> bool {
+        self.asked = now_ms();
+        self.asked >= self.due
+    }
+
+    fn done(&mut self) {
+        let now = now_ms();
+        self.due = now + 3.0 * (now - self.asked);
+    }
 }
 
 struct Clock(f64);

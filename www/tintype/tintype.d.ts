@@ -161,7 +161,7 @@ export interface Step {
   /** The step that is done, from 1. */
   step: number;
   steps: number;
-  /** A small picture of how far it is, where `preview` was asked for. */
+  /** A small picture of how far it is, where `preview` was asked for; not with each step where making it takes long. */
   preview?: ImageData;
 }
 
