@@ -10,8 +10,9 @@ import { report } from "./sizes.mjs";
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const BINDGEN_FLAGS = ["--target", "web", "--out-name", "tintype", "--remove-name-section", "--remove-producers-section"];
+// LLVM has been there before: higher levels take several times as long, for no speed and more bytes after gzip.
 const OPT_FLAGS = [
-  "-O3",
+  "-O1",
   "--enable-simd",
   "--enable-bulk-memory",
   "--enable-nontrapping-float-to-int",
