@@ -26,6 +26,13 @@ pub(super) struct Device {
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
     trouble: Arc<Mutex<Trouble>>,
+    _handler: uncaptured::Handler,
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.device.destroy();
+    }
 }
 
 /// A submission under way.
@@ -68,22 +75,15 @@ impl Device {
                 trouble.lost.get_or_insert(format!("{reason:?}: {message}"));
             }
         });
-        let shared = Arc::clone(&trouble);
-        device.on_uncaptured_error(Arc::new(move |error| {
-            if let Ok(mut trouble) = shared.lock() {
-                // The first error tells most; others often follow from it.
-                trouble.error.get_or_insert(convert(&error));
-            }
-        }));
-        Ok((
-            Self {
-                device,
-                queue,
-                limits,
-                trouble,
-            },
-            adapter.get_info(),
-        ))
+        let handler = uncaptured::listen(&device, Arc::clone(&trouble));
+        let made = Self {
+            device,
+            queue,
+            limits,
+            trouble,
+            _handler: handler,
+        };
+        Ok((made, adapter.get_info()))
     }
 
     /// Says what went wrong since the last call.
@@ -149,5 +149,60 @@ impl Device {
                 Err(Error::DeviceLost(format!("the GPU device does not answer: {e}")))
             }
         }
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+mod uncaptured {
+    use super::{Trouble, convert};
+    use std::sync::{Arc, Mutex};
+
+    /// Held by wgpu.
+    pub(super) struct Handler;
+
+    /// Keeps errors that nobody waits for.
+    pub(super) fn listen(device: &wgpu::Device, trouble: Arc<Mutex<Trouble>>) -> Handler {
+        device.on_uncaptured_error(Arc::new(move |error| {
+            if let Ok(mut trouble) = trouble.lock() {
+                // The first error tells most; others often follow from it.
+                trouble.error.get_or_insert(convert(&error));
+            }
+        }));
+        Handler
+    }
+}
+
+/// wgpu's own handler panics on errors that are neither validation nor memory.
+#[cfg(target_arch = "wasm32")]
+mod uncaptured {
+    use super::Trouble;
+    use crate::error::Error;
+    use js_sys::Reflect;
+    use std::sync::{Arc, Mutex};
+    use wasm_bindgen::prelude::*;
+
+    pub(super) type Handler = Option<Closure<dyn FnMut(JsValue)>>;
+
+    /// Keeps errors that nobody waits for.
+    pub(super) fn listen(device: &wgpu::Device, trouble: Arc<Mutex<Trouble>>) -> Handler {
+        let device: &JsValue = device.as_webgpu()?.as_ref();
+        let hear = move |event: JsValue| {
+            let get = |of: &JsValue, name: &str| Reflect::get(of, &name.into()).unwrap_or_default();
+            let error = get(&event, "error");
+            let kind = get(&get(&error, "constructor"), "name").as_string();
+            let error = match kind.as_deref() {
+                Some("GPUOutOfMemoryError") => Error::OutOfMemory("the GPU has no memory left".into()),
+                _ => Error::Internal(format!(
+                    "WebGPU: {}",
+                    get(&error, "message").as_string().unwrap_or_default()
+                )),
+            };
+            if let Ok(mut trouble) = trouble.lock() {
+                trouble.error.get_or_insert(error);
+            }
+        };
+        let handler = Closure::<dyn FnMut(JsValue)>::new(hear);
+        Reflect::set(device, &"onuncapturederror".into(), handler.as_ref()).ok()?;
+        Some(handler)
     }
 }

@@ -37,3 +37,9 @@ pub(super) const GROUP_NORM_CHUNK: usize = 32_768;
 
 /// Bytes handed to the queue after which it is told to begin copying, so that its own copies do not pile up.
 pub(super) const UPLOAD_BYTES: usize = 64 << 20;
+
+/// Threads that normalise a group of channels together.
+pub(super) const GROUP_NORM_THREADS: usize = 256;
+
+/// Threads that normalise a row.
+pub(super) const LAYER_NORM_THREADS: usize = 64;

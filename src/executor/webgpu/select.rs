@@ -241,15 +241,28 @@ impl Attention {
     }
 }
 
+/// The variant for rows of channels; `scalar` where their number is no multiple of four.
+pub(super) fn layer_norm(scalar: bool) -> Variant {
+    let variant = Variant::new("layer_norm").flag("SCALAR", scalar);
+    variant.value("THREADS", policy::LAYER_NORM_THREADS)
+}
+
+/// The variant that normalises a group, or that sums a chunk of one.
+pub(super) fn group_norm(whole: bool) -> Variant {
+    let variant = Variant::new("group_norm").flag("WHOLE", whole);
+    variant.value("THREADS", policy::GROUP_NORM_THREADS)
+}
+
 /// Every variant that can be selected, for tests that compile them all.
 pub fn variants() -> Vec<Variant> {
     let mut all = Gemm::all();
     all.extend(Attention::all());
-    for shader in ["layer_norm", "group_apply", "geglu", "add", "concat", "upsample"] {
+    all.extend([false, true].map(layer_norm));
+    all.extend([false, true].map(group_norm));
+    for shader in ["group_apply", "geglu", "add", "concat", "upsample"] {
         all.extend([false, true].map(|scalar| Variant::new(shader).flag("SCALAR", scalar)));
     }
     all.extend([false, true].map(|scalar| Variant::new("add").flag("SCALAR", scalar).flag("ROWS", true)));
-    all.extend([false, true].map(|whole| Variant::new("group_norm").flag("WHOLE", whole)));
     all.extend(["group_finish", "unary", "timestep", "combine"].map(Variant::new));
     for table in DTYPES {
         all.extend(DTYPES.map(|d| Variant::new("embedding").weight(0, table).weight(1, d)));

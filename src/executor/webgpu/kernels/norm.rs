@@ -3,7 +3,7 @@
 use super::{At, Dispatch, Operand, act, word, words};
 use crate::error::Result;
 use crate::executor::webgpu::policy;
-use crate::executor::webgpu::select::Variant;
+use crate::executor::webgpu::select::{self, Variant};
 use crate::graph::Activation;
 
 pub(super) fn layer(at: At<'_>, eps: f32) -> Result<Vec<Dispatch>> {
@@ -11,7 +11,7 @@ pub(super) fn layer(at: At<'_>, eps: f32) -> Result<Vec<Dispatch>> {
     let scalar = !c.is_multiple_of(4);
     let mut args = words([rows, c, if scalar { c } else { c / 4 }]);
     args.push(eps.to_bits());
-    let dispatch = at.dispatch(Variant::new("layer_norm").flag("SCALAR", scalar), args, rows)?;
+    let dispatch = at.dispatch(select::layer_norm(scalar), args, rows)?;
     Ok(vec![Dispatch {
         reads: vec![(3, at.read(0))],
         weights: at.node.params.clone(),
@@ -31,7 +31,7 @@ pub(super) fn group(at: At<'_>, groups: usize, eps: f32, activation: Option<Acti
     };
     if pixels * width <= policy::GROUP_NORM_WHOLE {
         let total = batch * groups;
-        let variant = Variant::new("group_norm").flag("WHOLE", true);
+        let variant = select::group_norm(true);
         let dispatch = at.dispatch(variant, sizes(pixels, 1, total, 0), total)?;
         return Ok(vec![Dispatch {
             reads: x,
@@ -46,7 +46,7 @@ pub(super) fn group(at: At<'_>, groups: usize, eps: f32, activation: Option<Acti
     let partials = 2 * batch * c;
     let scratch = partials + 2 * batch * groups * chunks;
     let total = batch * groups * chunks;
-    let sums = at.dispatch(Variant::new("group_norm"), sizes(chunk, chunks, total, partials), total)?;
+    let sums = at.dispatch(select::group_norm(false), sizes(chunk, chunks, total, partials), total)?;
     let sums = Dispatch {
         dst: Operand::Scratch(scratch),
         reads: x.clone(),

@@ -27,7 +27,7 @@ struct Args {
 @group(1) @binding(0) var<storage, read> gamma_beta: array<f32>;
 #endif
 
-@compute @workgroup_size(64)
+@compute @workgroup_size($THREADS)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
@@ -42,8 +42,8 @@ fn main(
     let picture = number / args.groups / args.chunks;
     let width = args.c / args.groups;
     // Threads side by side take neighbouring channels; those that fill no row rest.
-    let columns = min(width, 64u);
-    let rows = 64u / columns;
+    let columns = min(width, $THREADSu);
+    let rows = $THREADSu / columns;
     let column = t % columns;
     let row = select(t / columns, args.pixels, t / columns >= rows);
     let begin = chunk * args.chunk;

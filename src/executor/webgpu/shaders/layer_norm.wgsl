@@ -24,7 +24,7 @@ fn across(v: V) -> f32 {
 #endif
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size($THREADS)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
@@ -36,17 +36,17 @@ fn main(
     }
     let first = row * args.lanes;
     var sum = V();
-    for (var i = t; i < args.lanes; i += 64u) {
+    for (var i = t; i < args.lanes; i += $THREADSu) {
         sum += x[first + i];
     }
     let mean = sum_of_all(across(sum), t) / f32(args.c);
     var squares = V();
-    for (var i = t; i < args.lanes; i += 64u) {
+    for (var i = t; i < args.lanes; i += $THREADSu) {
         let d = x[first + i] - mean;
         squares += d * d;
     }
     let scale = 1.0 / sqrt(sum_of_all(across(squares), t) / f32(args.c) + args.eps);
-    for (var i = t; i < args.lanes; i += 64u) {
+    for (var i = t; i < args.lanes; i += $THREADSu) {
         dst[first + i] = (x[first + i] - mean) * scale * gamma_beta[i] + gamma_beta[args.lanes + i];
     }
 }

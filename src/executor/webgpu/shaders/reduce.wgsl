@@ -1,10 +1,10 @@
-// The sum over a workgroup of 64 threads, to each of them.
-var<workgroup> shared_sums: array<f32, 64>;
+// The sum over a workgroup of `THREADS`, to each of them.
+var<workgroup> shared_sums: array<f32, $THREADSu>;
 
 fn sum_of_all(mine: f32, t: u32) -> f32 {
     shared_sums[t] = mine;
     workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
+    for (var half = $THREADSu / 2u; half > 0u; half /= 2u) {
         if t < half {
             shared_sums[t] += shared_sums[t + half];
         }
