@@ -137,6 +137,59 @@ describe("the page", { timeout: 1_200_000 }, () => {
     assert.ok(await page.isHidden("#error"));
   });
 
+  test("another card without the seed kept: the redraw is offered, and gives the same seed", async () => {
+    await page.uncheck("#keep");
+    await page.click('.card:has([value="ink"])');
+    await page.waitForSelector("#again", { state: "visible" });
+    assert.equal(await page.textContent("#again"), "Draw this in Ink");
+    const count = await page.$$eval("#strip li", (places) => places.length);
+    const drawn = await page.textContent("#done-title");
+    await page.click("#again");
+    await made(count + 1);
+    assert.equal(await page.getAttribute("#image", "alt"), `${drawn}, drawn by Ink`);
+    const [now, before] = await page.$$eval("#strip .meta", (metas) => metas.map((meta) => meta.textContent.split(" · ")[1]));
+    assert.equal(now, before);
+    assert.ok(await page.isHidden("#again"));
+  });
+
+  test("a file that is missing is named; dismissed by the keyboard, and asked for again", async () => {
+    const unet = "**/3d/unet/diffusion_pytorch_model.safetensors";
+    await page.route(unet, (route) => route.fulfill({ status: 404, body: "" }));
+    await page.click('.card:has([value="3d"])');
+    await page.waitForSelector("#error", { state: "visible", timeout: 30_000 });
+    assert.match(await page.textContent("#error"), /missing.*3d\/unet\/diffusion_pytorch_model\.safetensors/s);
+    await page.focus("#error-close");
+    await page.keyboard.press("Enter");
+    assert.ok(await page.isHidden("#error"));
+    assert.equal(await page.evaluate(() => document.activeElement.id), "generate");
+    await page.unroute(unet);
+    const count = await page.$$eval("#strip li", (places) => places.length);
+    await page.keyboard.press("Enter");
+    await made(count + 1);
+    assert.match(await page.getAttribute("#image", "alt"), /drawn by 3D$/);
+  });
+
+  test("a backend that isn't there is refused in words, and the CPU can be chosen instead", async () => {
+    await page.selectOption("#runs-on", "webgpu");
+    await page.waitForSelector('#backend[data-kind="failed"]');
+    assert.match(await page.textContent("#error-message"), /WebGPU/);
+    await page.selectOption("#runs-on", "cpu");
+    await page.waitForSelector('#backend[data-kind="cpu"]');
+    assert.ok(await page.isHidden("#error"));
+    const count = await page.$$eval("#strip li", (places) => places.length);
+    await page.click("#generate");
+    await made(count + 1);
+  });
+
+  test("a link carries a picture's recipe", async () => {
+    const { hash } = new URL(page.url());
+    const other = await openPage(browser, `${site.url}${hash}`);
+    await other.page.waitForSelector("#generate:enabled");
+    const fields = (from) => from.$$eval("#prompt, #seed, #steps, #width, [name=checkpoint]:checked", (all) => all.map(({ value }) => value));
+    assert.deepEqual(await fields(other.page), await fields(page));
+    await other.page.close();
+  });
+
   test("nothing was logged as an error", () => assert.deepEqual(faults, []));
 
   test("on a phone's width nothing sticks out, in dark and in light", async () => {

@@ -53,7 +53,8 @@ export class Stage {
 
   step(title, { step, steps, preview }) {
     const left = ((performance.now() - this.#workBegan) / step) * (steps - step);
-    const text = `Step ${step} of ${steps}${step < steps && left > 1500 ? ` · ${duration(left)} left` : ""}`;
+    const rest = step === steps ? " · finishing" : left > 1500 ? ` · ${duration(left)} left` : "";
+    const text = `Step ${step} of ${steps}${rest}`;
     this.#work(title, text, step / steps);
     if (!preview) return;
     this.#draw(preview);
