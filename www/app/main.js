@@ -55,8 +55,9 @@ async function startEngine() {
   line.dataset.kind = "starting";
   line.textContent = "Starting…";
   try {
-    await maker.start(el("runs-on").value);
-    const { kind, name, reason } = maker.backend;
+    const backend = await maker.start(el("runs-on").value);
+    if (!backend) return;
+    const { kind, name, reason } = backend;
     line.dataset.kind = kind;
     line.textContent = `${kind === "webgpu" ? `WebGPU on ${name}` : "CPU"}: ${reason}`;
     line.title = name;
@@ -101,7 +102,7 @@ function present(item) {
 /** Draws `count` pictures of a recipe, one after the other, each with the next seed. */
 async function draw(recipe, count = 1) {
   const entry = cards.chosen;
-  work?.controller.abort();
+  const before = work;
   const mine = { controller: new AbortController(), recipe };
   work = mine;
   clearTimeout(choiceTimer);
@@ -110,9 +111,12 @@ async function draw(recipe, count = 1) {
   showWorking(true);
   stage.reveal();
   try {
-    for (let index = 0; index < count; index += 1) {
+    for (let index = 0; index < count && work === mine; index += 1) {
       const seed = BigInt.asUintN(64, BigInt(recipe.seed) + BigInt(index)).toString();
-      await drawOne(entry, { ...recipe, seed }, mine, count > 1 ? ` (${index + 1} of ${count})` : "");
+      const drawing = drawOne(entry, { ...recipe, seed }, mine, count > 1 ? ` (${index + 1} of ${count})` : "");
+      // Only now, so that a download which both wait for goes on.
+      before?.controller.abort();
+      await drawing;
     }
   } catch (error) {
     if (work === mine) {

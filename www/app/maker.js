@@ -8,21 +8,23 @@ export class Maker extends EventTarget {
   /** What is loaded or on its way, by entry: { promise, controller, progress, done, users }. */
   #loads = new Map();
 
-  /** Starts the engine, in place of the one there was. */
+  /** Starts the engine, in place of the one there was. Gives what it runs on, or nothing where another start overtook. */
   async start(backend) {
     this.#tintype?.close();
     this.#tintype = null;
     this.#loads.clear();
     const starting = Tintype.create({ backend });
     this.#starting = starting;
-    const tintype = await starting;
-    if (this.#starting !== starting) return tintype.close();
-    this.#tintype = tintype;
-    this.dispatchEvent(new Event("change"));
-  }
-
-  get backend() {
-    return this.#tintype?.backend;
+    const overtaken = () => this.#starting !== starting;
+    try {
+      const tintype = await starting;
+      if (overtaken()) return void tintype.close();
+      this.#tintype = tintype;
+      this.dispatchEvent(new Event("change"));
+      return tintype.backend;
+    } catch (error) {
+      if (!overtaken()) throw error;
+    }
   }
 
   get samplers() {
@@ -66,8 +68,15 @@ export class Maker extends EventTarget {
   /** Gives up the downloads that no picture waits for, but for `entry`'s. */
   keepOnly(entry) {
     for (const [other, load] of this.#loads) {
-      if (other !== entry && !load.done && load.users === 0) load.controller.abort();
+      if (other !== entry && load.users === 0) this.#giveUp(other, load);
     }
+  }
+
+  /** Forgets a download at once: who asks for it in the next moment starts a new one. */
+  #giveUp(entry, load) {
+    if (load.done) return;
+    if (this.#loads.get(entry) === load) this.#loads.delete(entry);
+    load.controller.abort();
   }
 
   /** Draws one picture, after the download that it may need. */
@@ -75,7 +84,7 @@ export class Maker extends EventTarget {
     const promise = this.load(entry);
     const load = this.#loads.get(entry);
     const hear = () => !load.done && onLoading(load.progress);
-    const giveUp = () => load.users === 1 && !load.done && load.controller.abort();
+    const giveUp = () => load.users === 1 && this.#giveUp(entry, load);
     let checkpoint;
     load.users += 1;
     signal.addEventListener("abort", giveUp);
