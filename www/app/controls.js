@@ -58,8 +58,8 @@ export class Controls {
   }
 
   /**
-   * What to draw, "" being the checkpoint's own sampler. A seed that has been drawn gives way to a new one, unless it is
-   * to be kept.
+   * What to draw, "" being the checkpoint's own sampler. A seed that has been drawn gives way to a new one, unless it
+   * is to be kept.
    */
   takeRecipe() {
     if (this.#seedIsUsed && !this.keepsSeed) this.rollSeed();

@@ -8,7 +8,7 @@ export class Maker extends EventTarget {
   /** What is loaded or on its way, by entry: { promise, controller, progress, done, users }. */
   #loads = new Map();
 
-  /** Starts the engine, in place of the one there was. Gives what it runs on, or nothing where another start overtook. */
+  /** Starts the engine, in place of the one there was. Gives what it runs on; nothing if another start overtook it. */
   async start(backend) {
     this.#tintype?.close();
     this.#tintype = null;
