@@ -16,6 +16,7 @@ usage: ./build.sh COMMAND
   build               make dist/: the page, and dist/tintype/, the folder that a site copies
   test [rust|web]     all tests, or one half: the crate's own, or those in a real browser
                       (what follows goes to the runner: ./build.sh test rust sampler)
+  bench               a UNet on the CPU, timed beside candle-transformers' in one run
   check               formatting, lints, documentation and types, for native and for the browser
 
 What a command needs and does not find it installs, and says so: the wasm target (rustup), wasm-bindgen (cargo, into
@@ -164,6 +165,12 @@ test_web() {
     node --test --test-concurrency=1 --test-reporter=spec "$@" tests/web/*.test.mjs
 }
 
+bench() {
+    need_rust
+    say "measuring on this machine's CPU, beside candle-transformers"
+    cargo bench --bench unet
+}
+
 check() {
     need_wasm_target
     need_lints
@@ -191,6 +198,7 @@ case $command in
 build) build ;;
 run) run "$@" ;;
 check) check ;;
+bench) bench ;;
 test)
     half=${1:-}
     case $half in

@@ -8,12 +8,10 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::stable_diffusion::unet_2d::{
     BlockConfig, UNet2DConditionModel, UNet2DConditionModelConfig,
 };
-use common::{Golden, Tensor, cpu, distance, play};
-use safetensors::Dtype;
+use common::{cpu, distance, play, random_weights};
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use tintype::executor::Data;
-use tintype::graph::Graph;
 use tintype::models::unet::UnetConfig;
 use tintype::sampler::noise::Generator;
 
@@ -55,35 +53,11 @@ fn theirs() -> UNet2DConditionModelConfig {
     }
 }
 
-/// Random weights for what our graph names, norms and biases included.
-fn weights(graph: &Graph) -> Golden {
-    let mut generator = Generator::new(1);
-    let mut tensors = BTreeMap::new();
-    for part in graph.params().iter().flat_map(|spec| &spec.parts) {
-        let (shape, name) = (part.shape.clone(), part.name.as_str());
-        let fan_in: usize = shape.iter().skip(1).product();
-        let (scale, shift) = match (shape.len(), name.ends_with("weight")) {
-            (1, true) => (0.25, 1.0),
-            (1, false) => (0.2, 0.0),
-            _ => ((fan_in as f32).sqrt().recip(), 0.0),
-        };
-        let values = generator.randn(shape.iter().product());
-        let values: Vec<f32> = values.iter().map(|x| x * scale + shift).collect();
-        let bytes = bytemuck::cast_slice(&values).to_vec();
-        let dtype = Dtype::F32;
-        tensors.insert(name.to_owned(), Tensor { dtype, shape, bytes });
-    }
-    Golden {
-        tensors,
-        metadata: BTreeMap::new(),
-    }
-}
-
 #[test]
 fn agrees_with_candle_transformers() {
     let [height, width] = SIZE;
     let graph = ours().graph([BATCH, height, width], TOKENS, 1).unwrap();
-    let weights = weights(&graph);
+    let weights = random_weights(&graph);
     let mut generator = Generator::new(2);
     let sample = generator.randn(BATCH * height * width * 4);
     let text = generator.randn(BATCH * TOKENS * TEXT);

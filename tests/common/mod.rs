@@ -6,11 +6,13 @@
 mod executors;
 mod pictures;
 mod play;
+mod random;
 mod tensors;
 
 pub use executors::{cpu, webgpu, webgpu_as_gpu};
 pub use pictures::{byte_distance, draw, is_same_picture, load};
-pub use play::{distance, open, play};
+pub use play::{distance, open, place, play};
+pub use random::random_weights;
 pub use tensors::{Golden, Tensor, golden_path};
 
 /// For each test named, which is a function of an executor, one `#[test]` for each executor.

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use serde_json::Value as Json;
 use tintype::cancel::CancelToken;
-use tintype::executor::{Data, Executor};
-use tintype::graph::{Graph, Plan, Rate};
+use tintype::executor::{Data, Executor, WeightDtype, Weights};
+use tintype::graph::{Graph, ParamSpec, Plan, Rate};
 
 use super::{Golden, golden_path};
 
@@ -26,23 +26,7 @@ pub fn play(
 ) -> BTreeMap<String, Vec<f32>> {
     pollster::block_on(async {
         let plan = Rc::new(Plan::new(graph));
-        let dtype = |name: &str| file.get(name).weight_dtype();
-        let params: Vec<_> = (plan.params.iter())
-            .map(|spec| {
-                let kept = spec.parts.iter().map(|p| dtype(&p.name)).reduce(|a, b| a.join(b));
-                (spec.clone(), kept.unwrap())
-            })
-            .collect();
-        let weights = executor.allocate(&params).await.unwrap();
-        for (spec, _) in &params {
-            for (i, part) in spec.parts.iter().enumerate() {
-                let tensor = file.get(&part.name);
-                assert_eq!(tensor.shape, part.shape, "{}", part.name);
-                executor
-                    .upload(&weights, spec, i, tensor.weight_dtype(), &tensor.bytes)
-                    .unwrap();
-            }
-        }
+        let (weights, params) = place(executor, &plan, file).await;
         executor.warm(&plan, &params).await.unwrap();
         let instance = executor.prepare(plan.clone(), 1).await.unwrap();
         for (name, data) in inputs {
@@ -59,6 +43,28 @@ pub fn play(
         }
         outputs
     })
+}
+
+/// Puts the weights of `file` that `plan` needs on the device, found by name.
+pub async fn place(executor: &Executor, plan: &Plan, file: &Golden) -> (Weights, Vec<(ParamSpec, WeightDtype)>) {
+    let dtype = |name: &str| file.get(name).weight_dtype();
+    let params: Vec<_> = (plan.params.iter())
+        .map(|spec| {
+            let kept = spec.parts.iter().map(|p| dtype(&p.name)).reduce(|a, b| a.join(b));
+            (spec.clone(), kept.unwrap())
+        })
+        .collect();
+    let weights = executor.allocate(&params).await.unwrap();
+    for (spec, _) in &params {
+        for (i, part) in spec.parts.iter().enumerate() {
+            let tensor = file.get(&part.name);
+            assert_eq!(tensor.shape, part.shape, "{}", part.name);
+            executor
+                .upload(&weights, spec, i, tensor.weight_dtype(), &tensor.bytes)
+                .unwrap();
+        }
+    }
+    (weights, params)
 }
 
 /// The largest difference between `ours` and `theirs`, in parts of the largest of `theirs`; infinite where something is no number.
