@@ -5,7 +5,7 @@ use crate::checkpoint::{ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
 use crate::library::{Library, LoadOptions, Resident};
-use crate::pipeline::{Request, StepReport, Timings, text_to_image};
+use crate::pipeline::{Request, StepReport, Timings, check, text_to_image};
 use crate::queue::Queue;
 use crate::sampler::SamplerKind;
 use serde::Deserialize;
@@ -68,7 +68,8 @@ pub struct Generated {
 pub struct Engine {
     /// The checkpoints and the device.
     pub library: Library,
-    queue: Queue,
+    drawing: Queue,
+    loading: Queue,
     jobs: RefCell<HashMap<u32, CancelToken>>,
 }
 
@@ -77,7 +78,8 @@ impl Engine {
     pub fn new(library: Library) -> Self {
         Self {
             library,
-            queue: Queue::default(),
+            drawing: Queue::default(),
+            loading: Queue::default(),
             jobs: RefCell::default(),
         }
     }
@@ -88,7 +90,7 @@ impl Engine {
         token.iter().for_each(CancelToken::cancel);
     }
 
-    /// Loads a checkpoint as job `job`.
+    /// Loads a checkpoint as job `job`. Calls wait for one another: each keeps several downloads open, and a browser gives a host few.
     ///
     /// # Errors
     /// Those of [`Library::load`].
@@ -100,6 +102,7 @@ impl Engine {
         progress: &ProgressSink<'_>,
     ) -> Result<Rc<Resident>> {
         let job = self.job(job);
+        let _turn = job.token.guard(async { Ok(self.loading.turn().await) }).await?;
         job.token
             .guard(self.library.load(source, options, progress, &job.token))
             .await
@@ -118,7 +121,8 @@ impl Engine {
         let job = self.job(job);
         let resident = self.library.get(&options.checkpoint)?;
         let (request, count) = resolve(options, &resident)?;
-        let _turn = job.token.guard(async { Ok(self.queue.turn().await) }).await?;
+        check(&resident.models, &request)?;
+        let _turn = job.token.guard(async { Ok(self.drawing.turn().await) }).await?;
         let mut generated = Generated {
             pictures: Vec::new(),
             seed: request.seed,
@@ -131,8 +135,9 @@ impl Engine {
                 ..request.clone()
             };
             let Library { executor, plans, .. } = &self.library;
-            let (pixels, timings, warnings) =
-                text_to_image(executor, &resident.models, plans, &request, &on_step, &job.token).await?;
+            let drawing = text_to_image(executor, &resident.models, plans, &request, &on_step, &job.token);
+            // Guarded: a device that never answers must not keep the next caller waiting.
+            let (pixels, timings, warnings) = job.token.guard(drawing).await?;
             generated.pictures.push(Picture {
                 pixels,
                 parameters: parameters(&request, &resident),

@@ -1,4 +1,11 @@
 //! Tintype runs image-generation checkpoints inside a web page. This file is the map of the crate, nothing else.
+//!
+//! - [`checkpoint`]: bytes → named tensors. [`text`]: prompt → token ids.
+//! - [`graph`]: what a model writes, and the plan that is made of it. [`nn`]: layers. [`models`]: the models, written once.
+//! - [`sampler`]: schedules, steps and torch's random numbers. [`image`]: floats → pixels → PNG.
+//! - [`executor`]: plays plans on a device. [`pipeline`]: prompt → pixels.
+//! - [`library`]: the checkpoints in memory. [`engine`]: jobs of a page, in line by [`queue`], stopped by [`cancel`].
+//! - [`platform`]: clock and pauses. `web`: what JavaScript sees. [`error`]: all that can go wrong.
 
 pub mod cancel;
 pub mod checkpoint;

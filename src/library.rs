@@ -8,7 +8,7 @@ use crate::graph::{ParamPart, ParamSpec, Plan};
 use crate::models::clip::ClipTextConfig;
 use crate::models::unet::UnetConfig;
 use crate::models::vae::VaeConfig;
-use crate::pipeline::{Model, Models, PlanCache};
+use crate::pipeline::{Model, Models, PlanCache, schedule_rows};
 use crate::sampler::SchedulerConfig;
 use crate::text::Tokenizer;
 use futures_util::future::try_join;
@@ -187,7 +187,7 @@ impl Library {
         let config = |name: &str| format!("{}: config.json", checkpoint.source.locate(name));
         let plans = [
             text.graph(1, tokens).map_err(|e| e.at(config("text_encoder")))?,
-            unet.graph([batch, height, width], tokens, defaults.steps.clamp(1, 64))
+            unet.graph([batch, height, width], tokens, schedule_rows(defaults.steps))
                 .map_err(|e| e.at(config("unet")))?,
             vae.decoder([1, height, width]).map_err(|e| e.at(config("vae")))?,
         ]
@@ -205,7 +205,8 @@ impl Library {
             jobs.push(Wanted::new(component, &plan.params).map_err(|e| e.at(source.locate(component.name)))?);
         }
         let bytes: u64 = jobs.iter().map(Wanted::bytes).sum();
-        let working: u64 = plans.iter().map(|plan| plan.peak_bytes(contexts)).sum();
+        let [text_plan, unet_plan, vae_plan] = &plans;
+        let working = text_plan.peak_bytes(1) + unet_plan.peak_bytes(contexts) + vae_plan.peak_bytes(1);
         self.admit(&name, bytes, working)?;
 
         let components = [&text_encoder, &unet_component, &vae_component].map(describe).into();
@@ -334,7 +335,8 @@ impl Parts {
             )));
         }
         let mut scheduler = SchedulerConfig::from_json(&checkpoint.scheduler)
-            .map_err(|e| e.at(place("scheduler/scheduler_config.json")))?;
+            .map_err(|e| e.at(place("scheduler/scheduler_config.json")))?
+            .for_stable_diffusion();
         if let Some(prediction_type) = &options.prediction_type {
             scheduler = scheduler.with_prediction_type(prediction_type)?;
         }

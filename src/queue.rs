@@ -33,8 +33,8 @@ impl Queue {
         };
         match waiting.await {
             Ok(turn) => turn,
-            // The line outlives who waits in it, and a sender is dropped only after it has sent.
-            Err(_) => Turn(Some(self.clone())),
+            // A sender is dropped only after it has sent; were it otherwise, nobody's turn would be ended by this one.
+            Err(_) => Turn(None),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Plans: what they need of a file, how they fuse, and that no two values share a slot while both live.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at what is not as it should be")]
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

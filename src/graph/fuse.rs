@@ -8,8 +8,8 @@ pub fn fuse(graph: Graph) -> Graph {
     [upsample_into_conv, row_bias, activation, residual, activation]
         .into_iter()
         .fold(graph, |mut graph, pass| {
-            let uses = count_uses(&graph);
-            rewrite(&mut graph, |before, node| pass(before, node, &uses));
+            let mut uses = count_uses(&graph);
+            rewrite(&mut graph, &mut uses, pass);
             drop_unread(graph)
         })
 }
@@ -30,14 +30,16 @@ fn count_uses(graph: &Graph) -> Vec<usize> {
 
 /// Goes through the nodes in order; a folded node stays where it was, unread, and its readers are led to the one that took it in.
 /// Where a node takes in a later one's operand, that operand comes before it (the passes see to it), so order is kept.
-fn rewrite(graph: &mut Graph, pass: impl Fn(&mut [Node], &mut Node) -> Folded) {
+fn rewrite(graph: &mut Graph, uses: &mut [usize], pass: impl Fn(&mut [Node], &mut Node, &[usize]) -> Folded) {
     let mut stands_for: Vec<Value> = (0..graph.nodes.len()).map(Value).collect();
     for i in 0..graph.nodes.len() {
         let (before, rest) = graph.nodes.split_at_mut(i);
         let node = &mut rest[0];
         node.inputs.iter_mut().for_each(|v| *v = stands_for[v.0]);
-        if let Some(value) = pass(before, node) {
+        if let Some(value) = pass(before, node, uses) {
             stands_for[i] = value;
+            // Its readers are now the other one's.
+            uses[value.0] = uses[i];
         }
     }
     graph.outputs.values_mut().for_each(|v| *v = stands_for[v.0]);

@@ -2,14 +2,11 @@
 //! Ho and Salimans, *Classifier-Free Diffusion Guidance* (2022).
 
 use super::Models;
-use super::plans::{Key, PlanCache, Prepared};
+use super::plans::{Key, PlanCache, Prepared, schedule_rows};
 use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::executor::{Data, Executor, View};
 use crate::graph::Rate;
-
-/// Steps whose time embeddings are computed at once.
-const ROWS: usize = 64;
 
 /// The UNet of a run, ready to be stepped.
 pub(super) struct Denoiser<'a> {
@@ -42,7 +39,7 @@ impl<'a> Denoiser<'a> {
         } else {
             (1, branches)
         };
-        let rows = timesteps.len().min(ROWS);
+        let rows = schedule_rows(timesteps.len());
         let key = Key::Unet {
             config: models.unet.config.clone(),
             size: [batch, height, width],

@@ -10,7 +10,8 @@ mod preview;
 mod text_to_image;
 
 pub use plans::PlanCache;
-pub use text_to_image::{Request, StepReport, Timings, text_to_image};
+pub(crate) use plans::schedule_rows;
+pub use text_to_image::{Request, StepReport, Timings, check, text_to_image};
 
 use crate::executor::Weights;
 use crate::models::clip::ClipTextConfig;

@@ -10,8 +10,15 @@ use crate::models::vae::VaeConfig;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// Plans that are kept: those of two pictures of different sizes.
+/// Plans that are kept: those of two kinds of pictures.
 const KEPT: usize = 6;
+/// Steps whose time embeddings are computed at once.
+const ROWS: usize = 64;
+
+/// Rows of a schedule of this many steps: a power of two, so that another number of steps is seldom another plan.
+pub(crate) fn schedule_rows(steps: usize) -> usize {
+    steps.clamp(1, ROWS).next_power_of_two()
+}
 
 /// What decides a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +56,29 @@ impl Key {
         }
     }
 
+    /// Whether two plans differ in the number of steps alone: nobody goes to and fro between them.
+    fn is_same_but_for_rows(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Unet {
+                    config,
+                    size,
+                    tokens,
+                    contexts,
+                    ..
+                },
+                Self::Unet {
+                    config: c,
+                    size: s,
+                    tokens: t,
+                    contexts: n,
+                    ..
+                },
+            ) => config == c && size == s && tokens == t && contexts == n,
+            _ => false,
+        }
+    }
+
     fn contexts(&self) -> usize {
         if let Self::Unet { contexts, .. } = self {
             *contexts
@@ -76,6 +106,9 @@ impl PlanCache {
     /// Bounds the bytes of all slots together.
     pub fn set_limit(&self, bytes: Option<u64>) {
         self.limit.set(bytes);
+        while bytes.is_some_and(|limit| self.bytes() > limit) {
+            self.kept.borrow_mut().remove(0);
+        }
     }
 
     /// Bytes of the slots of all plans that are kept.
@@ -97,6 +130,7 @@ impl PlanCache {
             self.kept.borrow_mut().push((key, found.clone()));
             return Ok(found);
         }
+        self.kept.borrow_mut().retain(|(k, _)| !k.is_same_but_for_rows(&key));
         let plan = Rc::new(Plan::new(key.graph()?));
         let bytes = plan.peak_bytes(key.contexts());
         if let Some(limit) = self.limit.get() {

@@ -14,8 +14,8 @@ const RGB: [[f32; 3]; 4] = [
 pub(super) fn approximate(latents: &[f32], width: usize, height: usize) -> Rgba {
     let pixel = |latent: &[f32]| {
         let rgb = [0, 1, 2].map(|c| latent.iter().zip(&RGB).map(|(x, rgb)| x * rgb[c]).sum::<f32>());
-        rgb.map(|x| x / 2.0 + 0.5)
+        rgb
     };
-    let pixels: Vec<f32> = latents.chunks_exact(4).flat_map(pixel).map(|x| x * 2.0 - 1.0).collect();
+    let pixels: Vec<f32> = latents.chunks_exact(4).flat_map(pixel).collect();
     Rgba::from_floats(&pixels, width, height).0
 }

@@ -138,6 +138,15 @@ pub async fn text_to_image(
     Ok((picture, timings, warnings))
 }
 
+/// Whether a request can be drawn at all, before anything runs.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] for sizes and numbers that cannot be; [`Error::Unsupported`] for a schedule that is not implemented.
+pub fn check(models: &Models, request: &Request) -> Result<()> {
+    latent_size(models, request)?;
+    schedule(models, request).map(drop)
+}
+
 /// Height and width of the latents.
 fn latent_size(models: &Models, request: &Request) -> Result<[usize; 2]> {
     let factor = models.vae.config.factor();

@@ -54,6 +54,17 @@ impl SchedulerConfig {
         Ok(config)
     }
 
+    /// What diffusers' `StableDiffusionPipeline` makes of its checkpoint's configuration: timesteps are offset by one, and latents
+    /// are never clipped, whatever the file says.
+    #[must_use]
+    pub fn for_stable_diffusion(mut self) -> Self {
+        self.keys.insert("steps_offset".into(), 1.into());
+        if matches!(self.class, SchedulerClass::Ddim | SchedulerClass::Ddpm) || self.keys.contains_key("clip_sample") {
+            self.keys.insert("clip_sample".into(), false.into());
+        }
+        self
+    }
+
     /// The same configuration run by another sampler, as diffusers' `from_config` does it: the keys stay, and those that
     /// are absent have the other class's defaults. A value that the other class has no implementation for is an error of
     /// [`Self::schedule`].

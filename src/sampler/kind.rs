@@ -85,9 +85,9 @@ const MENU: [(&str, SchedulerClass, Settings); 8] = [
     ("Euler", SchedulerClass::Euler, &[("use_karras_sigmas", false)]),
     ("Euler Karras", SchedulerClass::Euler, &[("use_karras_sigmas", true)]),
     ("Euler a", SchedulerClass::EulerAncestral, &[]),
-    ("DDIM", SchedulerClass::Ddim, &[]),
+    ("DDIM", SchedulerClass::Ddim, &[("clip_sample", false)]),
     ("PLMS", SchedulerClass::Pndm, &[("skip_prk_steps", true)]),
-    ("DDPM", SchedulerClass::Ddpm, &[]),
+    ("DDPM", SchedulerClass::Ddpm, &[("clip_sample", false)]),
 ];
 
 impl SamplerKind {

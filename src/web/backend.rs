@@ -4,11 +4,12 @@ use super::values::{AdapterInfo, CreateOptions};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::executor::cpu::Cpu;
-use crate::executor::webgpu::Webgpu;
+use crate::executor::webgpu::{Webgpu, is_processor};
 
 /// The device that the options ask for, and the reason for it in words.
 pub(super) async fn choose(options: &CreateOptions) -> Result<(Executor, String)> {
-    let adapter = options.adapter_info.clone().unwrap_or_default();
+    let mut adapter = options.adapter_info.clone().unwrap_or_default();
+    adapter.software |= is_processor(&name(&adapter));
     let absent = || adapter.reason.clone().unwrap_or_else(|| "no WebGPU here".into());
     let cpu = |reason: String| Ok((Executor::Cpu(Cpu::new()), reason));
     match options.backend.as_deref().unwrap_or("auto") {
@@ -29,7 +30,7 @@ pub(super) async fn choose(options: &CreateOptions) -> Result<(Executor, String)
     }
 }
 
-async fn webgpu(adapter: &AdapterInfo) -> Result<Executor> {
+fn name(adapter: &AdapterInfo) -> String {
     let parts = [
         &adapter.description,
         &adapter.device,
@@ -43,7 +44,11 @@ async fn webgpu(adapter: &AdapterInfo) -> Result<Executor> {
         .filter(|s| !s.is_empty())
         .collect();
     parts.dedup();
+    parts.join(" ")
+}
+
+async fn webgpu(adapter: &AdapterInfo) -> Result<Executor> {
     let mut webgpu = Webgpu::new(Default::default()).await?;
-    webgpu.set_name(parts.join(" "), adapter.software);
+    webgpu.set_name(name(adapter), adapter.software);
     Ok(Executor::Webgpu(webgpu))
 }

@@ -115,12 +115,4 @@ impl Engine {
             .map(|png| Uint8Array::from(png.as_slice()))
             .map_err(values::error)
     }
-
-    /// Lets everything go.
-    pub fn close(&self) {
-        for resident in self.engine.library.residents() {
-            // It is there: it was just listed.
-            let _ = self.engine.library.unload(&resident.id);
-        }
-    }
 }

@@ -225,7 +225,10 @@ async function addOwn(entry) {
   try {
     await maker.load(entry);
   } catch (error) {
+    // Else the choice, which waits a moment, would load the card that is gone.
+    clearTimeout(choiceTimer);
     if (error.code === "cancelled") return;
+    showError(error);
     cards.remove(entry);
     if (cards.chosen !== entry || !before) return;
     cards.choose(before);

@@ -16,6 +16,8 @@ function startWorker() {
 export class Link {
   #worker;
   #calls = new Map();
+  /** Jobs that were aborted and may yet be answered. */
+  #abandoned = new Set();
   #nextJob = 1;
   /** Set once, when nothing more can be asked: what every later call rejects with. */
   #end = null;
@@ -48,6 +50,7 @@ export class Link {
       const job = this.#nextJob++;
       const onAbort = () => {
         this.#settle(job)?.reject(cancelled(type, signal));
+        this.#abandoned.add(job);
         this.#worker.postMessage({ type: "cancel", job });
       };
       signal?.addEventListener("abort", onAbort, { once: true });
@@ -90,6 +93,13 @@ export class Link {
   #receive(message) {
     if (message.type === "fatal") return this.#fail(message.message);
     if (message.type === "event") return this.#calls.get(message.job)?.onEvent?.(message.value);
+    if (this.#abandoned.delete(message.job)) {
+      // Loaded all the same, since the abort came too late: nobody has a handle to let go of it.
+      if (message.type === "answer" && message.value?.id !== undefined) {
+        this.#worker.postMessage({ type: "unload", job: this.#nextJob++, id: message.value.id });
+      }
+      return;
+    }
     const call = this.#settle(message.job);
     if (message.type === "answer") call?.resolve(message.value);
     else call?.reject(new TintypeError(message.error.code, message.error.message));

@@ -43,6 +43,12 @@ const notYet = (what) => (value, where) => {
   throw new TintypeError("unsupported", `${where}: ${what} is not implemented`);
 };
 
+/** More threads than one are known of and have no implementation. */
+const oneThread = (value, where) => {
+  if (positive(value, where) !== 1) throw new TintypeError("unsupported", `${where}: more than one thread is not implemented`);
+  return value;
+};
+
 /** A seed as decimal digits: what a number, a BigInt and a string of digits have in common. */
 function seed(value, where) {
   const whole =
@@ -55,7 +61,7 @@ function seed(value, where) {
   return seed.toString();
 }
 
-export const CREATE = { backend: oneOf("auto", "webgpu", "cpu"), memoryBudget: positive, threads: positive };
+export const CREATE = { backend: oneOf("auto", "webgpu", "cpu"), memoryBudget: positive, threads: oneThread };
 
 export const LOAD = {
   signal,

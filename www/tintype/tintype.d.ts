@@ -28,7 +28,7 @@ export interface CreateOptions {
   backend?: "auto" | "webgpu" | "cpu" | null;
   /** Bytes that checkpoints and pictures in the making may take together. */
   memoryBudget?: number | null;
-  /** Threads of the CPU backend. More than one needs a cross-origin isolated page. */
+  /** Threads of the CPU backend. More than one is not implemented. */
   threads?: number | null;
 }
 
@@ -70,8 +70,8 @@ export interface CatalogueEntry {
 }
 
 /**
- * Where a checkpoint is: the address of a diffusers folder or of a single file (relative to the page),
- * `hf:org/name@revision`, what a person picked or dropped, or an entry of a `checkpoints.json`.
+ * Where a checkpoint is: the address of a diffusers folder (relative to the page; a single file and
+ * `hf:org/name@revision` are not implemented), what a person picked or dropped, or an entry of a `checkpoints.json`.
  */
 export type Source =
   | string

@@ -127,9 +127,6 @@ export class Tintype extends EventTarget {
       { source: resolved.source, options: { ...resolved.hints, ...rest } },
       { signal, onEvent: onProgress && guarded(onProgress) },
     );
-    // The same bytes under the same id are the same checkpoint: one handle.
-    const known = this.#checkpoints.get(info.id);
-    if (known) return known;
     const checkpoint = new Checkpoint(OURS, info, () => this.#unload(checkpoint));
     this.#checkpoints.set(info.id, checkpoint);
     return checkpoint;

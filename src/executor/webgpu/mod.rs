@@ -36,6 +36,14 @@ pub struct Webgpu {
     waiting: Cell<usize>,
 }
 
+/// Whether an adapter of this name is emulated by the processor.
+pub fn is_processor(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["swiftshader", "llvmpipe", "basic render"]
+        .iter()
+        .any(|known| name.contains(known))
+}
+
 impl Webgpu {
     /// Finds an adapter and makes a device on it.
     ///
@@ -59,13 +67,9 @@ impl Webgpu {
             speed: Cell::new(policy::FIRST_SPEED),
             waiting: Cell::new(0),
         };
-        let name = adapter.name.to_lowercase();
-        let processor = ["swiftshader", "llvmpipe", "basic render"]
-            .iter()
-            .any(|s| name.contains(s));
         let software = options
             .software
-            .unwrap_or(processor || adapter.device_type == wgpu::DeviceType::Cpu);
+            .unwrap_or(is_processor(&adapter.name) || adapter.device_type == wgpu::DeviceType::Cpu);
         gpu.set_name(adapter.name, software);
         Ok(gpu)
     }
