@@ -184,7 +184,7 @@ impl Library {
         } else {
             (1, branches)
         };
-        let config = |name: &str| format!("{}: config.json", checkpoint.source.locate(name));
+        let config = |name: &str| checkpoint.source.locate(&format!("{name}/config.json"));
         let plans = [
             text.graph(1, tokens).map_err(|e| e.at(config("text_encoder")))?,
             unet.graph([batch, height, width], tokens, schedule_rows(defaults.steps))

@@ -63,9 +63,9 @@ impl AutoencoderKlConfig {
                 config.out_channels
             )));
         }
-        if config.layers_per_block > 256 {
+        if config.layers_per_block > 32 {
             return Err(Error::Corrupt(format!(
-                "layers_per_block: expected at most 256, found {}",
+                "layers_per_block: expected at most 32, found {}",
                 config.layers_per_block
             )));
         }

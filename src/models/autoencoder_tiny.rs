@@ -63,7 +63,7 @@ impl AutoencoderTinyConfig {
                 &config.decoder_block_out_channels,
             ),
         ] {
-            if blocks.len() != channels.len() || blocks.iter().any(|&n| n > 256) {
+            if blocks.len() != channels.len() || blocks.iter().any(|&n| n > 32) {
                 return Err(Error::Corrupt(format!(
                     "num_{name}_blocks {blocks:?} for channels {channels:?}"
                 )));

@@ -156,6 +156,15 @@ impl UnetConfig {
                 "cross_attention_dim {contexts:?} that differs between blocks"
             )));
         }
+        // A few bytes of config must not ask for hours of work.
+        let blocks: usize = (0..n)
+            .map(|i| layers[i] * (1 + transformers[i]) + (layers[i] + 1) * (1 + up_transformers[i]))
+            .sum();
+        if blocks > 1024 {
+            return Err(Error::Corrupt(format!(
+                "layers_per_block and transformer_layers_per_block make {blocks} blocks, over 1024"
+            )));
+        }
         let levels = (0..n).map(|i| Level {
             channels: channels[i],
             layers: layers[i],

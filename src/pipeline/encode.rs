@@ -33,9 +33,10 @@ pub(super) async fn encode_prompt(
         executor.combine(view, &[(hidden.clone(), 1.0)], None)?;
     }
     Ok(tokens.dropped.map(|dropped| {
-        format!(
-            "the prompt is longer than the {} tokens that the text encoder takes; cut off: {dropped:?}",
-            tokens.ids.len()
-        )
+        const SHOWN: usize = 100;
+        let shown: String = dropped.chars().take(SHOWN).collect();
+        let more = if shown.len() < dropped.len() { "…" } else { "" };
+        let length = tokens.ids.len();
+        format!("the prompt is longer than the {length} tokens that the text encoder takes; cut off: \"{shown}{more}\"")
     }))
 }

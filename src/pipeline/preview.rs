@@ -12,10 +12,7 @@ const RGB: [[f32; 3]; 4] = [
 
 /// A pixel a latent, by a linear map; `latents` are `[height, width, 4]`.
 pub(super) fn approximate(latents: &[f32], width: usize, height: usize) -> Rgba {
-    let pixel = |latent: &[f32]| {
-        let rgb = [0, 1, 2].map(|c| latent.iter().zip(&RGB).map(|(x, rgb)| x * rgb[c]).sum::<f32>());
-        rgb
-    };
+    let pixel = |latent: &[f32]| [0, 1, 2].map(|c| latent.iter().zip(&RGB).map(|(x, rgb)| x * rgb[c]).sum::<f32>());
     let pixels: Vec<f32> = latents.chunks_exact(4).flat_map(pixel).collect();
     Rgba::from_floats(&pixels, width, height).0
 }

@@ -79,6 +79,8 @@ pub async fn text_to_image(
     let guided = request.guidance_scale > 1.0;
     let timesteps = schedule.steps.iter().map(|s| s.timestep).collect();
     let denoiser = Denoiser::new(executor, models, plans, size, timesteps, if guided { 2 } else { 1 }).await?;
+    // Now and not after all steps, so that a picture too large for the device is refused at once.
+    let decoder = Decoder::new(executor, models, plans, size).await?;
     let prompts = [guided.then_some(&request.negative_prompt), Some(&request.prompt)];
     for (prompt, text) in prompts.into_iter().flatten().zip(&denoiser.texts) {
         warnings.extend(encode_prompt(executor, models, plans, prompt, std::slice::from_ref(text), cancel).await?);
@@ -102,7 +104,6 @@ pub async fn text_to_image(
         }
         let done = i + 1 == schedule.steps.len();
         let preview = if request.preview && !done && previews.are_due() {
-            let decoder = Decoder::new(executor, models, plans, size).await?;
             latents.combine(&step.denoised, Some(&decoder.input))?;
             let preview = decoder.preview(cancel).await?;
             previews.done();
@@ -125,7 +126,6 @@ pub async fn text_to_image(
         });
     }
 
-    let decoder = Decoder::new(executor, models, plans, size).await?;
     executor.combine(&decoder.input, &[(latents.view(Slot::Sample)?.clone(), 1.0)], None)?;
     let (picture, bad) = decoder.picture(cancel).await?;
     timings.decode = clock.lap();

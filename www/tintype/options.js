@@ -27,10 +27,14 @@ const kind = (expected, accepts) => (value, where) => {
 };
 
 const text = kind("a string", (value) => typeof value === "string");
+// Far more than any text encoder takes; what is longer is a mistake, and would keep the worker busy.
+const MAX_PROMPT = 100_000;
+const prompt = kind(`a string of at most ${MAX_PROMPT} characters`, (value) => typeof value === "string" && value.length <= MAX_PROMPT);
+const MAX_WHOLE = 2 ** 32 - 1;
 const flag = kind("true or false", (value) => typeof value === "boolean");
 const callback = kind("a function", (value) => typeof value === "function");
 const number = kind("a finite number", (value) => Number.isFinite(value));
-const whole = kind("a whole number, 0 or more", (value) => Number.isSafeInteger(value) && value >= 0);
+const whole = kind(`a whole number from 0 to ${MAX_WHOLE}`, (value) => Number.isInteger(value) && value >= 0 && value <= MAX_WHOLE);
 const positive = kind("a whole number, 1 or more", (value) => Number.isSafeInteger(value) && value > 0);
 const signal = kind("an AbortSignal", (value) => value instanceof AbortSignal);
 const object = kind("an object", (value) => typeof value === "object" && value !== null);
@@ -76,8 +80,8 @@ export const LOAD = {
 
 export const GENERATE = {
   checkpoint: object,
-  prompt: text,
-  negativePrompt: text,
+  prompt,
+  negativePrompt: prompt,
   width: whole,
   height: whole,
   steps: whole,

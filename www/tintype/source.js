@@ -123,14 +123,31 @@ function hints({ id, name, defaults }) {
   );
 }
 
-async function walk(directory, prefix, files) {
+/** Files deeper or more than this are no checkpoint's; a handle may even contain itself. */
+const MAX_DEPTH = 8;
+const MAX_FILES = 10_000;
+
+async function walk(directory, prefix, files, signal, depth = 0) {
   for await (const handle of directory.values()) {
+    if (signal?.aborted) throw new TintypeError("cancelled", "load was cancelled", { cause: signal.reason });
     if (handle.name.startsWith(".")) continue;
     const path = `${prefix}${handle.name}`;
-    if (handle.kind === "directory") await walk(handle, `${path}/`, files);
-    else files.push({ path, file: await handle.getFile() });
+    if (handle.kind === "directory" && depth < MAX_DEPTH) await walk(handle, `${path}/`, files, signal, depth + 1);
+    else if (handle.kind === "file") files.push({ path, file: await handle.getFile() });
+    if (files.length > MAX_FILES) throw invalid(`source: the folder has more than ${MAX_FILES} files`);
   }
   return files;
+}
+
+/** What a handle gives; what it refuses, as an error of ours. */
+async function opened(handle, work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof TintypeError) throw error;
+    const code = error?.name === "NotFoundError" ? "not-found" : "invalid-argument";
+    throw new TintypeError(code, `source: "${handle.name}" could not be read: ${error?.message ?? error}`, { cause: error });
+  }
 }
 
 const isFile = (value) => typeof Blob !== "undefined" && value instanceof Blob;
@@ -160,10 +177,10 @@ export async function resolve(source, signal) {
   if (typeof FileList !== "undefined" && source instanceof FileList)
     return byFiles(picked([...source], "the FileList"));
   if (source?.kind === "file" && typeof source.getFile === "function") {
-    return byFiles(picked([await source.getFile()], "the list"));
+    return byFiles(picked([await opened(source, () => source.getFile())], "the list"));
   }
   if (source?.kind === "directory" && typeof source.values === "function") {
-    return byFiles(picked(await walk(source, "", []), `the folder "${source.name}"`));
+    return byFiles(picked(await opened(source, () => walk(source, "", [], signal)), `the folder "${source.name}"`));
   }
   if (typeof source?.url === "string") {
     const url = URL.canParse(source.url) ? address(source.url) : await findEntry(source, signal);

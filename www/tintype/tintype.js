@@ -58,6 +58,8 @@ const guarded = (callback) => (value) => {
   }
 };
 
+const CLOSED = "this Tintype is closed: make a new one";
+
 const toImageData = ({ width, height, rgba }) => new ImageData(rgba, width, height);
 
 export class Tintype extends EventTarget {
@@ -65,10 +67,12 @@ export class Tintype extends EventTarget {
   #backend;
   #samplers;
   #checkpoints = new Map();
+  #closed = false;
 
-  constructor(ours, link, { backend, samplers }) {
+  constructor(ours, link, started) {
     if (ours !== OURS) throw invalid("Tintype: use Tintype.create()");
     super();
+    const { backend, samplers } = started;
     this.#link = link;
     this.#backend = Object.freeze(backend);
     this.#samplers = Object.freeze(samplers);
@@ -134,6 +138,7 @@ export class Tintype extends EventTarget {
 
   async generate(options) {
     const { checkpoint, signal, onStep, ...request } = check("generate", GENERATE, options);
+    if (this.#closed) throw invalid(CLOSED);
     if (!checkpoint || this.#checkpoints.get(checkpoint.id) !== checkpoint) {
       const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which is not loaded` : shown(checkpoint);
       throw invalid(`generate: checkpoint: expected what load() gave, found ${found}`);
@@ -165,10 +170,11 @@ export class Tintype extends EventTarget {
 
   /** Ends the worker. What is under way rejects with `cancelled`. */
   async close() {
+    this.#closed = true;
     this.#checkpoints.clear();
     this.#link.close(
       () => new TintypeError("cancelled", "this Tintype was closed"),
-      () => invalid("this Tintype is closed: make a new one"),
+      () => invalid(CLOSED),
     );
   }
 
