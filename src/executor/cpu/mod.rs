@@ -1,5 +1,5 @@
 //! The CPU executor: nodes of a plan over candle tensors, which are allocated once and written in place. One file an operation, each
-//! of which cuts its work into units ([`chunks`] says how large); `run` plays them and gives way to other tasks in between. Loops over
+//! of which cuts its work into units (`chunks` says how large); `run` plays them and gives way to other tasks in between. Loops over
 //! slices live in `kernels`; matrix products are candle's. No model, no file and no JavaScript is known here.
 
 mod add;
