@@ -30,24 +30,6 @@ impl WeightDtype {
     }
 }
 
-/// Reads little-endian elements as f32.
-fn widen(from: WeightDtype, bytes: &[u8]) -> Vec<f32> {
-    match from {
-        WeightDtype::F32 => bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect(),
-        WeightDtype::F16 => bytes
-            .chunks_exact(2)
-            .map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32())
-            .collect(),
-        WeightDtype::Bf16 => bytes
-            .chunks_exact(2)
-            .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32())
-            .collect(),
-    }
-}
-
 /// A tensor in the parameter's layout: rows of `width` elements that belong at column `column` of each of the parameter's rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PackedPart<T> {
@@ -64,7 +46,16 @@ pub struct PackedPart<T> {
 /// # Errors
 /// [`Error::Internal`] if the bytes are not as many as the shape needs.
 pub fn pack_part(spec: &ParamSpec, part: usize, from: WeightDtype, bytes: &[u8]) -> Result<PackedPart<f32>> {
-    permute(spec, part, from, bytes, widen(from, bytes))
+    let (halves, words) = (bytes.as_chunks::<2>().0, bytes.as_chunks::<4>().0);
+    match from {
+        WeightDtype::F32 => permute(spec, part, from, bytes, |i| f32::from_le_bytes(words[i])),
+        WeightDtype::F16 => permute(spec, part, from, bytes, |i| {
+            half::f16::from_le_bytes(halves[i]).to_f32()
+        }),
+        WeightDtype::Bf16 => permute(spec, part, from, bytes, |i| {
+            half::bf16::from_le_bytes(halves[i]).to_f32()
+        }),
+    }
 }
 
 /// Packs part `part` of `spec`, two-byte elements kept as they are.
@@ -79,79 +70,50 @@ pub fn pack_part_bits(spec: &ParamSpec, part: usize, from: WeightDtype, bytes: &
             from.size()
         )));
     }
-    permute(
-        spec,
-        part,
-        from,
-        bytes,
-        bytes
-            .chunks_exact(2)
-            .map(|b| u16::from_le_bytes([b[0], b[1]]))
-            .collect(),
-    )
+    let halves = bytes.as_chunks::<2>().0;
+    permute(spec, part, from, bytes, |i| u16::from_le_bytes(halves[i]))
 }
 
-fn permute<T: Copy>(
+/// Makes the packed elements straight from the bytes: a copy in between would need as much memory once more.
+fn permute<T>(
     spec: &ParamSpec,
     part: usize,
     from: WeightDtype,
     bytes: &[u8],
-    data: Vec<T>,
+    element: impl Fn(usize) -> T,
 ) -> Result<PackedPart<T>> {
     let shape = spec.parts.get(part).map(|p| p.shape.as_slice()).unwrap_or_default();
-    let len: usize = shape.iter().product();
-    if shape.is_empty() || bytes.len() != len * from.size() {
+    let size = shape.iter().try_fold(from.size(), |n, &d| n.checked_mul(d));
+    if shape.is_empty() || size != Some(bytes.len()) || bytes.is_empty() {
+        let (key, found) = (spec.key(), bytes.len());
         return Err(Error::Internal(format!(
-            "{}: {} bytes for {shape:?} of {from:?}",
-            spec.key(),
-            bytes.len()
+            "{key}: {found} bytes for {shape:?} of {from:?}"
         )));
     }
+    let len = bytes.len() / from.size();
     let first = shape[0];
-    let column = if spec.pack == Pack::Table {
-        0
-    } else {
-        spec.parts[..part].iter().map(|p| p.shape[0]).sum()
-    };
-    Ok(match spec.pack {
-        Pack::Vector => PackedPart {
-            data,
-            width: first,
-            column,
-        },
-        Pack::Table => PackedPart {
-            data,
-            width: len / first,
-            column,
-        },
-        // [n, k] → [k, n]
-        Pack::Matrix => PackedPart {
-            data: transpose(&data, first, len / first),
-            width: first,
-            column,
-        },
-        // [co, ci, kh, kw] → [kh, kw, ci, co]
-        Pack::Conv => {
-            let (ci, taps) = (shape[1], shape[2..].iter().product::<usize>());
-            let mut out = Vec::with_capacity(len);
-            for tap in 0..taps {
-                for i in 0..ci {
-                    out.extend((0..first).map(|o| data[(o * ci + i) * taps + tap]));
-                }
-            }
-            PackedPart {
-                data: out,
-                width: first,
-                column,
+    let column = spec.parts[..part]
+        .iter()
+        .map(|p| p.shape.first().copied().unwrap_or(0))
+        .sum();
+    // The tensor as [first, inner, taps] becomes [taps, inner, first].
+    let transposed = |inner: usize, taps: usize| {
+        let mut data = Vec::with_capacity(len);
+        for tap in 0..taps {
+            for i in 0..inner {
+                data.extend((0..first).map(|o| element((o * inner + i) * taps + tap)));
             }
         }
-    })
-}
-
-fn transpose<T: Copy>(data: &[T], rows: usize, columns: usize) -> Vec<T> {
-    let mut out = Vec::with_capacity(data.len());
-    for c in 0..columns {
-        out.extend((0..rows).map(|r| data[r * columns + c]));
-    }
-    out
+        data
+    };
+    let (data, width, column) = match spec.pack {
+        Pack::Vector => ((0..len).map(element).collect(), len, column),
+        Pack::Table => ((0..len).map(element).collect(), len / first, 0),
+        Pack::Matrix => (transposed(len / first, 1), first, column),
+        Pack::Conv => {
+            let taps = shape.iter().skip(2).product();
+            (transposed(len / first / taps, taps), first, column)
+        }
+    };
+    Ok(PackedPart { data, width, column })
 }

@@ -4,6 +4,7 @@
 mod executor;
 mod naive;
 mod ops;
+mod speed;
 
 use super::*;
 use crate::cancel::CancelToken;
