@@ -63,7 +63,7 @@ fn product(
     let tiles_n = n.div_ceil(policy::GEMM_TILE);
     let tiles = tiles_n * m.div_ceil(policy::GEMM_TILE);
     let workgroups = if registers {
-        (m.div_ceil(policy::GEMM_THREAD_ROWS) * n4).div_ceil(64)
+        (m.div_ceil(policy::GEMM_THREAD) * n.div_ceil(policy::GEMM_THREAD)).div_ceil(64)
     } else {
         tiles
     };

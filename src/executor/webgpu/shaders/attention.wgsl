@@ -48,9 +48,7 @@ const LOWEST: f32 = -3.4e38;
 fn load_q(first: u32, i: u32) -> vec4<f32> {
     var four = vec4<f32>();
     for (var c = 0u; c < 4u; c++) {
-        if i * 4u + c < args.d {
-            four[c] = q[first + i * 4u + c];
-        }
+        four[c] = select(0.0, q[first + i * 4u + c], i * 4u + c < args.d);
     }
     return four;
 }
@@ -58,9 +56,7 @@ fn load_q(first: u32, i: u32) -> vec4<f32> {
 fn load_k(first: u32, i: u32) -> vec4<f32> {
     var four = vec4<f32>();
     for (var c = 0u; c < 4u; c++) {
-        if i * 4u + c < args.d {
-            four[c] = k[first + i * 4u + c];
-        }
+        four[c] = select(0.0, k[first + i * 4u + c], i * 4u + c < args.d);
     }
     return four;
 }
@@ -68,9 +64,7 @@ fn load_k(first: u32, i: u32) -> vec4<f32> {
 fn load_v(first: u32, i: u32) -> vec4<f32> {
     var four = vec4<f32>();
     for (var c = 0u; c < 4u; c++) {
-        if i * 4u + c < args.d {
-            four[c] = v[first + i * 4u + c];
-        }
+        four[c] = select(0.0, v[first + i * 4u + c], i * 4u + c < args.d);
     }
     return four;
 }
@@ -84,24 +78,15 @@ fn store(first: u32, i: u32, four: vec4<f32>) {
 }
 #else
 fn load_q(first: u32, i: u32) -> vec4<f32> {
-    if i * 4u < args.d {
-        return q[first / 4u + i];
-    }
-    return vec4<f32>();
+    return select(vec4<f32>(), q[first / 4u + i], i * 4u < args.d);
 }
 
 fn load_k(first: u32, i: u32) -> vec4<f32> {
-    if i * 4u < args.d {
-        return k[first / 4u + i];
-    }
-    return vec4<f32>();
+    return select(vec4<f32>(), k[first / 4u + i], i * 4u < args.d);
 }
 
 fn load_v(first: u32, i: u32) -> vec4<f32> {
-    if i * 4u < args.d {
-        return v[first / 4u + i];
-    }
-    return vec4<f32>();
+    return select(vec4<f32>(), v[first / 4u + i], i * 4u < args.d);
 }
 
 fn store(first: u32, i: u32, four: vec4<f32>) {

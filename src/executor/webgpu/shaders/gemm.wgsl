@@ -73,7 +73,7 @@ fn main(
 
 #else
 
-// For adapters that are a processor: workgroup memory is slower than loading again. Each thread makes 4 x 4.
+// For adapters that are a processor: workgroup memory is slower than loading again, and loading is slow, so each thread makes 8 x 8.
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -81,8 +81,10 @@ fn main(
     @builtin(local_invocation_index) t: u32,
 ) {
     let thread = workgroup_number(workgroup, count) * 64u + t;
-    let column = thread % args.n4;
-    let row = thread / args.n4 * 4u;
+    let columns = (args.n4 + 1u) / 2u;
+    let column = thread % columns * 2u;
+    let next = min(column + 1u, args.n4 - 1u);
+    let row = thread / columns * 8u;
     if row >= args.m {
         return;
     }
@@ -90,30 +92,34 @@ fn main(
     let r1 = row_of(row + 1u);
     let r2 = row_of(row + 2u);
     let r3 = row_of(row + 3u);
-    var cursor = cursor_at(0u);
-    var sum0 = vec4<f32>();
-    var sum1 = vec4<f32>();
-    var sum2 = vec4<f32>();
-    var sum3 = vec4<f32>();
-    for (var k0 = 0u; k0 < args.k; k0 += 4u) {
-        let w0 = load_w(k0, column);
-        let w1 = load_w(k0 + 1u, column);
-        let w2 = load_w(k0 + 2u, column);
-        let w3 = load_w(k0 + 3u, column);
-        let x0 = load_x(r0, cursor);
-        let x1 = load_x(r1, cursor);
-        let x2 = load_x(r2, cursor);
-        let x3 = load_x(r3, cursor);
-        sum0 += x0.x * w0 + x0.y * w1 + x0.z * w2 + x0.w * w3;
-        sum1 += x1.x * w0 + x1.y * w1 + x1.z * w2 + x1.w * w3;
-        sum2 += x2.x * w0 + x2.y * w1 + x2.z * w2 + x2.w * w3;
-        sum3 += x3.x * w0 + x3.y * w1 + x3.z * w2 + x3.w * w3;
-        cursor = advance(cursor, 1u);
+    let r4 = row_of(row + 4u);
+    let r5 = row_of(row + 5u);
+    let r6 = row_of(row + 6u);
+    let r7 = row_of(row + 7u);
+    var at = cursor_at(0u);
+    var sum00 = mat4x4<f32>();
+    var sum01 = mat4x4<f32>();
+    var sum10 = mat4x4<f32>();
+    var sum11 = mat4x4<f32>();
+    for (var k = 0u; k < args.k; k += 4u) {
+        let w0 = mat4x4<f32>(load_w(k, column), load_w(k + 1u, column), load_w(k + 2u, column), load_w(k + 3u, column));
+        let w1 = mat4x4<f32>(load_w(k, next), load_w(k + 1u, next), load_w(k + 2u, next), load_w(k + 3u, next));
+        let x0 = mat4x4<f32>(load_x(r0, at), load_x(r1, at), load_x(r2, at), load_x(r3, at));
+        let x1 = mat4x4<f32>(load_x(r4, at), load_x(r5, at), load_x(r6, at), load_x(r7, at));
+        sum00 += w0 * x0;
+        sum01 += w1 * x0;
+        sum10 += w0 * x1;
+        sum11 += w1 * x1;
+        at = advance(at, 1u);
     }
-    finish(row, column, sum0);
-    finish(row + 1u, column, sum1);
-    finish(row + 2u, column, sum2);
-    finish(row + 3u, column, sum3);
+    // A loop, so that what comes after the sums is compiled once.
+    var sums = array<mat4x4<f32>, 4>(sum00, sum10, sum01, sum11);
+    for (var i = 0u; i < 16u; i++) {
+        let right = i / 8u;
+        if column + right < args.n4 {
+            finish(row + i % 8u, column + right, sums[i / 4u][i % 4u]);
+        }
+    }
 }
 
 #endif

@@ -32,10 +32,10 @@ struct Args {
 
 // A column beyond n4 is the caller's to avoid. A row beyond k is zero: NaN times zero would be NaN.
 fn load_w(k: u32, column: u32) -> vec4<f32> {
-#ifndef FIT
-    if k >= args.k {
-        return vec4<f32>();
-    }
+    let found = widen_$W0(weights[k * args.n4 + column]);
+#ifdef FIT
+    return found;
+#else
+    return select(found, vec4<f32>(), k >= args.k);
 #endif
-    return widen_$W0(weights[k * args.n4 + column]);
 }

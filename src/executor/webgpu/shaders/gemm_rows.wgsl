@@ -32,22 +32,19 @@ fn row_of(m: u32) -> Row {
     return Row(line / args.ho * args.h * args.w, i32(y) - i32(args.top), i32(x) - i32(args.left));
 }
 
-// The pixel below a tap, or -1 outside of the picture.
+// The pixel below a tap, or -1 outside of the picture. Comparisons are of unsigned numbers, where what is negative is large; there
+// are no branches, which cost most where a processor plays the GPU.
 fn pixel(row: Row, ky: u32, kx: u32) -> i32 {
-    var y = row.y + i32(ky);
-    var x = row.x + i32(kx);
+    let y = u32(row.y + i32(ky));
+    let x = u32(row.x + i32(kx));
 #ifdef UPSAMPLE
-    if y < 0 || x < 0 || y >= i32(args.uh) || x >= i32(args.uw) {
-        return -1;
-    }
-    y = i32(u32(y) * args.h / args.uh);
-    x = i32(u32(x) * args.w / args.uw);
+    let inside = (y < args.uh) & (x < args.uw);
+    let place = y * args.h / args.uh * args.w + x * args.w / args.uw;
 #else
-    if y < 0 || x < 0 || y >= i32(args.h) || x >= i32(args.w) {
-        return -1;
-    }
+    let inside = (y < args.h) & (x < args.w);
+    let place = y * args.w + x;
 #endif
-    return i32(row.picture) + y * i32(args.w) + x;
+    return select(-1, i32(row.picture + place), inside);
 }
 
 #ifdef SCALAR_IN
@@ -63,15 +60,16 @@ fn advance(cursor: Cursor, fours: u32) -> Cursor {
 fn load_one(row: Row, k: u32) -> f32 {
     let tap = k / args.ci;
     let p = pixel(row, tap / args.kw, tap % args.kw);
-    if k >= args.k || p < 0 {
-        return 0.0;
-    }
-    return x[u32(p) * args.ci + k % args.ci];
+    let found = x[u32(max(p, 0)) * args.ci + k % args.ci];
+    return select(found, 0.0, (p < 0) | (k >= args.k));
 }
 
 fn load_x(row: Row, at: Cursor) -> vec4<f32> {
-    return vec4<f32>(
-        load_one(row, at.k), load_one(row, at.k + 1u), load_one(row, at.k + 2u), load_one(row, at.k + 3u));
+    var four = vec4<f32>();
+    for (var i = 0u; i < 4u; i++) {
+        four[i] = load_one(row, at.k + i);
+    }
+    return four;
 }
 
 #else
@@ -100,15 +98,12 @@ fn advance(cursor: Cursor, fours: u32) -> Cursor {
 
 fn load_x(row: Row, at: Cursor) -> vec4<f32> {
     let p = pixel(row, at.ky, at.kx);
+    let found = x[u32(max(p, 0)) * (args.ci / 4u) + at.c];
 #ifdef FIT
-    let outside = p < 0;
+    return select(found, vec4<f32>(), p < 0);
 #else
-    let outside = p < 0 || at.k * 4u >= args.k;
+    return select(found, vec4<f32>(), (p < 0) | (at.k * 4u >= args.k));
 #endif
-    if outside {
-        return vec4<f32>();
-    }
-    return x[u32(p) * (args.ci / 4u) + at.c];
 }
 
 #endif
@@ -142,10 +137,7 @@ fn advance(cursor: Cursor, fours: u32) -> Cursor {
 #ifdef SCALAR_IN
 
 fn load_one(row: Row, k: u32) -> f32 {
-    if k >= args.k {
-        return 0.0;
-    }
-    return x[row.first + k];
+    return select(x[row.first + k], 0.0, k >= args.k);
 }
 
 fn load_x(row: Row, at: Cursor) -> vec4<f32> {
@@ -156,12 +148,12 @@ fn load_x(row: Row, at: Cursor) -> vec4<f32> {
 #else
 
 fn load_x(row: Row, at: Cursor) -> vec4<f32> {
-#ifndef FIT
-    if at.k * 4u >= args.k {
-        return vec4<f32>();
-    }
+    let found = x[row.first + at.k];
+#ifdef FIT
+    return found;
+#else
+    return select(found, vec4<f32>(), at.k * 4u >= args.k);
 #endif
-    return x[row.first + at.k];
 }
 
 #endif
