@@ -206,3 +206,58 @@ mod uncaptured {
         Some(handler)
     }
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use crate::executor::webgpu::{Options, Webgpu};
+    use pollster::block_on;
+
+    #[test]
+    fn a_lost_device_is_said_to_be_lost() {
+        if std::env::var_os("TINTYPE_NO_WEBGPU").is_some() {
+            return;
+        }
+        let gpu = block_on(Webgpu::new(Options::default())).unwrap();
+        let buffer = block_on(gpu.buffer(4)).unwrap();
+        gpu.device.device.destroy();
+        let read = block_on(gpu.read(&buffer, 0, 4));
+        assert_eq!(read.unwrap_err().code(), "device-lost", "reading");
+        assert_eq!(
+            block_on(gpu.buffer(4)).err().unwrap().code(),
+            "device-lost",
+            "making a buffer"
+        );
+    }
+
+    #[test]
+    fn a_fault_of_ours_is_an_error() {
+        if std::env::var_os("TINTYPE_NO_WEBGPU").is_some() {
+            return;
+        }
+        let gpu = block_on(Webgpu::new(Options::default())).unwrap();
+        let broken = wgpu::ShaderSource::Wgsl("this is no shader".into());
+        let module = || {
+            Ok(gpu.device.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: None,
+                source: broken,
+            }))
+        };
+        let error = block_on(gpu.device.guarded(module)).err().unwrap();
+        assert_eq!(error.code(), "internal", "{error}");
+        // Outside of a scope it waits for the next call.
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
+        let descriptor = wgpu::BufferDescriptor {
+            label: None,
+            size: 16,
+            usage,
+            mapped_at_creation: false,
+        };
+        drop(gpu.device.device.create_buffer(&descriptor));
+        assert_eq!(
+            block_on(gpu.buffer(4)).err().unwrap().code(),
+            "internal",
+            "an error that nobody waited for"
+        );
+        assert!(block_on(gpu.buffer(4)).is_ok(), "is said once");
+    }
+}
