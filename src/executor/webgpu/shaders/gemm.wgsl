@@ -64,11 +64,11 @@ fn main(
         }
         workgroupBarrier();
     }
-    let column = column0 + local.x;
-    finish(row0 + local.y, column, sum0);
-    finish(row0 + local.y + 8u, column, sum1);
-    finish(row0 + local.y + 16u, column, sum2);
-    finish(row0 + local.y + 24u, column, sum3);
+    // A loop, so that what comes after the sums is compiled once.
+    var sums = array<vec4<f32>, 4>(sum0, sum1, sum2, sum3);
+    for (var i = 0u; i < 4u; i++) {
+        finish(row0 + local.y + i * 8u, column0 + local.x, sums[i]);
+    }
 }
 
 #else
@@ -112,7 +112,6 @@ fn main(
         sum11 += w1 * x1;
         at = advance(at, 1u);
     }
-    // A loop, so that what comes after the sums is compiled once.
     var sums = array<mat4x4<f32>, 4>(sum00, sum10, sum01, sum11);
     for (var i = 0u; i < 16u; i++) {
         let right = i / 8u;
