@@ -147,7 +147,7 @@ def draw(pipe, case, **changes):
     return torch.stack(steps), np.array(picture)
 
 
-def pipeline(name, case, parts, files, prefix=False):
+def pipeline(name, case, parts, files, prefix=False, published=None):
     """Builds the checkpoint, writes it, reads it again in f32 and draws; `files` are the dtypes its components are kept in."""
     print(name)
     pipe = StableDiffusionPipeline(
@@ -172,6 +172,10 @@ def pipeline(name, case, parts, files, prefix=False):
         (folder / "tokenizer" / file).write_bytes(content)
     if prefix:
         older_names(folder / "text_encoder" / "model.safetensors")
+    if published:
+        # As a file may have it: saving writes what the pipeline made of it.
+        config = folder / "scheduler" / "scheduler_config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), **published}, indent=2, sort_keys=True) + "\n")
 
     pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=FULL, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
@@ -235,6 +239,7 @@ def main():
             scheduler=DDIMScheduler(**BETAS, clip_sample=True, set_alpha_to_one=False, steps_offset=1),
         ),
         dict(text_encoder=HALF, unet=FULL, vae=FULL), prefix=True,
+        published=dict(clip_sample=True, steps_offset=0),
     )  # fmt: skip
 
     name = "sd2-euler"
