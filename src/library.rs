@@ -179,11 +179,7 @@ impl Library {
         let tokens = tokenizer.length();
         let (height, width) = ((defaults.height / factor).max(1), (defaults.width / factor).max(1));
         let branches = if defaults.guidance_scale > 1.0 { 2 } else { 1 };
-        let (batch, contexts) = if self.executor.batches_guidance() {
-            (branches, 1)
-        } else {
-            (1, branches)
-        };
+        let (batch, contexts) = self.executor.batch_and_contexts(branches);
         let config = |name: &str| checkpoint.source.locate(&format!("{name}/config.json"));
         let plans = [
             text.graph(1, tokens).map_err(|e| e.at(config("text_encoder")))?,

@@ -128,9 +128,12 @@ impl Executor {
         each!(self, e => e.info())
     }
 
-    /// Whether guidance is one batch of two (a GPU) rather than two passes (a CPU).
-    pub fn batches_guidance(&self) -> bool {
-        matches!(self, Self::Webgpu(_))
+    /// How `branches` of guidance run, as batch and contexts: a GPU takes them in one batch, a CPU one after the other.
+    pub fn batch_and_contexts(&self, branches: usize) -> (usize, usize) {
+        match self {
+            Self::Cpu(_) => (1, branches),
+            Self::Webgpu(_) => (branches, 1),
+        }
     }
 
     /// Makes room for packed weights: for each parameter, the dtype it is kept in.

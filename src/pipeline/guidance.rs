@@ -34,11 +34,7 @@ impl<'a> Denoiser<'a> {
         timesteps: Vec<f32>,
         branches: usize,
     ) -> Result<Self> {
-        let (batch, contexts) = if executor.batches_guidance() {
-            (branches, 1)
-        } else {
-            (1, branches)
-        };
+        let (batch, contexts) = executor.batch_and_contexts(branches);
         let rows = schedule_rows(timesteps.len());
         let key = Key::Unet {
             config: models.unet.config.clone(),

@@ -306,5 +306,5 @@ fn info_says_what_it_is() {
     let info = executor.info();
     assert_eq!((info.kind, info.software), ("cpu", false));
     assert!(info.name.starts_with("candle") && info.threads >= 1);
-    assert!(!executor.batches_guidance());
+    assert_eq!(executor.batch_and_contexts(2), (1, 2));
 }
