@@ -200,7 +200,7 @@ impl Library {
         for (component, plan) in [&text_encoder, &unet_component, &vae_component].into_iter().zip(&plans) {
             jobs.push(Wanted::new(component, &plan.params).map_err(|e| e.at(source.locate(component.name)))?);
         }
-        let bytes: u64 = jobs.iter().map(Wanted::bytes).sum();
+        let bytes: u64 = jobs.iter().map(|j| self.executor.weight_bytes(&j.params)).sum();
         let [text_plan, unet_plan, vae_plan] = &plans;
         let working = text_plan.peak_bytes(1) + unet_plan.peak_bytes(contexts) + vae_plan.peak_bytes(1);
         self.admit(&name, bytes, working)?;
@@ -399,14 +399,6 @@ impl Wanted {
         Ok(Self { params, places })
     }
 
-    fn bytes(&self) -> u64 {
-        let packed = |(spec, dtype): &(ParamSpec, WeightDtype)| {
-            let [rows, columns] = spec.packed();
-            rows as u64 * columns as u64 * dtype.size() as u64
-        };
-        self.params.iter().map(packed).sum()
-    }
-
     async fn read(
         &self,
         executor: &Executor,
@@ -416,17 +408,16 @@ impl Wanted {
         cancel: &CancelToken,
     ) -> Result<()> {
         let wanted = |name: &str| self.places.contains_key(name);
-        let sink = |tensor: &crate::checkpoint::TensorInfo, bytes: Vec<u8>| {
+        let sink = |tensor: &crate::checkpoint::TensorInfo, start: u64, piece: &[u8]| {
             let dtype = weight_dtype(tensor.dtype).ok_or_else(|| Error::Internal(tensor.name.clone()))?;
+            // A tensor that does not fit into memory was refused when its room was made.
+            let start = usize::try_from(start).map_err(|_| Error::Internal(tensor.name.clone()))? / dtype.size();
             for &(param, part) in self.places.get(&tensor.name).into_iter().flatten() {
-                executor.upload(weights, &self.params[param].0, part, dtype, &bytes)?;
+                executor.upload(weights, &self.params[param].0, part, dtype, start, piece)?;
             }
             Ok(())
         };
-        component
-            .for_each_tensor(cancel, progress, wanted, sink)
-            .await
-            .map(drop)
+        component.for_each_piece(cancel, progress, wanted, sink).await.map(drop)
     }
 }
 

@@ -92,12 +92,17 @@ fn read(bytes: &[u8], chunk: usize, sized: bool, expected: ExpectedFile) -> Resu
     let mut names = Vec::new();
     block_on(async {
         let open = OpenFile::open(&source, "unet/x.safetensors", "UNet2DConditionModel", expected, &cancel).await?;
-        let sink = |tensor: &tintype::checkpoint::TensorInfo, bytes: Vec<u8>| {
-            assert_eq!(bytes.len() as u64, tensor.bytes());
-            names.push(tensor.name.clone());
+        let mut done = 0;
+        let sink = |tensor: &tintype::checkpoint::TensorInfo, start: u64, piece: &[u8]| {
+            assert_eq!(start, done);
+            done += piece.len() as u64;
+            if done == tensor.bytes() {
+                names.push(tensor.name.clone());
+                done = 0;
+            }
             Ok(())
         };
-        open.for_each_tensor(&cancel, |_| true, |_| (), sink).await
+        open.for_each_piece(&cancel, |_| true, |_| (), sink).await
     })?;
     Ok(names)
 }
@@ -391,11 +396,11 @@ fn shards_are_read_and_their_index_is_checked() {
     let mut checkpoint = with(map("2.safetensors"), "b").unwrap();
     let (cancel, progress) = (CancelToken::default(), ProgressSink::none());
     let mut names = Vec::new();
-    let read = checkpoint.unet.for_each_tensor(
+    let read = checkpoint.unet.for_each_piece(
         &cancel,
         &progress,
         |_| true,
-        |tensor, _| {
+        |tensor, _, _| {
             names.push(tensor.name.clone());
             Ok(())
         },

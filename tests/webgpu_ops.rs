@@ -137,7 +137,7 @@ impl Case {
         block_on(gpu.warm(plan, &dtypes)).unwrap();
         let weights = block_on(gpu.allocate(&dtypes)).unwrap();
         for (i, (spec, dtype)) in dtypes.iter().enumerate() {
-            gpu.upload(&weights, spec, 0, *dtype, &bytes(&self.weights[&i].0, *dtype))
+            gpu.upload(&weights, spec, 0, *dtype, 0, &bytes(&self.weights[&i].0, *dtype))
                 .unwrap();
         }
         let instance = block_on(gpu.prepare(Rc::clone(plan), 1)).unwrap();
@@ -968,7 +968,7 @@ fn joined_weights_arrive_in_any_order() {
         let instance = block_on(gpu.prepare(Rc::clone(&plan), 1)).unwrap();
         gpu.write(&instance, "x", 0, Data::F32(&x)).unwrap();
         for part in [2, 0] {
-            gpu.upload(&weights, &spec, part, dtype, &bytes(&parts[part], dtype))
+            gpu.upload(&weights, &spec, part, dtype, 0, &bytes(&parts[part], dtype))
                 .unwrap();
         }
         let run = || block_on(gpu.run(&instance, &weights, Rate::Step, 0, 0, &CancelToken::default()));
@@ -977,7 +977,8 @@ fn joined_weights_arrive_in_any_order() {
             early.code() == "internal" && early.message().contains("q+k+v"),
             "{early}"
         );
-        gpu.upload(&weights, &spec, 1, dtype, &bytes(&parts[1], dtype)).unwrap();
+        gpu.upload(&weights, &spec, 1, dtype, 0, &bytes(&parts[1], dtype))
+            .unwrap();
         run().unwrap();
         let y = block_on(gpu.read(&gpu.view(&instance, plan.output("y").unwrap(), 0).unwrap())).unwrap();
         let rows = parts.iter().flat_map(|p| p.chunks(k));

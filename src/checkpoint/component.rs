@@ -78,7 +78,7 @@ impl Component {
         Ok(component)
     }
 
-    /// All tensors, in the order in which [`for_each_tensor`](Self::for_each_tensor) hands them over.
+    /// All tensors, in the order in which [`for_each_piece`](Self::for_each_piece) hands them over.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
         self.weights.iter().flat_map(|file| file.header.tensors())
     }
@@ -93,17 +93,18 @@ impl Component {
         self.weights.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
 
-    /// Reads the weights, and hands the tensors that are `wanted` (by their names) to `sink`, each whole, with its
-    /// elements as the file has them. Gives the sha256 of each file.
+    /// Reads the weights, and hands the tensors that are `wanted` (by their names) to `sink`, each in pieces that come one after
+    /// the other (the tensor, the piece's first byte in it, the piece), with its elements as the file has them. Gives the sha256
+    /// of each file.
     ///
     /// Files that are not what their header or the catalogue says are [`Error::Corrupt`]; tensors may have gone to
     /// `sink` by then. Called again, it reads the files again.
-    pub async fn for_each_tensor(
+    pub async fn for_each_piece(
         &mut self,
         cancel: &CancelToken,
         progress: &ProgressSink<'_>,
         wanted: impl Fn(&str) -> bool,
-        mut sink: impl FnMut(&TensorInfo, Vec<u8>) -> Result<()>,
+        mut sink: impl FnMut(&TensorInfo, u64, &[u8]) -> Result<()>,
     ) -> Result<Vec<[u8; 32]>> {
         let mut hashes = Vec::with_capacity(self.weights.len());
         for file in &mut self.weights {
@@ -122,7 +123,7 @@ impl Component {
                 }
             };
             let arrived = |bytes| progress.loaded(&file.path, bytes);
-            hashes.push(open.for_each_tensor(cancel, &wanted, arrived, &mut sink).await?);
+            hashes.push(open.for_each_piece(cancel, &wanted, arrived, &mut sink).await?);
         }
         Ok(hashes)
     }

@@ -107,7 +107,7 @@ pub enum Vocabulary {
 
 impl Checkpoint {
     /// Reads all configurations, the tokenizer, and the headers of the weights. Downloads of the weights are begun, and
-    /// go on in [`Component::for_each_tensor`].
+    /// go on in [`Component::for_each_piece`].
     pub async fn open(
         source: Source,
         options: &OpenOptions,

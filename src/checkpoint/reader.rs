@@ -1,4 +1,4 @@
-//! Reads one safetensors file while its bytes arrive. Memory: the largest tensor that is wanted, and one piece.
+//! Reads one safetensors file while its bytes arrive. Memory: a piece as it came, and one gathered of smaller ones.
 
 use std::rc::Rc;
 
@@ -17,6 +17,10 @@ use crate::{Error, Result};
 const MAX_HEADER: u64 = 100_000_000;
 /// Bytes of the header's length, which come first.
 const PREFIX: u64 = 8;
+/// Smaller pieces are gathered up to this many bytes: what takes them apart works on whole rows of a tensor.
+const GATHERED: usize = 1 << 20;
+/// Pieces begin at multiples of this, in bytes of their tensor: elements are whole, and a GPU copies words.
+const ALIGN: usize = 16;
 
 /// A safetensors file whose header was read, and whose tensors come next.
 #[derive(Debug)]
@@ -98,17 +102,18 @@ impl OpenFile {
         self.expected.size.unwrap_or_default()
     }
 
-    /// Hands the tensors that are `wanted` (by their names) to `sink`, in file order, each whole; the others' bytes are
-    /// passed over. `arrived` hears of all bytes of the file. Gives the file's sha256.
+    /// Hands the tensors that are `wanted` (by their names) to `sink`, in file order, each in pieces that come one after the
+    /// other: the tensor, the piece's first byte in it (a multiple of 16), and the piece; the others' bytes are passed over.
+    /// `arrived` hears of all bytes of the file. Gives the file's sha256.
     ///
     /// A file that is shorter or longer than its header says, or has another hash than expected, is
     /// [`Error::Corrupt`]; tensors may have gone to `sink` by then.
-    pub async fn for_each_tensor(
+    pub async fn for_each_piece(
         self,
         cancel: &CancelToken,
         wanted: impl Fn(&str) -> bool,
         mut arrived: impl FnMut(u64),
-        mut sink: impl FnMut(&TensorInfo, Vec<u8>) -> Result<()>,
+        mut sink: impl FnMut(&TensorInfo, u64, &[u8]) -> Result<()>,
     ) -> Result<[u8; 32]> {
         let file_bytes = self.file_bytes();
         let Self {
@@ -117,26 +122,18 @@ impl OpenFile {
             expected,
         } = self;
         arrived(feed.received);
+        let mut gathered = Vec::new();
         for tensor in header.tensors() {
             cancel.check()?;
             let bytes = tensor.bytes();
-            let wanted = wanted(&tensor.name);
-            let mut data = Vec::new();
-            if wanted && usize::try_from(bytes).map_or(true, |bytes| data.try_reserve_exact(bytes).is_err()) {
-                let (place, name) = (&feed.place, &tensor.name);
-                return Err(Error::OutOfMemory(format!(
-                    "{place}: no room for the {bytes} bytes of tensor {name:?}"
-                )));
-            }
-            if feed
-                .take(bytes, wanted.then_some(&mut data), cancel, &mut arrived)
-                .await?
-                < bytes
-            {
+            let taken = if wanted(&tensor.name) {
+                let sink = |start, piece: &[u8]| sink(tensor, start, piece);
+                feed.pieces(bytes, &mut gathered, cancel, &mut arrived, sink).await?
+            } else {
+                feed.take(bytes, None, cancel, &mut arrived).await?
+            };
+            if taken < bytes {
                 return Err(feed.truncated(file_bytes));
-            }
-            if wanted {
-                sink(tensor, data)?;
             }
         }
         feed.take(1, None, cancel, &mut arrived).await?;
@@ -184,25 +181,80 @@ impl Feed {
         arrived: &mut dyn FnMut(u64),
     ) -> Result<u64> {
         let mut left = count;
-        while left > 0 {
-            if self.used == self.piece.len() {
-                let Some(piece) = cancel.guard(self.stream.next()).await? else {
-                    break;
-                };
-                self.sha256.update(&piece);
-                self.received += piece.len() as u64;
-                arrived(piece.len() as u64);
-                (self.piece, self.used) = (piece, 0);
-            }
-            let rest = &self.piece[self.used..];
-            let rest = &rest[..usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()))];
+        while left > 0 && self.fill(cancel, arrived).await? {
+            let rest = self.rest(left);
             if let Some(into) = &mut into {
                 into.extend_from_slice(rest);
             }
-            self.used += rest.len();
-            left -= rest.len() as u64;
+            let used = rest.len();
+            self.used += used;
+            left -= used as u64;
         }
         Ok(count - left)
+    }
+
+    /// Hands the next `count` bytes to `sink`, in pieces as large as they came, or gathered. Gives how many there were.
+    async fn pieces(
+        &mut self,
+        count: u64,
+        gathered: &mut Vec<u8>,
+        cancel: &CancelToken,
+        arrived: &mut dyn FnMut(u64),
+        mut sink: impl FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<u64> {
+        let mut done = 0;
+        gathered.clear();
+        loop {
+            let left = count - done - gathered.len() as u64;
+            if left == 0 || gathered.len() == GATHERED {
+                sink(done, gathered)?;
+                done += gathered.len() as u64;
+                gathered.clear();
+                if done == count {
+                    return Ok(done);
+                }
+                continue;
+            }
+            if !self.fill(cancel, arrived).await? {
+                return Ok(done + gathered.len() as u64);
+            }
+            let rest = self.rest(left);
+            let used = if gathered.is_empty() && rest.len() as u64 == left {
+                sink(done, rest)?;
+                self.used += left as usize;
+                return Ok(count);
+            } else if gathered.is_empty() && rest.len() >= GATHERED {
+                let used = rest.len() / ALIGN * ALIGN;
+                sink(done, &rest[..used])?;
+                done += used as u64;
+                used
+            } else {
+                let used = rest.len().min(GATHERED - gathered.len());
+                gathered.extend_from_slice(&rest[..used]);
+                used
+            };
+            self.used += used;
+        }
+    }
+
+    /// What of the piece at hand is not used, up to `most` bytes.
+    fn rest(&self, most: u64) -> &[u8] {
+        let rest = &self.piece[self.used..];
+        &rest[..usize::try_from(most).map_or(rest.len(), |most| most.min(rest.len()))]
+    }
+
+    /// Waits for the next piece, if the one at hand is used up. Says whether there is one.
+    async fn fill(&mut self, cancel: &CancelToken, arrived: &mut dyn FnMut(u64)) -> Result<bool> {
+        if self.used == self.piece.len() {
+            let Some(piece) = cancel.guard(self.stream.next()).await? else {
+                return Ok(false);
+            };
+            self.sha256.update(&piece);
+            self.received += piece.len() as u64;
+            arrived(piece.len() as u64);
+            (self.piece, self.used) = (piece, 0);
+        }
+        Ok(true)
     }
 
     fn truncated(&self, expected: u64) -> Error {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::graph::{ParamSpec, Plan, Rate, Value};
 use std::rc::Rc;
 
-pub use pack::{PackedPart, WeightDtype, pack_part, pack_part_bits};
+pub use pack::{Packing, WeightDtype};
 
 /// Which device an executor runs on, as JavaScript sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,19 +147,31 @@ impl Executor {
         })
     }
 
-    /// Packs one tensor of the file (`part` of `spec`), whole, little endian, of dtype `from`, into its place.
+    /// Bytes that packed weights take on this device.
+    pub fn weight_bytes(&self, params: &[(ParamSpec, WeightDtype)]) -> u64 {
+        let bytes = |(spec, dtype): &(ParamSpec, WeightDtype)| match self {
+            Self::Cpu(_) => cpu::Weights::bytes(spec),
+            Self::Webgpu(_) => webgpu::Weights::bytes(spec, *dtype),
+        };
+        params.iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Packs a piece of a tensor of the file (`part` of `spec`) into its place: little endian, of dtype `from`, from element
+    /// `start` on. Pieces of a part come in order, and for a GPU each but the last is a multiple of four bytes.
     ///
     /// # Errors
-    /// [`Error::Internal`] if the parameter was not allocated or the bytes are not as many as its shape needs.
+    /// [`Error::Internal`] if the parameter was not allocated, or the piece is out of turn or too long.
     pub fn upload(
         &self,
         weights: &Weights,
         spec: &ParamSpec,
         part: usize,
         from: WeightDtype,
+        start: usize,
         bytes: &[u8],
     ) -> Result<()> {
-        both!(self, weights, Weights, |e, w| e.upload(w, spec, part, from, bytes))
+        both!(self, weights, Weights, |e, w| e
+            .upload(w, spec, part, from, start, bytes))
     }
 
     /// Compiles what a plan will need while its weights still arrive. `dtypes` are those of [`Executor::allocate`].

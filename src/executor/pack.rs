@@ -1,4 +1,5 @@
-//! From a tensor as the file has it to the layout that kernels read. Both executors use one layout, so it is made once here.
+//! From tensors as a file has them to the layout that kernels read, piece by piece as the bytes arrive. Both executors use one
+//! layout, so it is made once here.
 
 use crate::error::{Error, Result};
 use crate::graph::{Pack, ParamSpec};
@@ -30,90 +31,376 @@ impl WeightDtype {
     }
 }
 
-/// A tensor in the parameter's layout: rows of `width` elements that belong at column `column` of each of the parameter's rows.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PackedPart<T> {
-    /// Row after row.
-    pub data: Vec<T>,
-    /// Elements of this part in a row.
-    pub width: usize,
-    /// Where they start in the parameter's row.
-    pub column: usize,
+/// Rows of a tensor that are transposed together, so that what is written next to each other is a cache line.
+const BLOCK: usize = 16;
+/// The same for what is left over.
+const SMALL_BLOCK: usize = 4;
+
+/// Where the elements of one tensor go in the packed parameter.
+#[derive(Clone, Debug)]
+struct Part {
+    /// The tensor as `[first, inner, taps]`, of which element `[o, i, t]` goes to row `t · inner + i`, column `o`; or, if there is
+    /// no such shape, rows of `width` elements as they are.
+    transposed: Option<[usize; 2]>,
+    /// Elements of the tensor.
+    len: usize,
+    /// Elements of the tensor in one packed row.
+    width: usize,
+    /// Where they start in it.
+    column: usize,
+    /// Elements that have come.
+    arrived: usize,
 }
 
-/// Packs part `part` of `spec` and widens it to f32.
-///
-/// # Errors
-/// [`Error::Internal`] if the bytes are not as many as the shape needs.
-pub fn pack_part(spec: &ParamSpec, part: usize, from: WeightDtype, bytes: &[u8]) -> Result<PackedPart<f32>> {
-    let (halves, words) = (bytes.as_chunks::<2>().0, bytes.as_chunks::<4>().0);
-    match from {
-        WeightDtype::F32 => permute(spec, part, from, bytes, |i| f32::from_le_bytes(words[i])),
-        WeightDtype::F16 => permute(spec, part, from, bytes, |i| {
-            half::f16::from_le_bytes(halves[i]).to_f32()
-        }),
-        WeightDtype::Bf16 => permute(spec, part, from, bytes, |i| {
-            half::bf16::from_le_bytes(halves[i]).to_f32()
-        }),
-    }
+/// How far a parameter is packed, and where what comes next belongs.
+#[derive(Clone, Debug)]
+pub struct Packing {
+    key: String,
+    parts: Vec<Part>,
+    rows: usize,
+    stride: usize,
 }
 
-/// Packs part `part` of `spec`, two-byte elements kept as they are.
-///
-/// # Errors
-/// [`Error::Internal`] if the bytes are not as many as the shape needs, or the elements have four bytes.
-pub fn pack_part_bits(spec: &ParamSpec, part: usize, from: WeightDtype, bytes: &[u8]) -> Result<PackedPart<u16>> {
-    if from.size() != 2 {
-        return Err(Error::Internal(format!(
-            "{}: elements of {} bytes",
-            spec.key(),
-            from.size()
-        )));
+impl Packing {
+    /// Nothing has come yet. `stride` is the number of elements from one packed row to the next.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if the parameter has no elements, or no such rows.
+    pub fn new(spec: &ParamSpec, stride: usize) -> Result<Self> {
+        let [rows, columns] = spec.packed();
+        let mut column = 0;
+        let mut parts = Vec::with_capacity(spec.parts.len());
+        for part in &spec.parts {
+            let first = part.shape.first().copied().unwrap_or(0);
+            let len = part
+                .shape
+                .iter()
+                .try_fold(1usize, |n, &d| n.checked_mul(d))
+                .unwrap_or(0);
+            let taps: usize = part.shape.iter().skip(2).product();
+            let (transposed, width) = match spec.pack {
+                Pack::Vector => (None, len),
+                Pack::Table => (None, len.checked_div(first).unwrap_or(0)),
+                Pack::Matrix => (Some([len.checked_div(first).unwrap_or(0), 1]), first),
+                Pack::Conv => {
+                    let inner = len.checked_div(first).and_then(|n| n.checked_div(taps));
+                    (Some([inner.unwrap_or(0), taps]), first)
+                }
+            };
+            let fits = width > 0 && width.checked_mul(rows) == Some(len) && column + width <= columns;
+            if !fits || columns > stride {
+                let (key, shape) = (spec.key(), &part.shape);
+                return Err(Error::Internal(format!(
+                    "{key}: {shape:?} does not fit into [{rows}, {columns}]"
+                )));
+            }
+            parts.push(Part {
+                transposed,
+                len,
+                width,
+                column,
+                arrived: 0,
+            });
+            column += width;
+        }
+        if column != columns {
+            return Err(Error::Internal(format!(
+                "{}: {column} columns of {columns}",
+                spec.key()
+            )));
+        }
+        Ok(Self {
+            key: spec.key(),
+            parts,
+            rows,
+            stride,
+        })
     }
-    let halves = bytes.as_chunks::<2>().0;
-    permute(spec, part, from, bytes, |i| u16::from_le_bytes(halves[i]))
-}
 
-/// Makes the packed elements straight from the bytes: a copy in between would need as much memory once more.
-fn permute<T>(
-    spec: &ParamSpec,
-    part: usize,
-    from: WeightDtype,
-    bytes: &[u8],
-    element: impl Fn(usize) -> T,
-) -> Result<PackedPart<T>> {
-    let shape = spec.parts.get(part).map(|p| p.shape.as_slice()).unwrap_or_default();
-    let size = shape.iter().try_fold(from.size(), |n, &d| n.checked_mul(d));
-    if shape.is_empty() || size != Some(bytes.len()) || bytes.is_empty() {
-        let (key, found) = (spec.key(), bytes.len());
-        return Err(Error::Internal(format!(
-            "{key}: {found} bytes for {shape:?} of {from:?}"
-        )));
+    /// Whether every part has come, all of it.
+    pub fn is_whole(&self) -> bool {
+        self.parts.iter().all(|p| p.arrived == p.len)
     }
-    let len = bytes.len() / from.size();
-    let first = shape[0];
-    let column = spec.parts[..part]
-        .iter()
-        .map(|p| p.shape.first().copied().unwrap_or(0))
-        .sum();
-    // The tensor as [first, inner, taps] becomes [taps, inner, first].
-    let transposed = |inner: usize, taps: usize| {
-        let mut data = Vec::with_capacity(len);
-        for tap in 0..taps {
-            for i in 0..inner {
-                data.extend((0..first).map(|o| element((o * inner + i) * taps + tap)));
+
+    /// Elements of the packed parameter, padding included.
+    pub fn elements(&self) -> usize {
+        self.rows * self.stride
+    }
+
+    /// Whether the packed parameter is the one tensor as it is, so that its bytes can go where they belong unseen.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.parts.as_slice(), [only] if only.transposed.is_none() && only.width == self.stride)
+    }
+
+    /// Counts `count` elements from element `start` of a part as arrived. Pieces come in order; one from 0 begins again.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for a piece out of turn, or beyond the tensor.
+    pub fn advance(&mut self, part: usize, start: usize, count: usize) -> Result<()> {
+        let key = &self.key;
+        let Some(p) = self.parts.get_mut(part) else {
+            return Err(Error::Internal(format!("{key} has no part {part}")));
+        };
+        if start != 0 && start != p.arrived || start.checked_add(count).is_none_or(|end| end > p.len) {
+            let (arrived, len) = (p.arrived, p.len);
+            return Err(Error::Internal(format!(
+                "{key}: {count} elements at {start} of part {part}, of which {arrived} of {len} have come"
+            )));
+        }
+        p.arrived = start + count;
+        Ok(())
+    }
+
+    /// Puts bytes of dtype `from`, little endian, from element `start` of a part on, into `to`, widened to f32.
+    ///
+    /// # Errors
+    /// Those of [`advance`](Self::advance); [`Error::Internal`] for half an element, or if `to` is not the packed parameter.
+    pub fn widen(&mut self, part: usize, start: usize, from: WeightDtype, bytes: &[u8], to: &mut [f32]) -> Result<()> {
+        let (halves, words) = (bytes.as_chunks::<2>(), bytes.as_chunks::<4>());
+        match from {
+            WeightDtype::F32 => self.place(part, start, words, f32::from_le_bytes, to),
+            WeightDtype::F16 => self.place(part, start, halves, |b| half::f16::from_le_bytes(b).to_f32(), to),
+            WeightDtype::Bf16 => self.place(part, start, halves, |b| half::bf16::from_le_bytes(b).to_f32(), to),
+        }
+    }
+
+    /// The same for two-byte elements, which are kept as they are where `from` is `kept`, and rounded where it is not.
+    ///
+    /// # Errors
+    /// Those of [`widen`](Self::widen).
+    pub fn halve(
+        &mut self,
+        part: usize,
+        start: usize,
+        [from, kept]: [WeightDtype; 2],
+        bytes: &[u8],
+        to: &mut [u16],
+    ) -> Result<()> {
+        let (halves, words) = (bytes.as_chunks::<2>(), bytes.as_chunks::<4>());
+        let narrow = move |x: f32| match kept {
+            WeightDtype::Bf16 => half::bf16::from_f32(x).to_bits(),
+            WeightDtype::F16 | WeightDtype::F32 => half::f16::from_f32(x).to_bits(),
+        };
+        match from {
+            _ if from == kept => self.place(part, start, halves, u16::from_le_bytes, to),
+            WeightDtype::F32 => self.place(part, start, words, |b| narrow(f32::from_le_bytes(b)), to),
+            WeightDtype::F16 => self.place(
+                part,
+                start,
+                halves,
+                |b| narrow(half::f16::from_le_bytes(b).to_f32()),
+                to,
+            ),
+            WeightDtype::Bf16 => self.place(
+                part,
+                start,
+                halves,
+                |b| narrow(half::bf16::from_le_bytes(b).to_f32()),
+                to,
+            ),
+        }
+    }
+
+    fn place<const N: usize, T: Copy>(
+        &mut self,
+        part: usize,
+        start: usize,
+        (elements, rest): (&[[u8; N]], &[u8]),
+        convert: impl Fn([u8; N]) -> T,
+        to: &mut [T],
+    ) -> Result<()> {
+        if !rest.is_empty() || to.len() != self.elements() {
+            let (key, found) = (&self.key, to.len());
+            return Err(Error::Internal(format!(
+                "{key}: {} bytes left over, {found} elements of {}",
+                rest.len(),
+                self.elements()
+            )));
+        }
+        self.advance(part, start, elements.len())?;
+        let p = &self.parts[part];
+        match p.transposed {
+            Some(shape) => transpose(shape, start, elements, convert, &mut to[p.column..], self.stride),
+            None => {
+                let (mut at, mut elements) = (start, elements);
+                while !elements.is_empty() {
+                    let (row, column) = (at / p.width, at % p.width);
+                    let (now, later) = elements.split_at(elements.len().min(p.width - column));
+                    let to = &mut to[row * self.stride + p.column + column..];
+                    to.iter_mut().zip(now).for_each(|(to, e)| *to = convert(*e));
+                    (at, elements) = (at + now.len(), later);
+                }
             }
         }
-        data
-    };
-    let (data, width, column) = match spec.pack {
-        Pack::Vector => ((0..len).map(element).collect(), len, column),
-        Pack::Table => ((0..len).map(element).collect(), len / first, 0),
-        Pack::Matrix => (transposed(len / first, 1), first, column),
-        Pack::Conv => {
-            let taps = shape.iter().skip(2).product();
-            (transposed(len / first / taps, taps), first, column)
+        Ok(())
+    }
+}
+
+/// Elements from number `at` on of a tensor `[_, inner, taps]`, to rows of `taps · inner`.
+fn transpose<const N: usize, T: Copy>(
+    shape: [usize; 2],
+    mut at: usize,
+    mut elements: &[[u8; N]],
+    convert: impl Fn([u8; N]) -> T,
+    to: &mut [T],
+    stride: usize,
+) {
+    let len = shape[0] * shape[1];
+    while !elements.is_empty() {
+        let (column, first) = (at / len, at % len);
+        let count = if first == 0 && elements.len() >= BLOCK * len {
+            block::<BLOCK, N, T>(shape, elements, &convert, &mut to[column..], stride)
+        } else if first == 0 && elements.len() >= SMALL_BLOCK * len {
+            block::<SMALL_BLOCK, N, T>(shape, elements, &convert, &mut to[column..], stride)
+        } else {
+            let now = &elements[..elements.len().min(len - first)];
+            let (mut i, mut tap) = (first / shape[1], first % shape[1]);
+            for e in now {
+                to[(tap * shape[0] + i) * stride + column] = convert(*e);
+                tap += 1;
+                if tap == shape[1] {
+                    (i, tap) = (i + 1, 0);
+                }
+            }
+            now.len()
+        };
+        (at, elements) = (at + count, &elements[count..]);
+    }
+}
+
+/// `ROWS` whole rows of a tensor at once. Gives how many elements that were.
+fn block<const ROWS: usize, const N: usize, T: Copy>(
+    [inner, taps]: [usize; 2],
+    elements: &[[u8; N]],
+    convert: impl Fn([u8; N]) -> T,
+    to: &mut [T],
+    stride: usize,
+) -> usize {
+    let len = inner * taps;
+    let rows: [&[[u8; N]]; ROWS] = std::array::from_fn(|r| &elements[r * len..][..len]);
+    for tap in 0..taps {
+        for i in 0..inner {
+            let from = i * taps + tap;
+            let to = &mut to[(tap * inner + i) * stride..][..ROWS];
+            for (to, row) in to.iter_mut().zip(&rows) {
+                *to = convert(row[from]);
+            }
         }
-    };
-    Ok(PackedPart { data, width, column })
+    }
+    ROWS * len
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::ParamPart;
+
+    fn spec(pack: Pack, shapes: &[&[usize]]) -> ParamSpec {
+        let part = |(i, shape): (usize, &&[usize])| ParamPart {
+            name: format!("p{i}"),
+            shape: shape.to_vec(),
+        };
+        ParamSpec {
+            parts: shapes.iter().enumerate().map(part).collect(),
+            pack,
+        }
+    }
+
+    /// Packs numbered tensors in pieces of `piece` elements.
+    fn packed(spec: &ParamSpec, stride: usize, piece: usize) -> Vec<f32> {
+        let mut packing = Packing::new(spec, stride).unwrap();
+        let mut to = vec![-1.0; packing.elements()];
+        for (i, part) in spec.parts.iter().enumerate() {
+            let all: Vec<f32> = (0..part.shape.iter().product())
+                .map(|n: usize| (i * 100_000 + n) as f32)
+                .collect();
+            for (n, run) in all.chunks(piece).enumerate() {
+                assert!(!packing.is_whole());
+                let bytes = bytemuck::cast_slice(run);
+                packing.widen(i, n * piece, WeightDtype::F32, bytes, &mut to).unwrap();
+            }
+        }
+        assert!(packing.is_whole());
+        to
+    }
+
+    /// Where each element must be, one by one.
+    fn naive(spec: &ParamSpec, stride: usize) -> Vec<f32> {
+        let [rows, _] = spec.packed();
+        let mut to = vec![-1.0; rows * stride];
+        let mut column = 0;
+        for (i, part) in spec.parts.iter().enumerate() {
+            let (first, len) = (part.shape[0], part.shape.iter().product::<usize>());
+            let taps: usize = part.shape.iter().skip(2).product();
+            for n in 0..len {
+                let (row, c) = match spec.pack {
+                    Pack::Vector => (0, n),
+                    Pack::Table => (n / (len / first), n % (len / first)),
+                    Pack::Matrix => (n % (len / first), n / (len / first)),
+                    Pack::Conv => {
+                        let (o, rest) = (n / (len / first), n % (len / first));
+                        ((rest % taps) * (len / first / taps) + rest / taps, o)
+                    }
+                };
+                to[row * stride + column + c] = (i * 100_000 + n) as f32;
+            }
+            column += if spec.pack == Pack::Vector { len } else { first };
+        }
+        to
+    }
+
+    #[test]
+    fn pieces_of_any_length_give_the_same() {
+        let cases = [
+            (spec(Pack::Matrix, &[&[37, 5], &[3, 5], &[16, 5]]), 56),
+            (spec(Pack::Matrix, &[&[37, 5]]), 40),
+            (spec(Pack::Conv, &[&[21, 6, 3, 3]]), 24),
+            (spec(Pack::Conv, &[&[4, 1, 1, 2], &[5, 1, 1, 2]]), 9),
+            (spec(Pack::Vector, &[&[7], &[3]]), 12),
+            (spec(Pack::Table, &[&[9, 6]]), 8),
+            (spec(Pack::Table, &[&[9, 8]]), 8),
+        ];
+        for (spec, stride) in cases {
+            let expected = naive(&spec, stride);
+            for piece in [1, 4, 7, 90, 4096] {
+                assert_eq!(packed(&spec, stride, piece), expected, "{spec:?} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn halves_are_kept_or_rounded() {
+        let spec = spec(Pack::Matrix, &[&[1, 2]]);
+        let mut packing = Packing::new(&spec, 1).unwrap();
+        let mut to = [0u16; 2];
+        let dtypes = [WeightDtype::F16, WeightDtype::F16];
+        packing.halve(0, 0, dtypes, &[1, 2, 3, 4], &mut to).unwrap();
+        assert_eq!(to, [0x0201, 0x0403]);
+        let dtypes = [WeightDtype::F32, WeightDtype::Bf16];
+        let bytes: Vec<u8> = [1.0f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        packing.halve(0, 0, dtypes, &bytes, &mut to).unwrap();
+        assert_eq!(to, [0x3f80, 0xc000]);
+    }
+
+    #[test]
+    fn what_is_out_of_turn_is_refused() {
+        let spec = spec(Pack::Vector, &[&[4]]);
+        let mut packing = Packing::new(&spec, 4).unwrap();
+        let mut to = [0.0; 4];
+        let mut put = |part, start, bytes: &[u8]| packing.widen(part, start, WeightDtype::F32, bytes, &mut to);
+        assert!(put(0, 0, &[0; 8]).is_ok());
+        for (part, start, len) in [
+            (0, 1, 4),
+            (0, 3, 4),
+            (0, 2, 12),
+            (1, 0, 4),
+            (0, 2, 3),
+            (0, usize::MAX, 4),
+        ] {
+            let error = put(part, start, &vec![0; len]).unwrap_err();
+            assert_eq!(error.code(), "internal", "{part} {start} {len}");
+        }
+        assert!(put(0, 2, &[0; 8]).is_ok());
+        assert!(Packing::new(&spec, 3).is_err());
+    }
 }

@@ -60,7 +60,7 @@ pub async fn place(executor: &Executor, plan: &Plan, file: &Golden) -> (Weights,
             let tensor = file.get(&part.name);
             assert_eq!(tensor.shape, part.shape, "{}", part.name);
             executor
-                .upload(&weights, spec, i, tensor.weight_dtype(), &tensor.bytes)
+                .upload(&weights, spec, i, tensor.weight_dtype(), 0, &tensor.bytes)
                 .unwrap();
         }
     }

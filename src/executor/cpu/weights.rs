@@ -3,47 +3,58 @@
 use super::Cpu;
 use super::memory::{leave_room, write, zeros};
 use crate::error::{Error, Result};
-use crate::executor::{WeightDtype, pack_part};
+use crate::executor::{Packing, WeightDtype};
 use crate::graph::ParamSpec;
 use candle_core::Tensor;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// Packed weights, each `[rows, columns]`, by [`ParamSpec::key`].
-pub struct Weights(HashMap<String, Tensor>);
+pub struct Weights(HashMap<String, Param>);
+
+struct Param {
+    tensor: Tensor,
+    packing: RefCell<Packing>,
+}
 
 impl Weights {
-    /// A parameter, if it has the shape that is looked for.
-    pub(super) fn get(&self, spec: &ParamSpec) -> Result<Tensor> {
+    /// Bytes of a parameter.
+    pub(in super::super) fn bytes(spec: &ParamSpec) -> u64 {
+        let [rows, columns] = spec.packed();
+        (rows as u64).saturating_mul(columns as u64).saturating_mul(4)
+    }
+
+    fn param(&self, spec: &ParamSpec) -> Result<&Param> {
         let key = spec.key();
-        let tensor = self
-            .0
-            .get(&key)
-            .ok_or_else(|| Error::Internal(format!("no room was made for {key}")))?;
-        if tensor.dims() != spec.packed() {
-            return Err(Error::Internal(format!(
-                "{key} is {:?}, not {:?}",
-                tensor.dims(),
-                spec.packed()
-            )));
+        let param = (self.0.get(&key)).ok_or_else(|| Error::Internal(format!("no room was made for {key}")))?;
+        let (held, wanted) = (param.tensor.dims(), spec.packed());
+        if held != wanted {
+            return Err(Error::Internal(format!("{key} is {held:?}, not {wanted:?}")));
         }
-        Ok(tensor.clone())
+        Ok(param)
+    }
+
+    /// A parameter, if all of it was uploaded and it has the shape that is looked for.
+    pub(super) fn get(&self, spec: &ParamSpec) -> Result<Tensor> {
+        let param = self.param(spec)?;
+        if !param.packing.borrow().is_whole() {
+            return Err(Error::Internal(format!("{} was not uploaded", spec.key())));
+        }
+        Ok(param.tensor.clone())
     }
 }
 
 impl Cpu {
     pub(in super::super) fn allocate(&self, params: &[(ParamSpec, WeightDtype)]) -> Result<Weights> {
-        let mut tensors = HashMap::with_capacity(params.len());
+        let mut made = HashMap::with_capacity(params.len());
         for (spec, _) in params {
             let (key, [rows, columns]) = (spec.key(), spec.packed());
-            let len = rows.saturating_mul(columns);
-            if len == 0 {
-                return Err(Error::Internal(format!("{key} has no elements")));
-            }
-            let tensor = zeros::<f32>(len, &key)?.reshape((rows, columns))?;
-            tensors.insert(key, tensor);
+            let packing = RefCell::new(Packing::new(spec, columns)?);
+            let tensor = zeros::<f32>(rows.saturating_mul(columns), &key)?.reshape((rows, columns))?;
+            made.insert(key, Param { tensor, packing });
         }
         leave_room()?;
-        Ok(Weights(tensors))
+        Ok(Weights(made))
     }
 
     pub(in super::super) fn upload(
@@ -52,23 +63,15 @@ impl Cpu {
         spec: &ParamSpec,
         part: usize,
         from: WeightDtype,
+        start: usize,
         bytes: &[u8],
     ) -> Result<()> {
-        let tensor = weights.get(spec)?;
-        let [rows, columns] = spec.packed();
-        let packed = pack_part(spec, part, from, bytes)?;
-        let end = packed.column.saturating_add(packed.width);
-        if packed.width == 0 || end > columns || packed.data.len() != packed.width.saturating_mul(rows) {
-            let (key, len) = (spec.key(), packed.data.len());
-            return Err(Error::Internal(format!(
-                "{key}: {len} elements for [{rows}, {columns}]"
-            )));
-        }
-        write(&tensor, |to: &mut [f32]| {
-            let to = to.chunks_exact_mut(columns);
-            for (to, from) in to.zip(packed.data.chunks_exact(packed.width)) {
-                to[packed.column..end].copy_from_slice(from);
-            }
-        })
+        let Param { tensor, packing } = weights.param(spec)?;
+        let mut packing = packing.borrow_mut();
+        let mut placed = Ok(());
+        write(tensor, |to: &mut [f32]| {
+            placed = packing.widen(part, start, from, bytes, to);
+        })?;
+        placed
     }
 }

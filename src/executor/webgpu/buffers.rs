@@ -89,9 +89,17 @@ impl Buffer {
     /// # Errors
     /// [`Error::Internal`] for what would reach beyond the buffer.
     pub(super) fn write(&self, device: &Device, offset: usize, bytes: &[u8]) -> Result<()> {
-        let start = offset as u64 * 4;
+        self.write_bytes(device, offset as u64 * 4, bytes)
+    }
+
+    /// Writes whole elements from byte `start` on.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for what would reach beyond the buffer, or is no whole elements.
+    pub(super) fn write_bytes(&self, device: &Device, start: u64, bytes: &[u8]) -> Result<()> {
         // Beyond this, a browser throws and wgpu panics.
-        if !bytes.len().is_multiple_of(4) || start + bytes.len() as u64 > self.0.buffer.size() {
+        let whole = bytes.len().is_multiple_of(4) && start.is_multiple_of(4);
+        if !whole || start.saturating_add(bytes.len() as u64) > self.0.buffer.size() {
             return Err(Error::Internal(format!(
                 "{} bytes at {start} of a buffer of {}",
                 bytes.len(),

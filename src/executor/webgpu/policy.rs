@@ -39,6 +39,9 @@ pub(super) const GROUP_NORM_CHUNK: usize = 32_768;
 /// Bytes handed to the queue after which it is told to begin copying, so that its own copies do not pile up.
 pub(super) const UPLOAD_BYTES: usize = 64 << 20;
 
+/// Bytes handed to the queue in one call: a browser copies each call's bytes at once.
+pub(super) const UPLOAD_PIECE: usize = 8 << 20;
+
 /// Threads that normalise a group of channels together.
 pub(super) const GROUP_NORM_THREADS: usize = 256;
 

@@ -4,9 +4,9 @@ use super::Webgpu;
 use super::buffers::Buffer;
 use super::policy;
 use crate::error::{Error, Result};
-use crate::executor::{WeightDtype, pack_part, pack_part_bits};
+use crate::executor::{Packing, WeightDtype};
 use crate::graph::{Pack, ParamSpec};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -21,17 +21,14 @@ pub struct Weights {
 pub(super) struct Param {
     pub buffer: Buffer,
     pub dtype: WeightDtype,
-    rows: usize,
-    columns: usize,
-    whole: Cell<bool>,
-    pending: RefCell<Option<Pending>>,
+    filling: RefCell<Filling>,
 }
 
-/// A parameter of several parts, or with padding, until all of it is there: copies to the GPU are of whole words, at places that
-/// parts of a row need not have.
-struct Pending {
-    bytes: Vec<u8>,
-    arrived: Vec<bool>,
+/// A parameter while it arrives.
+struct Filling {
+    packing: Packing,
+    /// The packed elements, until all are there: copies to the GPU are of whole words, at places that parts of a row need not have.
+    staging: Vec<u32>,
 }
 
 /// Vectors are f32 always.
@@ -44,19 +41,22 @@ fn kept_in(spec: &ParamSpec, dtype: WeightDtype) -> WeightDtype {
 }
 
 impl Weights {
+    /// Bytes of a parameter.
+    pub(in super::super) fn bytes(spec: &ParamSpec, dtype: WeightDtype) -> u64 {
+        let [rows, columns] = spec.packed();
+        let elements = (rows as u64).saturating_mul((columns as u64).div_ceil(4).saturating_mul(4));
+        let bytes = elements.saturating_mul(kept_in(spec, dtype).size() as u64);
+        bytes.div_ceil(16).saturating_mul(16)
+    }
+
     /// The parameter, once all of it was uploaded.
     pub(super) fn get(&self, spec: &ParamSpec) -> Result<&Param> {
-        match self.params.get(&spec.key()) {
-            Some(param) if param.whole.get() => Ok(param),
-            Some(_) => Err(Error::Internal(format!("{} was not uploaded", spec.key()))),
-            None => Err(Error::Internal(format!("{} was not allocated", spec.key()))),
+        let key = spec.key();
+        match self.params.get(&key) {
+            Some(param) if param.filling.borrow().packing.is_whole() => Ok(param),
+            Some(_) => Err(Error::Internal(format!("{key} was not uploaded"))),
+            None => Err(Error::Internal(format!("{key} was not allocated"))),
         }
-    }
-}
-
-impl Param {
-    fn padded(&self) -> usize {
-        self.columns.next_multiple_of(4)
     }
 }
 
@@ -65,37 +65,22 @@ impl Webgpu {
         let make = || {
             let mut made = HashMap::new();
             for (spec, dtype) in params {
-                let [rows, columns] = spec.packed();
+                let [_, columns] = spec.packed();
                 let dtype = kept_in(spec, *dtype);
-                let elements = columns.checked_next_multiple_of(4).and_then(|c| c.checked_mul(rows));
-                let bytes = elements.and_then(|n| n.checked_mul(dtype.size()));
-                let bytes = bytes.ok_or_else(|| Error::OutOfMemory(format!("{} cannot be held", spec.key())))?;
-                let buffer = Buffer::new(&self.device, &spec.key(), bytes.div_ceil(4))?;
-                let (whole, pending) = (Cell::new(false), RefCell::new(None));
-                made.insert(
-                    spec.key(),
-                    Param {
-                        buffer,
-                        dtype,
-                        rows,
-                        columns,
-                        whole,
-                        pending,
-                    },
-                );
+                let packing = Packing::new(spec, columns.next_multiple_of(4))?;
+                let words = packing.elements().saturating_mul(dtype.size()).div_ceil(4);
+                let buffer = Buffer::new(&self.device, &spec.key(), words)?;
+                let staging = Vec::new();
+                let filling = RefCell::new(Filling { packing, staging });
+                made.insert(spec.key(), Param { buffer, dtype, filling });
             }
             Ok(Weights {
                 params: made,
                 alive: Rc::new(()),
             })
         };
-        let bytes: u64 = (params.iter())
-            .map(|(spec, dtype)| {
-                let [rows, columns] = spec.packed();
-                (rows as u64)
-                    .saturating_mul(columns as u64)
-                    .saturating_mul(kept_in(spec, *dtype).size() as u64)
-            })
+        let bytes = (params.iter())
+            .map(|(spec, dtype)| Weights::bytes(spec, *dtype))
             .fold(0, u64::saturating_add);
         self.device
             .guarded(make)
@@ -109,91 +94,38 @@ impl Webgpu {
         spec: &ParamSpec,
         part: usize,
         from: WeightDtype,
+        start: usize,
         bytes: &[u8],
     ) -> Result<()> {
         let missing = || Error::Internal(format!("{} was not allocated", spec.key()));
-        let param = weights.params.get(&spec.key()).ok_or_else(missing)?;
-        if param.dtype == WeightDtype::F32 {
-            let packed = pack_part(spec, part, from, bytes)?;
-            self.place(
-                param,
-                spec,
-                part,
-                bytemuck::cast_slice(&packed.data),
-                packed.width,
-                packed.column,
-            )
-        } else if param.dtype == from {
-            let packed = pack_part_bits(spec, part, from, bytes)?;
-            self.place(
-                param,
-                spec,
-                part,
-                bytemuck::cast_slice(&packed.data),
-                packed.width,
-                packed.column,
-            )
-        } else {
-            let packed = pack_part(spec, part, from, bytes)?;
-            let narrow = |&x: &f32| match param.dtype {
-                WeightDtype::Bf16 => half::bf16::from_f32(x).to_bits(),
-                WeightDtype::F16 | WeightDtype::F32 => half::f16::from_f32(x).to_bits(),
-            };
-            let data: Vec<u16> = packed.data.iter().map(narrow).collect();
-            self.place(
-                param,
-                spec,
-                part,
-                bytemuck::cast_slice(&data),
-                packed.width,
-                packed.column,
-            )
-        }
-    }
-
-    /// Puts rows of `width` elements at column `column`.
-    fn place(
-        &self,
-        param: &Param,
-        spec: &ParamSpec,
-        part: usize,
-        data: &[u8],
-        width: usize,
-        column: usize,
-    ) -> Result<()> {
-        let size = param.dtype.size();
-        if width + column > param.columns || data.len() != param.rows * width * size {
-            return Err(Error::Internal(format!(
-                "{}: {} bytes do not fit into [{}, {}]",
-                spec.key(),
-                data.len(),
-                param.rows,
-                param.columns
-            )));
-        }
-        if width == param.padded() {
-            param.buffer.write(&self.device, 0, data)?;
-            param.whole.set(true);
-            self.flush(data.len());
+        let Param { buffer, dtype, filling } = weights.params.get(&spec.key()).ok_or_else(missing)?;
+        let mut filling = filling.borrow_mut();
+        let Filling { packing, staging } = &mut *filling;
+        if packing.is_plain() && from == *dtype {
+            packing.advance(part, start, bytes.len() / from.size())?;
+            buffer.write_bytes(&self.device, start as u64 * from.size() as u64, bytes)?;
+            self.flush(bytes.len());
             return Ok(());
         }
-        let mut slot = param.pending.borrow_mut();
-        let pending = slot.get_or_insert_with(|| Pending {
-            bytes: vec![0; param.rows * param.padded() * size],
-            arrived: vec![false; spec.parts.len()],
-        });
-        let rows = pending.bytes.chunks_exact_mut(param.padded() * size);
-        for (to, row) in rows.zip(data.chunks_exact((width * size).max(1))) {
-            to[column * size..][..row.len()].copy_from_slice(row);
+        let elements = packing.elements();
+        let words = elements.saturating_mul(dtype.size()).div_ceil(4);
+        if staging.is_empty() {
+            let room = staging.try_reserve_exact(words);
+            room.map_err(|_| Error::OutOfMemory(format!("{}: {words} words to pack it in", spec.key())))?;
+            staging.resize(words, 0);
         }
-        if let Some(arrived) = pending.arrived.get_mut(part) {
-            *arrived = true;
+        if *dtype == WeightDtype::F32 {
+            packing.widen(part, start, from, bytes, bytemuck::cast_slice_mut(staging))?;
+        } else {
+            let halves: &mut [u16] = bytemuck::cast_slice_mut(staging);
+            packing.halve(part, start, [from, *dtype], bytes, &mut halves[..elements])?;
         }
-        if pending.arrived.iter().all(|&a| a) {
-            param.buffer.write(&self.device, 0, &pending.bytes)?;
-            param.whole.set(true);
-            self.flush(pending.bytes.len());
-            *slot = None;
+        if packing.is_whole() {
+            for (i, piece) in staging.chunks(policy::UPLOAD_PIECE / 4).enumerate() {
+                buffer.write(&self.device, i * policy::UPLOAD_PIECE / 4, bytemuck::cast_slice(piece))?;
+                self.flush(piece.len() * 4);
+            }
+            *staging = Vec::new();
         }
         Ok(())
     }

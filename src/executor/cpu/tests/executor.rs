@@ -211,7 +211,7 @@ fn weights_that_are_missing_or_of_another_size_are_errors() {
     let spec = plan.params[0].clone();
     let none = pollster::block_on(executor.allocate(&[])).unwrap();
     assert_eq!(
-        code(executor.upload(&none, &spec, 0, WeightDtype::F32, &[0; 48])),
+        code(executor.upload(&none, &spec, 0, WeightDtype::F32, 0, &[0; 48])),
         "internal"
     );
     let instance = pollster::block_on(executor.prepare(plan.clone(), 1)).unwrap();
@@ -219,17 +219,20 @@ fn weights_that_are_missing_or_of_another_size_are_errors() {
     assert_eq!(result.unwrap_err().message(), "tested: no room was made for p0.0");
     let room = pollster::block_on(executor.allocate(&[(spec.clone(), WeightDtype::F32)])).unwrap();
     assert_eq!(
-        code(executor.upload(&room, &spec, 0, WeightDtype::F32, &[0; 44])),
+        code(executor.upload(&room, &spec, 0, WeightDtype::F32, 0, &[0; 52])),
         "internal"
     );
+    executor.upload(&room, &spec, 0, WeightDtype::F32, 0, &[0; 44]).unwrap();
+    let result = pollster::block_on(executor.run(&instance, &room, Rate::Step, 0, 0, &CancelToken::default()));
+    assert_eq!(result.unwrap_err().message(), "tested: p0.0 was not uploaded");
     assert_eq!(
-        code(executor.upload(&room, &spec, 1, WeightDtype::F32, &[0; 48])),
+        code(executor.upload(&room, &spec, 1, WeightDtype::F32, 0, &[0; 48])),
         "internal"
     );
     let mut other = spec.clone();
     other.parts[0].shape = vec![4, 4];
     assert_eq!(
-        code(executor.upload(&room, &other, 0, WeightDtype::F32, &[0; 64])),
+        code(executor.upload(&room, &other, 0, WeightDtype::F32, 0, &[0; 64])),
         "internal"
     );
 }
@@ -291,8 +294,10 @@ fn half_precision_weights_are_widened() {
         .iter()
         .flat_map(|v| half::bf16::from_f32(*v).to_le_bytes())
         .collect();
-    executor.upload(&weights, &spec, 0, WeightDtype::F16, &f16).unwrap();
-    executor.upload(&weights, &spec, 1, WeightDtype::Bf16, &bf16).unwrap();
+    executor.upload(&weights, &spec, 0, WeightDtype::F16, 0, &f16).unwrap();
+    executor
+        .upload(&weights, &spec, 1, WeightDtype::Bf16, 0, &bf16)
+        .unwrap();
     let instance = pollster::block_on(executor.prepare(plan.clone(), 1)).unwrap();
     executor.write(&instance, "0", 0, Data::F32(&[2.0, 3.0])).unwrap();
     pollster::block_on(executor.run(&instance, &weights, Rate::Step, 0, 0, &CancelToken::default())).unwrap();

@@ -134,7 +134,7 @@ async fn upload(executor: &Executor, plan: &Plan, params: &[Param]) -> Weights {
     for (spec, param) in plan.params.iter().zip(params) {
         for (i, (_, values)) in param.parts.iter().enumerate() {
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            executor.upload(&weights, spec, i, WeightDtype::F32, &bytes).unwrap();
+            executor.upload(&weights, spec, i, WeightDtype::F32, 0, &bytes).unwrap();
         }
     }
     weights
