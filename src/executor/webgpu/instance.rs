@@ -223,7 +223,7 @@ impl Webgpu {
                 .map(|d| self.bind_one(&instance.plan, d, weights));
             Ok(Bound(each.collect::<Result<_>>()?))
         };
-        let bound = Rc::new(self.device.guarded(make).await?);
+        let bound = Rc::new(self.compiling(make).await?);
         instance
             .bound
             .borrow_mut()

@@ -1,5 +1,6 @@
 //! Compiled kernels and the layouts of their bindings, each made once.
 
+use super::Webgpu;
 use super::device::Device;
 use super::select::Variant;
 use crate::error::Result;
@@ -20,6 +21,27 @@ pub(super) struct Layout {
 pub(super) struct Pipelines {
     compiled: RefCell<HashMap<Variant, wgpu::ComputePipeline>>,
     layouts: RefCell<HashMap<Layout, Groups>>,
+    /// What was made since [`Pipelines::take_fresh`] was last called.
+    fresh: RefCell<Vec<Variant>>,
+}
+
+impl Webgpu {
+    /// [`Device::guarded`] for what compiles: a pipeline that failed is not kept, for it would fail whoever asks for it next in
+    /// ways that say nothing.
+    pub(super) async fn compiling<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut fresh = Vec::new();
+        let make = || {
+            let made = make();
+            fresh = self.pipelines.take_fresh();
+            made
+        };
+        let made = self.device.guarded(make).await;
+        if made.is_err() {
+            let mut compiled = self.pipelines.compiled.borrow_mut();
+            fresh.iter().for_each(|variant| drop(compiled.remove(variant)));
+        }
+        made
+    }
 }
 
 #[derive(Clone)]
@@ -124,6 +146,35 @@ impl Pipelines {
             cache: None,
         });
         self.compiled.borrow_mut().insert(variant.clone(), pipeline.clone());
+        self.fresh.borrow_mut().push(variant.clone());
         Ok(pipeline)
+    }
+
+    fn take_fresh(&self) -> Vec<Variant> {
+        std::mem::take(&mut self.fresh.borrow_mut())
+    }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::executor::webgpu::{Options, variants};
+    use pollster::block_on;
+
+    #[test]
+    fn what_failed_is_not_kept() {
+        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+            return;
+        }
+        let gpu = block_on(Webgpu::new(Options::default())).unwrap();
+        let variant = variants().remove(0);
+        // Every kernel has more bindings than these.
+        let (reads, weights) = (Vec::new(), 0);
+        let wrong = Layout { reads, weights };
+        for _ in 0..2 {
+            let failed = block_on(gpu.compiling(|| gpu.pipelines.get(&gpu.device, &variant, &wrong)));
+            assert_eq!(failed.err().map(|e| e.code()), Some("internal"), "{variant}");
+            assert!(!gpu.pipelines.has(&variant));
+        }
     }
 }

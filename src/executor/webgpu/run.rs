@@ -125,8 +125,7 @@ impl Webgpu {
         };
         for (variant, layout) in self.wanted(plan, dtype)? {
             // A browser compiles elsewhere; natively this takes its time.
-            self.device
-                .guarded(|| self.pipelines.get(&self.device, &variant, &layout))
+            self.compiling(|| self.pipelines.get(&self.device, &variant, &layout))
                 .await?;
             yield_now().await;
         }
