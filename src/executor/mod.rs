@@ -65,6 +65,16 @@ pub enum Instance {
     Webgpu(Rc<webgpu::Instance>),
 }
 
+impl Instance {
+    /// Whether someone else holds it too.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Cpu(i) => Rc::strong_count(i) > 1,
+            Self::Webgpu(i) => Rc::strong_count(i) > 1,
+        }
+    }
+}
+
 /// A buffer of f32 on a device that is no plan's.
 #[derive(Clone)]
 pub enum Buffer {

@@ -27,11 +27,7 @@ impl<'a> Decoder<'a> {
         plans: &PlanCache,
         size: [usize; 2],
     ) -> Result<Self> {
-        let key = Key::Decoder {
-            config: models.vae.config.clone(),
-            size: [1, size[0], size[1]],
-        };
-        let decoder = plans.get(executor, key).await?;
+        let decoder = plans.get(executor, Key::decoder(&models.vae.config, size)).await?;
         let input = executor.view(&decoder.instance, decoder.plan.input("latents")?, 0)?;
         Ok(Self {
             executor,

@@ -30,19 +30,13 @@ impl<'a> Denoiser<'a> {
         executor: &'a Executor,
         models: &'a Models,
         plans: &PlanCache,
-        [height, width]: [usize; 2],
+        size: [usize; 2],
         timesteps: Vec<f32>,
         branches: usize,
     ) -> Result<Self> {
         let (batch, contexts) = executor.batch_and_contexts(branches);
-        let rows = schedule_rows(timesteps.len());
-        let key = Key::Unet {
-            config: models.unet.config.clone(),
-            size: [batch, height, width],
-            tokens: models.tokenizer.length(),
-            rows,
-            contexts,
-        };
+        let (tokens, rows) = (models.tokenizer.length(), schedule_rows(timesteps.len()));
+        let key = Key::unet(executor, &models.unet.config, size, tokens, timesteps.len(), branches);
         let unet = plans.get(executor, key).await?;
         let views = |value| -> Result<Vec<View>> {
             let mut views = Vec::new();

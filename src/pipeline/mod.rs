@@ -10,7 +10,7 @@ mod preview;
 mod text_to_image;
 
 pub use plans::PlanCache;
-pub(crate) use plans::schedule_rows;
+pub(crate) use plans::Key;
 pub use text_to_image::{Request, StepReport, Timings, check, text_to_image};
 
 use crate::executor::Weights;

@@ -10,22 +10,23 @@ use crate::models::vae::VaeConfig;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// Plans that are kept: those of two kinds of pictures.
-const KEPT: usize = 6;
+/// Plans whose slots are kept: those of four kinds of pictures, if memory allows.
+const KEPT: usize = 12;
+/// Plans that are kept without slots: they are small, and take some time to make.
+const BUILT: usize = 24;
 /// Steps whose time embeddings are computed at once.
 const ROWS: usize = 64;
 
 /// Rows of a schedule of this many steps: a power of two, so that another number of steps is seldom another plan.
-pub(crate) fn schedule_rows(steps: usize) -> usize {
+pub(super) fn schedule_rows(steps: usize) -> usize {
     steps.clamp(1, ROWS).next_power_of_two()
 }
 
 /// What decides a plan.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Key {
+pub(crate) enum Key {
     Text {
         config: ClipTextConfig,
-        batch: usize,
         tokens: usize,
     },
     Unet {
@@ -42,9 +43,44 @@ pub(super) enum Key {
 }
 
 impl Key {
+    /// The text encoder over one prompt.
+    pub(crate) fn text(config: &ClipTextConfig, tokens: usize) -> Self {
+        Self::Text {
+            config: config.clone(),
+            tokens,
+        }
+    }
+
+    /// The UNet for latents of `[height, width]`, a number of steps, and this many branches of guidance.
+    pub(crate) fn unet(
+        executor: &Executor,
+        config: &UnetConfig,
+        [height, width]: [usize; 2],
+        tokens: usize,
+        steps: usize,
+        branches: usize,
+    ) -> Self {
+        let (batch, contexts) = executor.batch_and_contexts(branches);
+        Self::Unet {
+            config: config.clone(),
+            size: [batch, height, width],
+            tokens,
+            rows: schedule_rows(steps),
+            contexts,
+        }
+    }
+
+    /// The decoder for one latent of `[height, width]`.
+    pub(crate) fn decoder(config: &VaeConfig, [height, width]: [usize; 2]) -> Self {
+        Self::Decoder {
+            config: config.clone(),
+            size: [1, height, width],
+        }
+    }
+
     fn graph(&self) -> Result<Graph> {
         match self {
-            Self::Text { config, batch, tokens } => config.graph(*batch, *tokens),
+            Self::Text { config, tokens } => config.graph(1, *tokens),
             Self::Unet {
                 config,
                 size,
@@ -79,7 +115,19 @@ impl Key {
         }
     }
 
-    fn contexts(&self) -> usize {
+    fn what(&self) -> String {
+        match self {
+            Self::Text { tokens, .. } => format!("the text encoder for {tokens} tokens"),
+            Self::Unet { size: [_, h, w], .. } => format!("the UNet for latents of width {w} and height {h}"),
+            Self::Decoder { config, size: [_, h, w] } => {
+                let factor = config.factor();
+                format!("the decoder for pictures of width {} and height {}", w * factor, h * factor)
+            }
+        }
+    }
+
+    /// Branches of guidance that run one after the other.
+    pub(crate) fn contexts(&self) -> usize {
         if let Self::Unet { contexts, .. } = self {
             *contexts
         } else {
@@ -90,56 +138,87 @@ impl Key {
 
 /// A plan with its slots.
 #[derive(Clone)]
-pub(super) struct Prepared {
-    pub(super) plan: Rc<Plan>,
-    pub(super) instance: Instance,
+pub(crate) struct Prepared {
+    pub(crate) plan: Rc<Plan>,
+    pub(crate) instance: Instance,
 }
 
 /// The plans in use, the latest last.
 #[derive(Default)]
 pub struct PlanCache {
     kept: RefCell<Vec<(Key, Prepared)>>,
+    built: RefCell<Vec<(Key, Rc<Plan>)>>,
     limit: Cell<Option<u64>>,
 }
 
 impl PlanCache {
-    /// Bounds the bytes of all slots together.
+    /// Bounds the bytes of all slots together. Slots that are being used are kept all the same.
     pub fn set_limit(&self, bytes: Option<u64>) {
         self.limit.set(bytes);
-        while bytes.is_some_and(|limit| self.bytes() > limit) {
-            self.kept.borrow_mut().remove(0);
-        }
+        self.shrink_to(bytes.unwrap_or(u64::MAX));
     }
 
     /// Bytes of the slots of all plans that are kept.
     pub fn bytes(&self) -> u64 {
-        self.kept
-            .borrow()
-            .iter()
-            .map(|(key, p)| p.plan.peak_bytes(key.contexts()))
-            .sum()
+        let kept = self.kept.borrow();
+        kept.iter().map(|(key, p)| p.plan.peak_bytes(key.contexts())).sum()
     }
 
-    /// Lets go of every plan.
+    /// Bytes of the slots that these plans would need besides those that are kept.
+    pub(crate) fn missing_bytes(&self, keys: &[Key]) -> Result<u64> {
+        let missing = keys.iter().filter(|key| self.kept.borrow().iter().all(|(k, _)| k != *key));
+        missing
+            .map(|key| Ok(self.plan(key)?.peak_bytes(key.contexts())))
+            .try_fold(0, |sum: u64, bytes: Result<u64>| Ok(sum.saturating_add(bytes?)))
+    }
+
+    /// Lets go of all slots that nobody uses.
     pub fn clear(&self) {
-        self.kept.borrow_mut().clear();
+        self.shrink_to(0);
     }
 
-    pub(super) async fn get(&self, executor: &Executor, key: Key) -> Result<Prepared> {
+    /// Lets go of slots that nobody uses, those used longest ago first, until this many bytes are left at most.
+    fn shrink_to(&self, bytes: u64) {
+        while self.bytes() > bytes {
+            let mut kept = self.kept.borrow_mut();
+            let Some(idle) = kept.iter().position(|(_, p)| !p.instance.is_shared()) else {
+                return;
+            };
+            kept.remove(idle);
+        }
+    }
+
+    /// A plan, without slots.
+    pub(crate) fn plan(&self, key: &Key) -> Result<Rc<Plan>> {
+        let mut built = self.built.borrow_mut();
+        let found = match built.iter().position(|(k, _)| k == key) {
+            Some(at) => built.remove(at),
+            None => (key.clone(), Rc::new(Plan::new(key.graph()?))),
+        };
+        let plan = found.1.clone();
+        built.push(found);
+        if built.len() > BUILT {
+            built.remove(0);
+        }
+        Ok(plan)
+    }
+
+    /// A plan with its slots.
+    pub(crate) async fn get(&self, executor: &Executor, key: Key) -> Result<Prepared> {
         if let Some(found) = self.take(&key) {
             self.kept.borrow_mut().push((key, found.clone()));
             return Ok(found);
         }
         self.kept.borrow_mut().retain(|(k, _)| !k.is_same_but_for_rows(&key));
-        let plan = Rc::new(Plan::new(key.graph()?));
+        let plan = self.plan(&key)?;
         let bytes = plan.peak_bytes(key.contexts());
         if let Some(limit) = self.limit.get() {
-            while self.bytes() + bytes > limit && !self.kept.borrow().is_empty() {
-                self.kept.borrow_mut().remove(0);
-            }
-            if bytes > limit {
+            self.shrink_to(limit.saturating_sub(bytes));
+            let used = self.bytes();
+            if used.saturating_add(bytes) > limit {
                 return Err(Error::OutOfMemory(format!(
-                    "a picture of this size needs {bytes} bytes besides the weights, and memoryBudget leaves {limit}"
+                    "{}: needs {bytes} bytes besides the weights; memoryBudget leaves {limit}, of which {used} are in use",
+                    key.what()
                 )));
             }
         }
