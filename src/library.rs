@@ -349,11 +349,14 @@ impl Parts {
 }
 
 fn defaults(hint: &DefaultsHint, unet: &UnetConfig, factor: usize) -> Defaults {
-    let side = unet.sample_size.unwrap_or(64).saturating_mul(factor).min(8192);
+    let [height, width] = unet
+        .sample_size
+        .unwrap_or([64; 2])
+        .map(|n| n.saturating_mul(factor).min(8192));
     let or = |hint: Option<u32>, known: usize| hint.map_or(known, |n| n as usize);
     Defaults {
-        width: or(hint.width, side),
-        height: or(hint.height, side),
+        width: or(hint.width, width),
+        height: or(hint.height, height),
         steps: or(hint.steps, 20),
         guidance_scale: hint.guidance_scale.unwrap_or(7.5),
         sampler: hint.sampler.clone(),
