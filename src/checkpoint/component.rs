@@ -37,7 +37,8 @@ pub struct WeightsFile {
     /// Its tensors.
     pub header: Rc<Header>,
     expected: ExpectedFile,
-    /// Kept from reading the header until the weights are read, so that nothing is fetched twice.
+    /// Kept from reading the header until the weights are read, so that nothing is fetched twice. Not for shards: browsers
+    /// have six connections to a host, and the shards' would leave none.
     open: Option<OpenFile>,
 }
 
@@ -50,6 +51,12 @@ impl WeightsFile {
             expected,
             open: Some(file),
         }
+    }
+
+    /// Ends the download that began with the header; it begins anew when the weights are read.
+    pub(super) fn close(mut self) -> Self {
+        self.open = None;
+        self
     }
 }
 

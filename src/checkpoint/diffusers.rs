@@ -106,8 +106,8 @@ pub enum Vocabulary {
 }
 
 impl Checkpoint {
-    /// Reads all configurations, the tokenizer, and the headers of the weights. Downloads of the weights are begun, and
-    /// go on in [`Component::for_each_tensor`].
+    /// Reads all configurations, the tokenizer, and the headers of the weights. Downloads of weights that
+    /// are not in shards are begun, and go on in [`Component::for_each_tensor`].
     pub async fn open(
         source: Source,
         options: &OpenOptions,
@@ -232,13 +232,15 @@ impl Folder<'_, '_> {
                 self.source.locate(path)
             ))
         })?;
+        let alone = files.len() == 1;
         let open = files.iter().map(|file| async move {
-            let file = self.weights_file(format!("{}/{file}", kind.name), class).await;
-            file.map_err(|error| match error {
+            match self.weights_file(format!("{}/{file}", kind.name), class).await {
+                Ok(file) if alone => Ok(file),
+                Ok(file) => Ok(file.close()),
                 // Not to be taken for the index itself, which may be missing.
-                Error::NotFound(message) => Error::Corrupt(format!("{message}, but {path} lists it")),
-                error => error,
-            })
+                Err(Error::NotFound(message)) => Err(Error::Corrupt(format!("{message}, but {path} lists it"))),
+                Err(error) => Err(error),
+            }
         });
         try_join_all(open).await
     }
