@@ -24,6 +24,8 @@ pub struct Component {
     pub config: Value,
     /// Its weights; several files if they are sharded.
     pub weights: Vec<WeightsFile>,
+    /// The variant that they are of.
+    pub variant: Option<String>,
     source: Source,
 }
 
@@ -65,7 +67,7 @@ impl Component {
         name: &'static str,
         class: String,
         config: Value,
-        weights: Vec<WeightsFile>,
+        (weights, variant): (Vec<WeightsFile>, Option<String>),
         source: Source,
     ) -> Result<Self> {
         let component = Self {
@@ -73,6 +75,7 @@ impl Component {
             class,
             config,
             weights,
+            variant,
             source,
         };
         let mut seen = HashSet::new();

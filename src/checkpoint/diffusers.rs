@@ -189,27 +189,24 @@ impl Folder<'_, '_> {
         Component::new(kind.name, class, config, weights, self.source.clone())
     }
 
-    /// Finds the weights by trying the names that they may have.
-    async fn weights(&self, kind: &Kind, class: &str) -> Result<Vec<WeightsFile>> {
+    /// Finds the weights by trying the names that they may have, and says which variant they are.
+    async fn weights(&self, kind: &Kind, class: &str) -> Result<(Vec<WeightsFile>, Option<String>)> {
         let stem = format!("{}/{}", kind.name, kind.stem);
-        let variants = self.options.variant.iter().map(|variant| format!(".{variant}"));
-        let variants: Vec<_> = variants.chain([String::new()]).collect();
-        for variant in &variants {
-            match self.weights_file(format!("{stem}{variant}.safetensors"), class).await {
+        let infix = |variant: Option<&String>| variant.map(|variant| format!(".{variant}")).unwrap_or_default();
+        let wished = self.options.variant.as_ref();
+        for variant in wished.map(Some).into_iter().chain([None]) {
+            let infix = infix(variant);
+            match self.weights_file(format!("{stem}{infix}.safetensors"), class).await {
                 Err(Error::NotFound(_)) => {}
-                found => return Ok(vec![found?]),
+                found => return Ok((vec![found?], variant.cloned())),
+            }
+            let index = format!("{stem}.safetensors.index{infix}.json");
+            match self.shards(kind, class, &index).await {
+                Err(Error::NotFound(_)) => {}
+                found => return Ok((found?, variant.cloned())),
             }
         }
-        for variant in &variants {
-            match self
-                .shards(kind, class, &format!("{stem}.safetensors.index{variant}.json"))
-                .await
-            {
-                Err(Error::NotFound(_)) => {}
-                found => return found,
-            }
-        }
-        let expected = format!("{}{}.safetensors", self.source.locate(&stem), variants[0]);
+        let expected = format!("{}{}.safetensors", self.source.locate(&stem), infix(wished));
         Err(Error::NotFound(format!(
             "{expected}: no weights of the {} (only safetensors are read)",
             kind.name
