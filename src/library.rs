@@ -170,7 +170,7 @@ impl Library {
             vae,
             scheduler,
             tokenizer,
-            warnings,
+            mut warnings,
         } = Parts::of(&checkpoint, options)?;
 
         let factor = vae.factor();
@@ -198,7 +198,9 @@ impl Library {
         } = checkpoint;
         let mut jobs = Vec::new();
         for (component, plan) in [&text_encoder, &unet_component, &vae_component].into_iter().zip(&plans) {
-            jobs.push(Wanted::new(component, &plan.params).map_err(|e| e.at(source.locate(component.name)))?);
+            let job = Wanted::new(component, &plan.params).map_err(|e| e.at(source.locate(component.name)))?;
+            warnings.extend(job.unused(component));
+            jobs.push(job);
         }
         let bytes: u64 = jobs.iter().map(|j| self.executor.weight_bytes(&j.params)).sum();
         let [text_plan, unet_plan, vae_plan] = &plans;
@@ -336,6 +338,13 @@ impl Parts {
         if let Some(prediction_type) = &options.prediction_type {
             scheduler = scheduler.with_prediction_type(prediction_type)?;
         }
+        let mut warnings: Vec<String> = checkpoint.source.warning().into_iter().collect();
+        if let Some(variant) = &options.open.variant {
+            let others = checkpoint.components().into_iter().filter(|c| c.variant.is_none());
+            let fell_back =
+                |c: &Component| format!("{}: no weights of variant {variant:?}, the plain ones are used", c.name);
+            warnings.extend(others.map(fell_back));
+        }
         let tokenizer = Tokenizer::new(&checkpoint.tokenizer, text.max_position_embeddings, text.vocab_size)?;
         Ok(Self {
             text,
@@ -343,17 +352,20 @@ impl Parts {
             vae,
             scheduler,
             tokenizer: Rc::new(tokenizer),
-            warnings: Vec::new(),
+            warnings,
         })
     }
 }
 
 fn defaults(hint: &DefaultsHint, unet: &UnetConfig, factor: usize) -> Defaults {
-    let side = unet.sample_size.unwrap_or(64).saturating_mul(factor).min(8192);
+    let [height, width] = unet
+        .sample_size
+        .unwrap_or([64; 2])
+        .map(|n| n.saturating_mul(factor).min(8192));
     let or = |hint: Option<u32>, known: usize| hint.map_or(known, |n| n as usize);
     Defaults {
-        width: or(hint.width, side),
-        height: or(hint.height, side),
+        width: or(hint.width, width),
+        height: or(hint.height, height),
         steps: or(hint.steps, 20),
         guidance_scale: hint.guidance_scale.unwrap_or(7.5),
         sampler: hint.sampler.clone(),
@@ -399,6 +411,17 @@ impl Wanted {
         Ok(Self { params, places })
     }
 
+    /// Names tensors that no parameter is made of, but for those that every pipeline leaves alone.
+    fn unused(&self, component: &Component) -> Option<String> {
+        let unused = component.tensors().map(|tensor| tensor.name.as_str());
+        let unused = unused.filter(|name| !self.places.contains_key(*name) && !left_alone(component.name, name));
+        let unused: Vec<&str> = unused.collect();
+        let (count, first) = (unused.len(), &unused[..unused.len().min(3)]);
+        let others = if count > first.len() { ", …" } else { "" };
+        let (name, first) = (component.name, first.join(", "));
+        (count > 0).then(|| format!("{name}: tensors of no use: {count} ({first}{others})"))
+    }
+
     async fn read(
         &self,
         executor: &Executor,
@@ -418,6 +441,16 @@ impl Wanted {
             Ok(())
         };
         component.for_each_piece(cancel, progress, wanted, sink).await.map(drop)
+    }
+}
+
+/// Whether a tensor of a component is of no use for text to image, wherever it comes from: numbers that older versions of
+/// transformers saved, and the half of an autoencoder that encodes.
+fn left_alone(component: &str, tensor: &str) -> bool {
+    match component {
+        "text_encoder" => tensor.ends_with("position_ids"),
+        "vae" => tensor.starts_with("encoder.") || tensor.starts_with("quant_conv."),
+        _ => false,
     }
 }
 

@@ -6,13 +6,18 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 
 use pollster::block_on;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use tintype::cancel::CancelToken;
 use tintype::checkpoint::{Checkpoint, DType, ExpectedFile, OpenFile, OpenOptions, Progress, ProgressSink, Source};
+use tintype::executor::Executor;
+use tintype::executor::cpu::Cpu;
+use tintype::library::{Library, LoadOptions, Resident};
 use tintype::text::Tokenizer;
+use tintype::{Error, Result};
 
 const FOLDER: &str = "www/checkpoints";
 
@@ -229,4 +234,150 @@ fn the_goldens_open() {
         count += 1;
     }
     assert!(count >= 6);
+}
+
+/// A tiny checkpoint's files, to be changed.
+fn tiny() -> BTreeMap<String, Vec<u8>> {
+    let root = Path::new("tests/golden/pipelines/sd1-ddim");
+    let mut files = BTreeMap::new();
+    for folder in ["", "scheduler", "text_encoder", "tokenizer", "unet", "vae"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                files.insert(name, fs::read(path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn load(source: Source, options: &LoadOptions) -> Result<Rc<Resident>> {
+    let library = Library::new(Executor::Cpu(Cpu::new()), None);
+    block_on(library.load(source, options, &ProgressSink::none(), &CancelToken::default()))
+}
+
+fn load_tiny(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>), options: &LoadOptions) -> Result<Rc<Resident>> {
+    let mut files = tiny();
+    change(&mut files);
+    load(Source::memory(files), options)
+}
+
+/// Adds tensors of these names to a file.
+fn add_tensors(file: &mut Vec<u8>, names: &[&str]) {
+    let data = [0u8; 8];
+    let more = names.iter().map(|name| {
+        (
+            *name,
+            safetensors::tensor::TensorView::new(DType::I64, vec![1], &data).unwrap(),
+        )
+    });
+    let whole = SafeTensors::deserialize(file).unwrap();
+    let tensors: Vec<_> = whole.iter().chain(more).collect();
+    *file = safetensors::serialize(tensors, None).unwrap();
+}
+
+fn set(files: &mut BTreeMap<String, Vec<u8>>, path: &str, key: &str, value: serde_json::Value) {
+    let mut json: serde_json::Value = serde_json::from_slice(&files[path]).unwrap();
+    json[key] = value;
+    files.insert(path.into(), json.to_string().into_bytes());
+}
+
+#[test]
+fn checkpoints_as_published_give_no_warnings() {
+    let shipped = catalogue();
+    let folders = shipped.iter().map(|entry| Path::new(FOLDER).join(&entry.url));
+    let goldens = ["sd1-ddim", "sd2-euler", "dpm-karras", "ddpm", "one-step", "odd-sizes"];
+    let goldens = goldens.map(|name| Path::new("tests/golden/pipelines").join(name));
+    for folder in folders.chain(goldens) {
+        let resident = load(Source::Dir(folder.clone()), &LoadOptions::default()).unwrap();
+        assert_eq!(resident.warnings, [""; 0], "{}", folder.display());
+    }
+    // Among them is what older versions saved besides, and what only img2img needs.
+    let files = tiny();
+    for (path, name) in [
+        ("text_encoder/model.safetensors", "text_model.embeddings.position_ids"),
+        ("vae/diffusion_pytorch_model.safetensors", "encoder.conv_in.weight"),
+        ("vae/diffusion_pytorch_model.safetensors", "quant_conv.weight"),
+    ] {
+        assert!(SafeTensors::deserialize(&files[path]).unwrap().tensor(name).is_ok());
+    }
+}
+
+#[test]
+fn tensors_of_no_use_are_told() {
+    let more = |files: &mut BTreeMap<String, Vec<u8>>| {
+        let unet = files.get_mut("unet/diffusion_pytorch_model.safetensors").unwrap();
+        add_tensors(unet, &["lora.1", "lora.2", "encoder.3", "position_ids"]);
+        let vae = files.get_mut("vae/diffusion_pytorch_model.safetensors").unwrap();
+        add_tensors(vae, &["decoder.more"]);
+    };
+    let mut warnings = load_tiny(more, &LoadOptions::default()).unwrap().warnings.clone();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(warnings.remove(1), "vae: tensors of no use: 1 (decoder.more)");
+    let unet = &warnings[0];
+    assert!(
+        unet.starts_with("unet: tensors of no use: 4 (") && unet.ends_with(", …)"),
+        "{unet}"
+    );
+    assert_eq!(unet.matches(", ").count(), 3, "{unet}");
+}
+
+#[test]
+fn a_variant_that_is_not_there_is_told() {
+    let options = LoadOptions {
+        open: OpenOptions {
+            variant: Some("fp16".into()),
+            ..OpenOptions::default()
+        },
+        ..LoadOptions::default()
+    };
+    let unet = "unet/diffusion_pytorch_model";
+    let told = |resident: Rc<Resident>| -> Vec<String> {
+        let name = |w: &String| w.split(": no weights of variant \"fp16\"").next().unwrap().to_owned();
+        resident.warnings.iter().map(name).collect()
+    };
+    let one = |files: &mut BTreeMap<String, Vec<u8>>| {
+        let weights = files[&format!("{unet}.safetensors")].clone();
+        files.insert(format!("{unet}.fp16.safetensors"), weights);
+    };
+    assert_eq!(told(load_tiny(one, &options).unwrap()), ["text_encoder", "vae"]);
+    // Shards of the variant go before a whole file that is not of it.
+    let sharded = |files: &mut BTreeMap<String, Vec<u8>>| {
+        let weights = files[&format!("{unet}.safetensors")].clone();
+        files.insert(format!("{unet}.fp16-00001-of-00001.safetensors"), weights);
+        let index = r#"{"weight_map": {"conv_in.bias": "diffusion_pytorch_model.fp16-00001-of-00001.safetensors"}}"#;
+        files.insert(format!("{unet}.safetensors.index.fp16.json"), index.into());
+        files.insert(format!("{unet}.safetensors"), Vec::new());
+    };
+    assert_eq!(told(load_tiny(sharded, &options).unwrap()), ["text_encoder", "vae"]);
+}
+
+#[test]
+fn a_picture_is_as_large_as_the_unet_was_trained_for() {
+    let of = |sample_size: serde_json::Value| {
+        let change = |files: &mut BTreeMap<String, Vec<u8>>| set(files, "unet/config.json", "sample_size", sample_size);
+        load_tiny(change, &LoadOptions::default()).map(|resident| {
+            let (defaults, factor) = (&resident.defaults, resident.factor);
+            [defaults.width / factor, defaults.height / factor]
+        })
+    };
+    assert_eq!(of(12.into()), Ok([12, 12]));
+    assert_eq!(of(serde_json::json!([8, 20])), Ok([20, 8]));
+}
+
+#[test]
+fn what_is_not_implemented_is_refused_by_file_and_key() {
+    for (path, key, value) in [
+        ("text_encoder/config.json", "use_attention_mask", true.into()),
+        ("unet/config.json", "norm_num_groups", serde_json::Value::Null),
+        ("unet/config.json", "conv_in_kernel", 4.into()),
+        ("unet/config.json", "conv_out_kernel", 2.into()),
+    ] {
+        let error = load_tiny(|files| set(files, path, key, value), &LoadOptions::default()).err();
+        assert!(
+            matches!(&error, Some(Error::Unsupported(m)) if m.starts_with(&format!("{path}: {key}"))),
+            "{error:?}"
+        );
+    }
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::rc::Rc;
 
 use pollster::block_on;
@@ -424,6 +426,85 @@ fn shards_are_read_and_their_index_is_checked() {
         "weight_map",
     );
     refused(with(json!({}), "b"), "corrupt", INDEX, "weight_map");
+}
+
+/// Four shards of the UNet, each with one tensor.
+fn sharded() -> Files {
+    let mut files = folder();
+    files.remove("unet/diffusion_pytorch_model.safetensors");
+    let names = ["a", "b", "c", "d"];
+    let map: BTreeMap<_, _> = names
+        .iter()
+        .map(|name| (*name, format!("{name}.safetensors")))
+        .collect();
+    let index = json!({"weight_map": map}).to_string().into_bytes();
+    files.insert("unet/diffusion_pytorch_model.safetensors.index.json".into(), index);
+    for name in names {
+        let header = json!({name: tensor("F32", json!([2]), json!([0, 8]))});
+        files.insert(format!("unet/{name}.safetensors"), safetensors(&header.to_string(), 8));
+    }
+    files
+}
+
+#[test]
+fn shards_are_not_kept_open() {
+    // Each stream over files in memory holds them once more.
+    let held = |files: Files| {
+        let files = Rc::new(files);
+        let source = Source::Memory {
+            files: Rc::clone(&files),
+            chunk: 5,
+            sized: true,
+        };
+        let (cancel, progress) = (CancelToken::default(), ProgressSink::none());
+        let mut checkpoint = block_on(Checkpoint::open(source, &OpenOptions::default(), &cancel, &progress)).unwrap();
+        let open = Rc::strong_count(&files);
+        let mut names = Vec::new();
+        let sink = |tensor: &tintype::checkpoint::TensorInfo, _: u64, _: &[u8]| {
+            names.push(tensor.name.clone());
+            Ok(())
+        };
+        block_on(checkpoint.unet.for_each_piece(&cancel, &progress, |_| true, sink)).unwrap();
+        (open - Rc::strong_count(&files), names)
+    };
+    assert_eq!(held(folder()), (1, vec!["a".into()]));
+    assert_eq!(held(sharded()), (0, ["a", "b", "c", "d"].map(String::from).into()));
+}
+
+#[test]
+fn a_shard_that_changes_between_header_and_weights_is_refused() {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("changed-shard");
+    for (path, bytes) in sharded() {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let (cancel, progress) = (CancelToken::default(), ProgressSink::none());
+    let open = || {
+        let options = OpenOptions::default();
+        block_on(Checkpoint::open(
+            Source::Dir(root.clone()),
+            &options,
+            &cancel,
+            &progress,
+        ))
+        .unwrap()
+    };
+    let read = |mut checkpoint: Checkpoint| {
+        block_on(
+            checkpoint
+                .unet
+                .for_each_piece(&cancel, &progress, |_| true, |_, _, _| Ok(())),
+        )
+    };
+    assert_eq!(read(open()).unwrap().len(), 4);
+    let before = open();
+    let other = json!({"c": tensor("F16", json!([4]), json!([0, 8]))});
+    fs::write(root.join("unet/c.safetensors"), safetensors(&other.to_string(), 8)).unwrap();
+    refused(read(before), "corrupt", "unet/c.safetensors", "has changed");
+    let before = open();
+    fs::remove_file(root.join("unet/c.safetensors")).unwrap();
+    refused(read(before), "not-found", "unet/c.safetensors", "no such file");
 }
 
 #[test]

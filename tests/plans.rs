@@ -4,7 +4,7 @@
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use tintype::graph::{Activation, Element, Graph, Op, Path as Module, Plan, Rate};
+use tintype::graph::{Activation, Element, Graph, Op, Pack, ParamPart, ParamSpec, Path as Module, Plan, Rate};
 use tintype::models::clip::ClipTextConfig;
 use tintype::models::unet::UnetConfig;
 use tintype::models::vae::VaeConfig;
@@ -244,6 +244,12 @@ fn configs_that_cannot_be_are_refused_by_name() {
             serde_json::json!(["DownBlock2D", "AttnDownBlock2D", "DownBlock2D"]),
             "unsupported",
         ),
+        ("sample_size", serde_json::json!([16]), "corrupt"),
+        ("sample_size", serde_json::json!([16, 0]), "corrupt"),
+        ("norm_num_groups", Json::Null, "unsupported"),
+        ("conv_in_kernel", 4.into(), "unsupported"),
+        ("conv_out_kernel", 2.into(), "unsupported"),
+        ("conv_in_kernel", 999_999.into(), "out-of-memory"),
         ("class_embed_type", "timestep".into(), "unsupported"),
         ("time_cond_proj_dim", 256.into(), "unsupported"),
         ("act_fn", "mish".into(), "unsupported"),
@@ -251,10 +257,80 @@ fn configs_that_cannot_be_are_refused_by_name() {
     ] {
         let error = with(key, value);
         assert_eq!(error.code(), code, "{key}: {error}");
+        if code == "unsupported" {
+            assert!(error.message().contains(key), "{error}");
+        }
     }
     assert!(
         with("norm_num_groups", 7.into())
             .message()
             .contains("down_blocks.0.resnets.0.norm1")
     );
+}
+
+#[test]
+fn a_text_encoder_that_masks_padding_is_refused() {
+    let mut json = config(&soft("text_encoder"));
+    json["use_attention_mask"] = false.into();
+    assert!(ClipTextConfig::from_json(&json).is_ok());
+    json["use_attention_mask"] = true.into();
+    let error = ClipTextConfig::from_json(&json).unwrap_err();
+    assert_eq!(error.code(), "unsupported");
+    assert!(error.message().contains("use_attention_mask"), "{error}");
+}
+
+/// Tests are built with checks for overflow, which would stop them here.
+#[test]
+fn absurd_sizes_are_refused_and_do_not_overflow() {
+    const HUGE: usize = usize::MAX;
+    let spec = |pack, shape: &[usize]| {
+        let part = |name: &str| ParamPart {
+            name: name.into(),
+            shape: shape.into(),
+        };
+        ParamSpec {
+            parts: vec![part("a"), part("b")],
+            pack,
+        }
+    };
+    assert_eq!(spec(Pack::Conv, &[HUGE, 3, HUGE, 2]).packed(), [HUGE, HUGE]);
+    assert_eq!(spec(Pack::Conv, &[2, 3, 5, 7]).packed(), [105, 4]);
+    assert_eq!(spec(Pack::Vector, &[HUGE]).packed(), [1, HUGE]);
+    assert_eq!(spec(Pack::Vector, &[]).packed(), [1, 0]);
+
+    let conv = |[height, width, channels]: [usize; 3], co, kernel, stride, padding| {
+        let mut g = Graph::new();
+        let p = Module::root().pp("conv");
+        let x = g.input("x", [1, height, width, channels], Element::F32, Rate::Step);
+        nn::conv2d_padded(&mut g, &p, x, co, kernel, stride, [padding; 4], false).map(|y| g.shape(y).clone())
+    };
+    assert_eq!(conv([8, 9, 4], 5, 3, 2, 1).unwrap().dims(), [1, 4, 5, 5]);
+    for (size, co, kernel, stride, padding, code) in [
+        ([8, 8, HUGE], 4, 3, 1, 1, "out-of-memory"),
+        ([8, 8, 4], HUGE, 3, 1, 1, "out-of-memory"),
+        ([8, 8, 4], 4, HUGE, 1, 1, "out-of-memory"),
+        ([HUGE, HUGE, 4], 4, 3, 1, 1, "out-of-memory"),
+        ([8, 8, 4], 4, 3, 1, HUGE, "out-of-memory"),
+        ([8, 8, 4], 4, 3, 0, 1, "corrupt"),
+        ([8, 8, 4], 4, 11, 1, 1, "corrupt"),
+    ] {
+        let error = conv(size, co, kernel, stride, padding).expect_err("refused");
+        assert_eq!(error.code(), code, "{size:?} {co} {kernel} {stride} {padding}: {error}");
+        assert!(error.message().starts_with("conv: "), "{error}");
+    }
+
+    let mut g = Graph::new();
+    let p = Module::root();
+    let x = g.input("x", [HUGE, HUGE, HUGE], Element::F32, Rate::Step);
+    assert_eq!((g.shape(x).rows(), g.shape(x).tokens()), (HUGE, HUGE));
+    assert!(nn::layer_norm(&mut g, &p, x, 1e-5).is_err());
+    assert!(nn::group_norm(&mut g, &p, x, 1, 1e-5).is_err());
+    assert!(nn::concat(&mut g, &p, x, x).is_err());
+    let attention = Op::Attention {
+        heads: HUGE,
+        head_dim: 2,
+        causal: false,
+        offsets: [1; 3],
+    };
+    assert!(g.op(&p, attention, &[x; 3], &[]).is_err());
 }

@@ -104,6 +104,32 @@ fn the_text_encoder_bounds_length_and_ids() {
     }
 }
 
+/// Were each token tried at each letter, or compared with each other one, this would take minutes.
+#[test]
+fn many_added_tokens_take_no_longer_than_few() {
+    const COUNT: usize = 100_000;
+    let mut json: Value = serde_json::from_slice(&shipped("tokenizer.json")).unwrap();
+    let content = |i: usize| format!("<Many{i:05}>");
+    let tokens = json["added_tokens"].as_array_mut().unwrap();
+    tokens.extend((0..COUNT).map(|i| json!({"id": 3000 + i, "content": content(i)})));
+    // Again with another id; half of them are looked for in the text as it is, and half in the normalised text.
+    let again = |i| json!({"id": 3000 + COUNT - 1 - i, "content": content(i), "normalized": i % 2 == 1});
+    tokens.extend((0..COUNT).map(again));
+    let files = TokenizerFiles {
+        place: "tokenizer".into(),
+        vocabulary: Vocabulary::Json(json.to_string().into_bytes()),
+        config: json!({}),
+        special_tokens_map: Value::Null,
+    };
+    let tokenizer = Tokenizer::new(&files, 16, 3000 + COUNT).unwrap();
+    let prompt = format!("<Many00007><Many12346> fox{}", "<Many1234".repeat(COUNT / 9));
+    let tokens = tokenizer.encode(&prompt);
+    // What is listed last holds.
+    let id = |i: u32| 3000 + COUNT as u32 - 1 - i;
+    assert_eq!(tokens.ids[..5], [2245, id(7), id(12346), 402, 276]);
+    assert!(tokens.dropped.unwrap().len() > COUNT);
+}
+
 #[test]
 fn vocabularies_that_are_none_are_refused() {
     let json = |text: &str| Vocabulary::Json(text.into());

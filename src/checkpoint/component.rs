@@ -24,6 +24,8 @@ pub struct Component {
     pub config: Value,
     /// Its weights; several files if they are sharded.
     pub weights: Vec<WeightsFile>,
+    /// The variant that they are of.
+    pub variant: Option<String>,
     source: Source,
 }
 
@@ -37,7 +39,8 @@ pub struct WeightsFile {
     /// Its tensors.
     pub header: Rc<Header>,
     expected: ExpectedFile,
-    /// Kept from reading the header until the weights are read, so that nothing is fetched twice.
+    /// Kept from reading the header until the weights are read, so that nothing is fetched twice. Not for shards: browsers
+    /// have six connections to a host, and the shards' would leave none.
     open: Option<OpenFile>,
 }
 
@@ -51,6 +54,12 @@ impl WeightsFile {
             open: Some(file),
         }
     }
+
+    /// Ends the download that began with the header; it begins anew when the weights are read.
+    pub(super) fn close(mut self) -> Self {
+        self.open = None;
+        self
+    }
 }
 
 impl Component {
@@ -58,7 +67,7 @@ impl Component {
         name: &'static str,
         class: String,
         config: Value,
-        weights: Vec<WeightsFile>,
+        (weights, variant): (Vec<WeightsFile>, Option<String>),
         source: Source,
     ) -> Result<Self> {
         let component = Self {
@@ -66,6 +75,7 @@ impl Component {
             class,
             config,
             weights,
+            variant,
             source,
         };
         let mut seen = HashSet::new();

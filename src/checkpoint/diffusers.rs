@@ -106,8 +106,8 @@ pub enum Vocabulary {
 }
 
 impl Checkpoint {
-    /// Reads all configurations, the tokenizer, and the headers of the weights. Downloads of the weights are begun, and
-    /// go on in [`Component::for_each_piece`].
+    /// Reads all configurations, the tokenizer, and the headers of the weights. Downloads of weights that
+    /// are not in shards are begun, and go on in [`Component::for_each_piece`].
     pub async fn open(
         source: Source,
         options: &OpenOptions,
@@ -189,27 +189,24 @@ impl Folder<'_, '_> {
         Component::new(kind.name, class, config, weights, self.source.clone())
     }
 
-    /// Finds the weights by trying the names that they may have.
-    async fn weights(&self, kind: &Kind, class: &str) -> Result<Vec<WeightsFile>> {
+    /// Finds the weights by trying the names that they may have, and says which variant they are.
+    async fn weights(&self, kind: &Kind, class: &str) -> Result<(Vec<WeightsFile>, Option<String>)> {
         let stem = format!("{}/{}", kind.name, kind.stem);
-        let variants = self.options.variant.iter().map(|variant| format!(".{variant}"));
-        let variants: Vec<_> = variants.chain([String::new()]).collect();
-        for variant in &variants {
-            match self.weights_file(format!("{stem}{variant}.safetensors"), class).await {
+        let infix = |variant: Option<&String>| variant.map(|variant| format!(".{variant}")).unwrap_or_default();
+        let wished = self.options.variant.as_ref();
+        for variant in wished.map(Some).into_iter().chain([None]) {
+            let infix = infix(variant);
+            match self.weights_file(format!("{stem}{infix}.safetensors"), class).await {
                 Err(Error::NotFound(_)) => {}
-                found => return Ok(vec![found?]),
+                found => return Ok((vec![found?], variant.cloned())),
+            }
+            let index = format!("{stem}.safetensors.index{infix}.json");
+            match self.shards(kind, class, &index).await {
+                Err(Error::NotFound(_)) => {}
+                found => return Ok((found?, variant.cloned())),
             }
         }
-        for variant in &variants {
-            match self
-                .shards(kind, class, &format!("{stem}.safetensors.index{variant}.json"))
-                .await
-            {
-                Err(Error::NotFound(_)) => {}
-                found => return found,
-            }
-        }
-        let expected = format!("{}{}.safetensors", self.source.locate(&stem), variants[0]);
+        let expected = format!("{}{}.safetensors", self.source.locate(&stem), infix(wished));
         Err(Error::NotFound(format!(
             "{expected}: no weights of the {} (only safetensors are read)",
             kind.name
@@ -232,13 +229,15 @@ impl Folder<'_, '_> {
                 self.source.locate(path)
             ))
         })?;
+        let alone = files.len() == 1;
         let open = files.iter().map(|file| async move {
-            let file = self.weights_file(format!("{}/{file}", kind.name), class).await;
-            file.map_err(|error| match error {
+            match self.weights_file(format!("{}/{file}", kind.name), class).await {
+                Ok(file) if alone => Ok(file),
+                Ok(file) => Ok(file.close()),
                 // Not to be taken for the index itself, which may be missing.
-                Error::NotFound(message) => Error::Corrupt(format!("{message}, but {path} lists it")),
-                error => error,
-            })
+                Err(Error::NotFound(message)) => Err(Error::Corrupt(format!("{message}, but {path} lists it"))),
+                Err(error) => Err(error),
+            }
         });
         try_join_all(open).await
     }

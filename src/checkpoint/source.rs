@@ -35,7 +35,7 @@ pub enum Source {
     Http(BaseUrl),
     /// What a person picked or dropped. The files are read in place, not copied.
     #[cfg(target_arch = "wasm32")]
-    Files(Rc<BTreeMap<String, web_sys::File>>),
+    Files(Rc<Picked<web_sys::File>>),
 }
 
 impl Source {
@@ -59,6 +59,15 @@ impl Source {
     #[cfg(target_arch = "wasm32")]
     pub fn files(files: impl IntoIterator<Item = (String, web_sys::File)>) -> Self {
         Self::Files(Rc::new(rooted(files.into_iter().collect())))
+    }
+
+    /// What a person should know of it.
+    pub fn warning(&self) -> Option<String> {
+        match self {
+            #[cfg(target_arch = "wasm32")]
+            Self::Files(picked) => picked.warning(),
+            _ => None,
+        }
     }
 
     /// What a person would call it: the URL (without its query, which may hold a token), the folder's path.
@@ -121,7 +130,7 @@ impl Source {
                 .await
                 .map(ByteStream::from),
             #[cfg(target_arch = "wasm32")]
-            Self::Files(files) => match files.get(path) {
+            Self::Files(picked) => match picked.files.get(path) {
                 Some(file) => Ok(web::BlobReader::new(file.clone(), path).into()),
                 None => Err(Error::NotFound(format!("{path}: not among the picked files"))),
             },
@@ -180,19 +189,49 @@ impl BaseUrl {
     }
 }
 
+/// Picked files by their paths in the folder that is loaded.
+#[cfg(any(test, target_arch = "wasm32"))]
+#[derive(Debug)]
+pub struct Picked<T> {
+    files: BTreeMap<String, T>,
+    /// The checkpoints' folders: the one that is loaded, and others that aren't.
+    checkpoints: Vec<String>,
+}
+
+#[cfg(any(test, target_arch = "wasm32"))]
+impl<T> Picked<T> {
+    fn warning(&self) -> Option<String> {
+        let (taken, others) = self.checkpoints.split_first()?;
+        let next = others.first()?;
+        let more = match others.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(format!(
+            "picked files: expected one model_index.json, found {}: {taken:?} was loaded, {next:?}{more} was not",
+            self.checkpoints.len()
+        ))
+    }
+}
+
 /// Makes the folder that holds `model_index.json` (the outermost, if there are several) the root; without one, the
 /// folder that is common to all.
 #[cfg(any(test, target_arch = "wasm32"))]
-fn rooted<T>(files: BTreeMap<String, T>) -> BTreeMap<String, T> {
+fn rooted<T>(files: BTreeMap<String, T>) -> Picked<T> {
     let folder = |path: &str| path[..path.rfind('/').map_or(0, |slash| slash + 1)].to_owned();
     let index = files.keys().map(|path| path.trim_start_matches('/'));
     let index = index.filter(|path| *path == "model_index.json" || path.ends_with("/model_index.json"));
-    let root = match index.min_by_key(|path| path.matches('/').count()) {
-        Some(path) => folder(path),
+    let mut checkpoints: Vec<String> = index.map(folder).collect();
+    checkpoints.sort_by_key(|folder| folder.matches('/').count());
+    let root = match checkpoints.first() {
+        Some(folder) => folder.clone(),
         None => common_folder(files.keys().map(|path| folder(path.trim_start_matches('/')))),
     };
     let inside = |(path, file): (String, T)| Some((path.trim_start_matches('/').strip_prefix(&root)?.to_owned(), file));
-    files.into_iter().filter_map(inside).collect()
+    Picked {
+        files: files.into_iter().filter_map(inside).collect(),
+        checkpoints,
+    }
 }
 
 #[cfg(any(test, target_arch = "wasm32"))]
@@ -226,6 +265,7 @@ mod tests {
     fn picked_files_are_rooted_where_model_index_is() {
         let paths_of = |paths: &[&str]| -> Vec<String> {
             rooted(paths.iter().map(|path| (path.to_string(), ())).collect())
+                .files
                 .into_keys()
                 .collect()
         };
@@ -242,6 +282,26 @@ mod tests {
         assert_eq!(paths_of(&["model_index.json", "unet/config.json"]), inside);
         assert_eq!(paths_of(&["a/b/x.json", "a/b/c/y.json"]), ["c/y.json", "x.json"]);
         assert_eq!(paths_of(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn more_than_one_checkpoint_among_picked_files_is_told() {
+        let warning = |paths: &[&str]| rooted(paths.iter().map(|path| (path.to_string(), ())).collect()).warning();
+        assert_eq!(warning(&["a/model_index.json", "a/unet/config.json"]), None);
+        assert_eq!(warning(&["a/config.json"]), None);
+        let two = warning(&["a/model_index.json", "a/old/model_index.json"]).unwrap();
+        assert!(two.contains("found 2: \"a/\" was loaded, \"a/old/\" was not"), "{two}");
+        let four = warning(&[
+            "z/a/model_index.json",
+            "c/model_index.json",
+            "b/model_index.json",
+            "d/model_index.json",
+        ]);
+        let four = four.unwrap();
+        assert!(
+            four.contains("found 4: \"b/\" was loaded, \"c/\" and 2 more was not"),
+            "{four}"
+        );
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! The list of operations, each with its shape rule. A new operation is one variant here and one file in each executor; the
 //! compiler lists what is missing.
 
+use super::shape::product;
 use super::{Element, Shape, Value};
 use crate::error::{Error, Result};
+
+/// The most elements of a value or a parameter.
+const MAX_ELEMENTS: usize = 1 << 31;
 
 /// How often a value changes. A node's rate is the highest of its inputs', so what depends on the prompt alone runs once a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -190,13 +194,14 @@ impl ParamSpec {
         names.join("+")
     }
 
-    /// Rows and columns of the packed parameter. A `Vector` is one row.
+    /// Rows and columns of the packed parameter. A `Vector` is one row. Saturates rather than overflows.
     pub fn packed(&self) -> [usize; 2] {
         let first = self.parts.first().map_or(&[][..], |p| &p.shape);
-        let joined = || self.parts.iter().map(|p| p.shape.first().copied().unwrap_or(0)).sum();
+        let rows = self.parts.iter().map(|p| p.shape.first().copied().unwrap_or(0));
+        let joined = || rows.fold(0, usize::saturating_add);
         match self.pack {
             Pack::Matrix => [first.get(1).copied().unwrap_or(1), joined()],
-            Pack::Conv => [first.iter().skip(1).product(), joined()],
+            Pack::Conv => [product(first.get(1..).unwrap_or_default()), joined()],
             Pack::Vector => [1, joined()],
             Pack::Table => [first.first().copied().unwrap_or(0), first.get(1).copied().unwrap_or(1)],
         }
@@ -258,7 +263,14 @@ impl Op {
             let spec = params
                 .get(i)
                 .ok_or_else(|| Error::Internal(format!("{self:?}: parameter {i} is missing")))?;
-            Ok(spec.packed())
+            let packed = spec.packed();
+            if product(&packed) > MAX_ELEMENTS {
+                return Err(Error::OutOfMemory(format!(
+                    "weights of {} x {} cannot be held",
+                    packed[0], packed[1]
+                )));
+            }
+            Ok(packed)
         };
         let vector = |i: usize, len: usize| match params.get(i).map(|p| p.packed()[1]) {
             Some(n) if n != len => wrong(format!("{} values where {len} are needed", n)),
@@ -304,27 +316,32 @@ impl Op {
                     return wrong(format!("no image: {}", x(0)?));
                 };
                 let [h, w] = upsample.unwrap_or([h, w]);
-                if ci * kh * kw != k {
-                    return wrong(format!("{ci} channels go into a convolution of {}", k / (kh * kw)));
+                if product(&[ci, *kh, *kw]) != k {
+                    let expected = k / product(&[*kh, *kw]).max(1);
+                    return wrong(format!("{ci} channels go into a convolution of {expected}"));
                 }
-                if h + t + b < *kh || w + l + r < *kw || *stride == 0 {
+                let padded =
+                    |size: usize, before: usize, after: usize| size.saturating_add(before).saturating_add(after);
+                let last = |size: usize, kernel: usize| size.checked_sub(kernel)?.checked_div(*stride);
+                let (Some(last_row), Some(last_column)) = (last(padded(h, *t, *b), *kh), last(padded(w, *l, *r), *kw))
+                else {
                     return wrong(format!(
                         "an image of {h} x {w} is too small for a kernel of {kh} x {kw}"
                     ));
-                }
+                };
                 vector(1, co)?;
-                Shape::new([n, (h + t + b - kh) / stride + 1, (w + l + r - kw) / stride + 1, co])
+                Shape::new([n, last_row.saturating_add(1), last_column.saturating_add(1), co])
             }
             Self::GroupNorm { groups, .. } => {
                 let c = x(0)?.channels();
                 if *groups == 0 || c % groups != 0 {
                     return wrong(format!("{c} channels cannot be parted in {groups} groups"));
                 }
-                vector(0, 2 * c)?;
+                vector(0, c.saturating_mul(2))?;
                 x(0)?.clone()
             }
             Self::LayerNorm { .. } => {
-                vector(0, 2 * x(0)?.channels())?;
+                vector(0, x(0)?.channels().saturating_mul(2))?;
                 x(0)?.clone()
             }
             Self::Attention {
@@ -333,9 +350,9 @@ impl Op {
                 offsets,
                 ..
             } => {
-                let (q, k, v, width) = (x(0)?, x(1)?, x(2)?, heads * head_dim);
+                let (q, k, v, width) = (x(0)?, x(1)?, x(2)?, heads.saturating_mul(*head_dim));
                 for (name, value, offset) in [("q", q, offsets[0]), ("k", k, offsets[1]), ("v", v, offsets[2])] {
-                    if width == 0 || value.channels() < offset + width {
+                    if width == 0 || value.channels() < offset.saturating_add(width) {
                         return wrong(format!(
                             "{name} of {} channels for {heads} heads of {head_dim}",
                             value.channels()
@@ -371,7 +388,7 @@ impl Op {
                 if a.with_channels(0) != b.with_channels(0) {
                     return wrong(format!("{a} and {b} are joined"));
                 }
-                a.with_channels(a.channels() + b.channels())
+                a.with_channels(a.channels().saturating_add(b.channels()))
             }
             Self::Upsample { size: [h, w] } => {
                 let Some([n, _, _, c]) = x(0)?.image() else {
@@ -392,7 +409,7 @@ impl Op {
                 return wrong(format!("{} is added to {out}", x(next)?));
             }
         }
-        if out.len() == 0 || out.len() > (1 << 31) {
+        if out.len() == 0 || out.len() > MAX_ELEMENTS {
             return Err(Error::OutOfMemory(format!("a value of shape {out} cannot be held")));
         }
         Ok(out)

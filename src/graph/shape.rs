@@ -29,7 +29,7 @@ impl Shape {
     /// The number of elements; saturates rather than overflows.
     #[expect(clippy::len_without_is_empty, reason = "a shape is no collection")]
     pub fn len(&self) -> usize {
-        self.0.iter().fold(1usize, |n, &d| n.saturating_mul(d))
+        product(&self.0)
     }
 
     /// The first dimension.
@@ -42,15 +42,15 @@ impl Shape {
         self.0.last().copied().unwrap_or(1)
     }
 
-    /// All that is not channels: the rows of the matrix `[rows, channels]` that this value is in memory.
+    /// All that is not channels: the rows of the matrix `[rows, channels]` that this value is in memory. Saturates as well.
     pub fn rows(&self) -> usize {
-        self.0.split_last().map_or(1, |(_, d)| d.iter().product())
+        self.0.split_last().map_or(1, |(_, d)| product(d))
     }
 
-    /// What lies between batch and channels: pixels of an image, tokens of a text.
+    /// What lies between batch and channels: pixels of an image, tokens of a text. Saturates as well.
     pub fn tokens(&self) -> usize {
         match self.0.as_slice() {
-            [_, middle @ .., _] => middle.iter().product(),
+            [_, middle @ .., _] => product(middle),
             _ => 1,
         }
     }
@@ -69,6 +69,11 @@ impl Shape {
         }
         Self(dims)
     }
+}
+
+/// Saturates rather than overflows.
+pub(super) fn product(dims: &[usize]) -> usize {
+    dims.iter().fold(1, |n, &d| n.saturating_mul(d))
 }
 
 impl fmt::Display for Shape {

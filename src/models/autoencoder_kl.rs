@@ -114,7 +114,10 @@ impl AutoencoderKlConfig {
                 x = nn::resnet_block(g, &b.pp("resnets").pp(layer), x, None, self.resnet(channels))?;
             }
             if i + 1 < self.block_out_channels.len() {
-                let size = g.shape(x).image().map_or([0; 2], |[_, h, w, _]| [2 * h, 2 * w]);
+                let size = g
+                    .shape(x)
+                    .image()
+                    .map_or([0; 2], |[_, h, w, _]| [h, w].map(|n| n.saturating_mul(2)));
                 x = nn::upsample(g, &b.pp("upsamplers").pp(0), x, size)?;
             }
         }

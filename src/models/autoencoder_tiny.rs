@@ -131,7 +131,7 @@ impl AutoencoderTinyConfig {
             }
             x = if i + 1 < stages {
                 let size = g.shape(x).image().map_or([0; 2], |[_, h, w, _]| {
-                    [h, w].map(|n| n * self.upsampling_scaling_factor)
+                    [h, w].map(|n| n.saturating_mul(self.upsampling_scaling_factor))
                 });
                 let x = g.op(&l.next(), crate::graph::Op::Upsample { size }, &[x], &[])?;
                 nn::conv2d_without_bias(g, &l.next(), x, channels, 1)?

@@ -35,6 +35,8 @@ impl ClipTextConfig {
     /// [`Error::Corrupt`] for missing or malformed keys, [`Error::Unsupported`] for values that are not implemented.
     pub fn from_json(json: &Value) -> Result<Self> {
         let c = Config::new(json)?;
+        // diffusers then masks the padding of a prompt.
+        c.only("use_attention_mask", &[false.into()])?;
         let config = Self {
             vocab_size: c.size("vocab_size", 49408)?,
             max_position_embeddings: c.size("max_position_embeddings", 77)?,

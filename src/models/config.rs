@@ -43,9 +43,33 @@ impl<'a> Config<'a> {
         self.size(key, 0)
     }
 
-    /// A size that may be null.
-    pub(super) fn optional(&self, key: &str) -> Result<Option<usize>> {
-        self.read(key, "a number from 1 to 1000000", None, |v| size(v).map(Some))
+    /// Height and width, or one number for both; may be null.
+    pub(super) fn optional_area(&self, key: &str) -> Result<Option<[usize; 2]>> {
+        self.read(key, "a number from 1 to 1000000 or two of them", None, |v| match v {
+            Value::Array(sizes) => match sizes.as_slice() {
+                [height, width] => Some(Some([size(height)?, size(width)?])),
+                _ => None,
+            },
+            _ => size(v).map(|side| Some([side; 2])),
+        })
+    }
+
+    /// A size whose null means something that is not implemented.
+    pub(super) fn size_not_null(&self, key: &str, default: usize) -> Result<usize> {
+        match self.0.get(key) {
+            Some(Value::Null) => Err(Error::Unsupported(format!("{key} null is not implemented"))),
+            _ => self.size(key, default),
+        }
+    }
+
+    /// Height and width of a kernel that leaves an image as large as it is: odd.
+    pub(super) fn odd_kernel(&self, key: &str, default: usize) -> Result<usize> {
+        match self.size(key, default)? {
+            kernel if kernel % 2 == 1 => Ok(kernel),
+            kernel => Err(Error::Unsupported(format!(
+                "{key}: expected an odd number, found {kernel}: latents would change their size"
+            ))),
+        }
     }
 
     /// A small number that may be 0.

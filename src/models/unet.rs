@@ -37,7 +37,7 @@ pub enum MidBlock {
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnetConfig {
     /// Height and width of latents that it was trained on, if the config tells.
-    pub sample_size: Option<usize>,
+    pub sample_size: Option<[usize; 2]>,
     /// Channels of the latents that it reads.
     pub in_channels: usize,
     /// Channels of what it predicts.
@@ -173,7 +173,7 @@ impl UnetConfig {
             transformer_layers: transformers[i],
         });
         Ok(Self {
-            sample_size: c.optional("sample_size")?,
+            sample_size: c.optional_area("sample_size")?,
             in_channels: c.size("in_channels", 4)?,
             out_channels: c.size("out_channels", 4)?,
             levels: levels.collect(),
@@ -192,13 +192,13 @@ impl UnetConfig {
             cross_attention_dim: contexts[0],
             use_linear_projection: c.flag("use_linear_projection", false)?,
             act_fn: c.activation("act_fn", "silu")?,
-            norm_num_groups: c.size("norm_num_groups", 32)?,
+            norm_num_groups: c.size_not_null("norm_num_groups", 32)?,
             norm_eps: c.float("norm_eps", 1e-5)?,
             flip_sin_to_cos: c.flag("flip_sin_to_cos", true)?,
             freq_shift: c.float("freq_shift", 0.0)?,
             time_embedding_dim: c.size("time_embedding_dim", channels[0].saturating_mul(4))?,
-            conv_in_kernel: c.size("conv_in_kernel", 3)?,
-            conv_out_kernel: c.size("conv_out_kernel", 3)?,
+            conv_in_kernel: c.odd_kernel("conv_in_kernel", 3)?,
+            conv_out_kernel: c.odd_kernel("conv_out_kernel", 3)?,
             downsample_padding: c.number("downsample_padding", 1)?,
             center_input_sample: c.flag("center_input_sample", false)?,
         })

@@ -1,7 +1,6 @@
 //! CLIP's tokenizer as transformers' `CLIPTokenizer` has it: composed and lower-case text, tokens by byte pairs, a token
 //! at the start and one at the end, and padding.
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
@@ -9,6 +8,7 @@ use serde_json::Value;
 
 use crate::checkpoint::TokenizerFiles;
 use crate::text::bpe::{self, byte_char};
+use crate::text::finder::{Finder, Piece};
 use crate::text::split;
 use crate::text::vocabulary::{self, Added, END_OF_WORD, Words};
 use crate::{Error, Result};
@@ -17,6 +17,9 @@ use crate::{Error, Result};
 pub struct Tokenizer {
     words: Words,
     added: Vec<Added>,
+    /// The added tokens that are looked for in the text as it is, and in the normalised text.
+    raw: Finder,
+    normalized: Finder,
     /// The id of each byte inside of a word, and of each byte that ends one.
     inner: [u32; 256],
     last: [u32; 256],
@@ -67,9 +70,17 @@ impl Tokenizer {
         };
         let inner = std::array::from_fn(|byte| byte_id("", byte as u8));
         let last = std::array::from_fn(|byte| byte_id(END_OF_WORD, byte as u8));
+        let (normalized, raw): (Vec<&Added>, _) = added.iter().partition(|token| token.normalized);
+        let raw = Finder::new(raw.iter().map(|token| (token.content.clone(), token.id)));
+        let normalized = normalized
+            .iter()
+            .map(|token| (split::normalize(&token.content), token.id));
+        let normalized = Finder::new(normalized);
         Ok(Self {
             words,
             added,
+            raw,
+            normalized,
             inner,
             last,
             bos,
@@ -99,7 +110,7 @@ impl Tokenizer {
 
     fn body(&self, prompt: &str) -> Vec<u32> {
         let mut ids = Vec::new();
-        for piece in self.pieces(prompt, false) {
+        for piece in self.raw.pieces(prompt) {
             let text = match piece {
                 Piece::Token(id) => {
                     ids.push(id);
@@ -107,7 +118,7 @@ impl Tokenizer {
                 }
                 Piece::Text(text) => split::normalize(text),
             };
-            for piece in self.pieces(&text, true) {
+            for piece in self.normalized.pieces(&text) {
                 match piece {
                     Piece::Token(id) => ids.push(id),
                     Piece::Text(text) => ids.extend(split::words(text).into_iter().flat_map(|word| self.word(word))),
@@ -115,36 +126,6 @@ impl Tokenizer {
             }
         }
         ids
-    }
-
-    /// Takes the added tokens out of a text: the first found, and of those the longest.
-    fn pieces<'a>(&self, text: &'a str, normalized: bool) -> Vec<Piece<'a>> {
-        let tokens = self.added.iter().filter(|token| token.normalized == normalized);
-        let tokens = tokens.map(|token| match normalized {
-            true => (split::normalize(&token.content), token.id),
-            false => (token.content.clone(), token.id),
-        });
-        let mut tokens: Vec<_> = tokens.collect();
-        tokens.sort_by_key(|(content, _)| Reverse(content.len()));
-
-        let mut pieces = Vec::new();
-        let (mut start, mut at) = (0, 0);
-        while at < text.len() {
-            let found = tokens
-                .iter()
-                .find(|(content, _)| text[at..].starts_with(content.as_str()));
-            match found {
-                Some((content, id)) => {
-                    pieces.push(Piece::Text(&text[start..at]));
-                    pieces.push(Piece::Token(*id));
-                    at += content.len();
-                    start = at;
-                }
-                None => at += text[at..].chars().next().map_or(1, char::len_utf8),
-            }
-        }
-        pieces.push(Piece::Text(&text[start..]));
-        pieces
     }
 
     fn word(&self, word: &str) -> Vec<u32> {
@@ -179,11 +160,6 @@ impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tokenizer({} tokens, length {})", self.words.ids.len(), self.length)
     }
-}
-
-enum Piece<'a> {
-    Token(u32),
-    Text(&'a str),
 }
 
 /// `model_max_length`, which transformers writes as a huge number where there is none.

@@ -132,7 +132,9 @@ pub(super) fn read(files: &TokenizerFiles) -> Result<Read> {
         });
     }
 
-    let mut added: Vec<Added> = Vec::new();
+    let mut added: Vec<Option<Added>> = Vec::new();
+    // Where each is among them; what comes again goes to the end.
+    let mut places: HashMap<String, usize> = HashMap::new();
     let mut seen = HashSet::new();
     let listed_count = listed.len();
     let contents: HashSet<_> = listed.iter().map(|token| token.content.clone()).collect();
@@ -158,21 +160,24 @@ pub(super) fn read(files: &TokenizerFiles) -> Result<Read> {
                 "{place}: expected {content:?} among the tokens, found no such token"
             ))
         })?;
-        added.retain(|other| other.content != content);
-        added.push(Added {
+        if let Some(before) = places.insert(content.to_owned(), added.len()) {
+            added[before] = None;
+        }
+        added.push(Some(Added {
             content: token.content,
             id,
             normalized: token.normalized,
-        });
+        }));
     }
     let mut special = [0; 4];
     for (id, name) in special.iter_mut().zip(named) {
         let content = name.into_added().content;
-        let token = added.iter().find(|token| token.content == content);
+        let token = places.get(&content).and_then(|&at| added[at].as_ref());
         *id = token
             .ok_or_else(|| Error::Corrupt(format!("{place}: a special token is empty")))?
             .id;
     }
+    let added = added.into_iter().flatten().collect();
     Ok(Read { words, added, special })
 }
 

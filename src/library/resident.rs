@@ -1,0 +1,113 @@
+//! A checkpoint in memory, and what is said of it.
+
+use super::pool::Shared;
+use crate::checkpoint::{Component, OpenOptions};
+use crate::pipeline::Models;
+use serde::Deserialize;
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// What a checkpoint draws with when nothing is said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Defaults {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows of pixels.
+    pub height: usize,
+    /// Number of steps.
+    pub steps: usize,
+    /// Weight of the prompt.
+    pub guidance_scale: f32,
+    /// The sampler, by name; the checkpoint's own scheduler if there is none.
+    pub sampler: Option<String>,
+}
+
+/// What a catalogue says that a checkpoint draws well with; it goes before what is known otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultsHint {
+    /// Pixels in a row.
+    pub width: Option<u32>,
+    /// Rows of pixels.
+    pub height: Option<u32>,
+    /// Number of steps.
+    pub steps: Option<u32>,
+    /// Weight of the prompt.
+    pub guidance_scale: Option<f32>,
+    /// The sampler, by name.
+    pub sampler: Option<String>,
+}
+
+/// A part of a resident checkpoint, as a person sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ComponentInfo {
+    /// Such as `unet`.
+    pub name: &'static str,
+    /// Such as `UNet2DConditionModel`.
+    pub class: String,
+    /// The types of its tensors.
+    pub dtypes: Vec<String>,
+    /// Bytes of its weights' files.
+    pub bytes: u64,
+    /// A hash over its content: checkpoints whose components have one id hold them once.
+    pub id: String,
+}
+
+/// A checkpoint in memory.
+pub struct Resident {
+    /// What it is asked for by.
+    pub id: String,
+    /// What a person calls it.
+    pub name: String,
+    /// Such as `SD 1.x`.
+    pub family: &'static str,
+    /// Its parts.
+    pub components: Vec<ComponentInfo>,
+    /// What it draws with when nothing is said.
+    pub defaults: Defaults,
+    /// Pixels of a latent's side: sizes are multiples of it.
+    pub factor: usize,
+    /// Bytes of its weights in memory, those that it shares with others included.
+    pub bytes: u64,
+    /// What a person should know and is no error.
+    pub warnings: Vec<String>,
+    /// What the pipeline runs.
+    pub models: Models,
+    /// Its weights, which others may have too.
+    pub(super) shared: [Rc<Shared>; 3],
+    /// When it was last asked for, in the library's own count.
+    pub(super) used: Cell<u64>,
+}
+
+/// What a caller says of a checkpoint that it loads.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// How its files are found and checked.
+    pub open: OpenOptions,
+    /// The id that is wished for; another is found if it is taken.
+    pub id: Option<String>,
+    /// Ids that belong to checkpoints which may come back.
+    pub taken: Vec<String>,
+    /// What the model predicts (`epsilon`, `v_prediction`), in place of what its scheduler's config says.
+    pub prediction_type: Option<String>,
+    /// What the catalogue says of its defaults.
+    pub defaults: DefaultsHint,
+}
+
+/// What is said of a component; its id is known once it was read.
+pub(super) fn describe(component: &Component) -> ComponentInfo {
+    let mut dtypes: Vec<String> = component
+        .tensors()
+        .map(|t| format!("{:?}", t.dtype).to_lowercase())
+        .collect();
+    dtypes.sort();
+    dtypes.dedup();
+    ComponentInfo {
+        name: component.name,
+        class: component.class.clone(),
+        dtypes,
+        bytes: component.bytes(),
+        id: String::new(),
+    }
+}
+

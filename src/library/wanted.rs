@@ -1,0 +1,113 @@
+//! Which tensors a component's parameters are made of, and reading them.
+
+use crate::cancel::CancelToken;
+use crate::checkpoint::{Component, DType, ProgressSink, TensorInfo};
+use crate::error::{Error, Result};
+use crate::executor::{Executor, WeightDtype, Weights};
+use crate::graph::{ParamPart, ParamSpec};
+use std::collections::HashMap;
+
+/// The parameters of a component, and which tensors they are made of.
+pub(super) struct Wanted {
+    pub(super) params: Vec<(ParamSpec, WeightDtype)>,
+    /// For each tensor: which parameters it is part of, and which part.
+    places: HashMap<String, Vec<(usize, usize)>>,
+}
+
+impl Wanted {
+    /// Finds each parameter's tensors in the component's files.
+    pub(super) fn new(component: &Component, needed: &[ParamSpec]) -> Result<Self> {
+        let mut places: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
+        let mut params = Vec::new();
+        for (i, spec) in needed.iter().enumerate() {
+            let mut kept: Option<WeightDtype> = None;
+            for (p, part) in spec.parts.iter().enumerate() {
+                let dtype = find(component, part)?;
+                kept = Some(kept.map_or(dtype, |k| k.join(dtype)));
+                places.entry(part.name.clone()).or_default().push((i, p));
+            }
+            params.push((spec.clone(), kept.unwrap_or(WeightDtype::F32)));
+        }
+        Ok(Self { params, places })
+    }
+
+    /// Names tensors that no parameter is made of, but for those that every pipeline leaves alone.
+    pub(super) fn unused(&self, component: &Component) -> Option<String> {
+        let unused = component.tensors().map(|tensor| tensor.name.as_str());
+        let unused = unused.filter(|name| !self.places.contains_key(*name) && !left_alone(component.name, name));
+        let unused: Vec<&str> = unused.collect();
+        let (count, first) = (unused.len(), &unused[..unused.len().min(3)]);
+        let others = if count > first.len() { ", …" } else { "" };
+        let (name, first) = (component.name, first.join(", "));
+        (count > 0).then(|| format!("{name}: tensors of no use: {count} ({first}{others})"))
+    }
+
+    /// Reads the component into `weights`. Gives the sha256 of each of its files.
+    pub(super) async fn read(
+        &self,
+        executor: &Executor,
+        component: &mut Component,
+        weights: &Weights,
+        progress: &ProgressSink<'_>,
+        cancel: &CancelToken,
+    ) -> Result<Vec<[u8; 32]>> {
+        let wanted = |name: &str| self.places.contains_key(name);
+        let sink = |tensor: &TensorInfo, start: u64, piece: &[u8]| {
+            let dtype = weight_dtype(tensor.dtype).ok_or_else(|| Error::Internal(tensor.name.clone()))?;
+            // A tensor that does not fit into memory was refused when its room was made.
+            let start = usize::try_from(start).map_err(|_| Error::Internal(tensor.name.clone()))? / dtype.size();
+            for &(param, part) in self.places.get(&tensor.name).into_iter().flatten() {
+                executor.upload(weights, &self.params[param].0, part, dtype, start, piece)?;
+            }
+            Ok(())
+        };
+        component.for_each_piece(cancel, progress, wanted, sink).await.map(drop)
+    }
+}
+
+/// Whether a tensor of a component is of no use for text to image, wherever it comes from: numbers that older versions of
+/// transformers saved, and the half of an autoencoder that encodes.
+fn left_alone(component: &str, tensor: &str) -> bool {
+    match component {
+        "text_encoder" => tensor.ends_with("position_ids"),
+        "vae" => tensor.starts_with("encoder.") || tensor.starts_with("quant_conv."),
+        _ => false,
+    }
+}
+
+/// The dtype of a tensor that must be there, of this shape.
+fn find(component: &Component, part: &ParamPart) -> Result<WeightDtype> {
+    let ParamPart { name, shape } = part;
+    let tensor = component
+        .tensor(name)
+        .ok_or_else(|| Error::Corrupt(format!("tensor {name:?} is missing")))?;
+    // A convolution of 1 x 1 and a linear layer are one thing; older files have the one, newer ones the other.
+    let trimmed = |s: &[usize]| {
+        if s.len() == 4 && s[2..] == [1, 1] {
+            s[..2].to_vec()
+        } else {
+            s.to_vec()
+        }
+    };
+    if trimmed(&tensor.shape) != trimmed(shape) {
+        return Err(Error::Corrupt(format!(
+            "tensor {name:?}: expected shape {shape:?}, found {:?}",
+            tensor.shape
+        )));
+    }
+    weight_dtype(tensor.dtype).ok_or_else(|| {
+        Error::Unsupported(format!(
+            "tensor {name:?}: expected dtype F32, F16 or BF16, found {:?}",
+            tensor.dtype
+        ))
+    })
+}
+
+fn weight_dtype(dtype: DType) -> Option<WeightDtype> {
+    match dtype {
+        DType::F32 => Some(WeightDtype::F32),
+        DType::F16 => Some(WeightDtype::F16),
+        DType::BF16 => Some(WeightDtype::Bf16),
+        _ => None,
+    }
+}
