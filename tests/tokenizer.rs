@@ -104,7 +104,7 @@ fn the_text_encoder_bounds_length_and_ids() {
     }
 }
 
-/// Were each token tried at each letter, or compared with each other one, this would take minutes.
+/// Were each token tried at each letter and compared with each other one, this would take more than a minute, not one second.
 #[test]
 fn many_added_tokens_take_no_longer_than_few() {
     const COUNT: usize = 100_000;
