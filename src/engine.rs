@@ -4,10 +4,11 @@ use crate::cancel::CancelToken;
 use crate::checkpoint::{ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
-use crate::library::{Library, LoadOptions, Resident};
+use crate::library::{Library, LoadOptions, Resident, Room};
 use crate::pipeline::{Request, StepReport, Timings, check, text_to_image};
 use crate::queue::Queue;
 use crate::sampler::SamplerKind;
+use futures_util::future::try_join;
 use serde::Deserialize;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -42,6 +43,15 @@ pub struct GenerateOptions {
     pub count: Option<u32>,
     /// Whether steps bring previews.
     pub preview: bool,
+}
+
+/// How a checkpoint is loaded, and loaded again.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// Where its files are.
+    pub source: Source,
+    /// What the caller said of it.
+    pub options: LoadOptions,
 }
 
 /// A picture and how it was made.
@@ -91,38 +101,51 @@ impl Engine {
     }
 
     /// Loads a checkpoint as job `job`. Calls wait for one another: each keeps several downloads open, and a browser gives a host few.
+    /// Where memory is short, the picture that is being drawn is waited for.
     ///
     /// # Errors
     /// Those of [`Library::load`].
-    pub async fn load(
-        &self,
-        job: u32,
-        source: Source,
-        options: &LoadOptions,
-        progress: &ProgressSink<'_>,
-    ) -> Result<Rc<Resident>> {
+    pub async fn load(&self, job: u32, recipe: &Recipe, progress: &ProgressSink<'_>) -> Result<Rc<Resident>> {
         let job = self.job(job);
-        let _turn = job.token.guard(async { Ok(self.loading.turn().await) }).await?;
-        job.token
-            .guard(self.library.load(source, options, progress, &job.token))
-            .await
+        let load = async {
+            match self.read(recipe, None, Room::Idle, progress, &job.token).await {
+                Err(Error::OutOfMemory(_)) if self.library.is_crowded() => {
+                    let _turn = self.drawing.turn().await;
+                    self.read(recipe, None, Room::Any, progress, &job.token).await
+                }
+                loaded => loaded,
+            }
+        };
+        job.token.guard(load).await
     }
 
-    /// Draws pictures as job `job`. Calls wait for one another.
+    /// Draws pictures as job `job`. Calls wait for one another. A checkpoint that is no longer in memory is read again by its
+    /// `recipe`, where there is one, while pictures asked for before are drawn.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] naming the option; those of [`text_to_image`].
+    /// [`Error::InvalidArgument`] naming the option; those of [`text_to_image`], and of [`Library::load`].
     pub async fn generate(
         &self,
         job: u32,
         options: &GenerateOptions,
+        recipe: Option<&Recipe>,
         on_step: impl Fn(StepReport),
     ) -> Result<Generated> {
         let job = self.job(job);
-        let resident = self.library.get(&options.checkpoint)?;
+        let token = &job.token;
+        let _reserved = self.library.reserve(&options.checkpoint);
+        let turn = async { Ok(self.drawing.turn().await) };
+        let early = async {
+            match self.bring(options, recipe, Room::Idle, token).await {
+                Err(Error::OutOfMemory(_)) if self.library.is_crowded() => Ok(()),
+                Err(error) => Err(error),
+                // What cannot be drawn is refused before it waits.
+                Ok(resident) => resolve(options, &resident).map(drop),
+            }
+        };
+        let (_turn, ()) = token.guard(try_join(turn, early)).await?;
+        let resident = token.guard(self.bring(options, recipe, Room::Any, token)).await?;
         let (request, count) = resolve(options, &resident)?;
-        check(&resident.models, &request)?;
-        let _turn = job.token.guard(async { Ok(self.drawing.turn().await) }).await?;
         let mut generated = Generated {
             pictures: Vec::new(),
             seed: request.seed,
@@ -135,9 +158,9 @@ impl Engine {
                 ..request.clone()
             };
             let Library { executor, plans, .. } = &self.library;
-            let drawing = text_to_image(executor, &resident.models, plans, &request, &on_step, &job.token);
+            let drawing = text_to_image(executor, &resident.models, plans, &request, &on_step, token);
             // Guarded: a device that never answers must not keep the next caller waiting.
-            let (pixels, timings, warnings) = job.token.guard(drawing).await?;
+            let (pixels, timings, warnings) = token.guard(drawing).await?;
             generated.pictures.push(Picture {
                 pixels,
                 parameters: parameters(&request, &resident),
@@ -150,6 +173,45 @@ impl Engine {
             generated.warnings.extend(new);
         }
         Ok(generated)
+    }
+
+    /// The checkpoint that is to be drawn with, read again if it has to be.
+    async fn bring(
+        &self,
+        options: &GenerateOptions,
+        recipe: Option<&Recipe>,
+        room: Room,
+        token: &CancelToken,
+    ) -> Result<Rc<Resident>> {
+        match (self.library.get(&options.checkpoint), recipe) {
+            (Ok(resident), _) => Ok(resident),
+            (Err(error), None) => Err(error),
+            (Err(_), Some(recipe)) => {
+                let again = Some(options.checkpoint.as_str());
+                self.read(recipe, again, room, &ProgressSink::none(), token).await
+            }
+        }
+    }
+
+    /// Reads a checkpoint when it is its turn; `again` is the id of one that was here before, and may have come back meanwhile.
+    async fn read(
+        &self,
+        recipe: &Recipe,
+        again: Option<&str>,
+        room: Room,
+        progress: &ProgressSink<'_>,
+        token: &CancelToken,
+    ) -> Result<Rc<Resident>> {
+        let _turn = self.loading.turn().await;
+        let mut options = recipe.options.clone();
+        if let Some(id) = again {
+            if let Ok(resident) = self.library.get(id) {
+                return Ok(resident);
+            }
+            (options.id, options.taken) = (Some(id.into()), Vec::new());
+        }
+        let source = recipe.source.clone();
+        self.library.load(source, &options, room, progress, token).await
     }
 
     fn job(&self, number: u32) -> Job<'_> {
@@ -176,7 +238,7 @@ impl Drop for Job<'_> {
     }
 }
 
-/// Fills in what was left out.
+/// Fills in what was left out, and sees whether it can be drawn.
 fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u32)> {
     let defaults = &resident.defaults;
     let or = |given: Option<u32>, default: usize| given.map_or(default, |n| n as usize);
@@ -203,6 +265,7 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
         })?,
         preview: options.preview,
     };
+    check(&resident.models, &request)?;
     Ok((request, count))
 }
 

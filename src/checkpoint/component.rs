@@ -103,6 +103,11 @@ impl Component {
         self.weights.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
 
+    /// The sha256 of each file, if all are known before they were read.
+    pub fn known_hashes(&self) -> Option<Vec<[u8; 32]>> {
+        self.weights.iter().map(|file| file.expected.hash()).collect()
+    }
+
     /// Reads the weights, and hands the tensors that are `wanted` (by their names) to `sink`, each in pieces that come one after
     /// the other (the tensor, the piece's first byte in it, the piece), with its elements as the file has them. Gives the sha256
     /// of each file.

@@ -36,6 +36,16 @@ impl ExpectedFile {
         }
     }
 
+    /// The sha256, if it is one.
+    pub fn hash(&self) -> Option<[u8; 32]> {
+        let digits = self.sha256.as_deref().filter(|digits| digits.len() == 64 && digits.is_ascii())?;
+        let mut hash = [0; 32];
+        for (i, byte) in hash.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[2 * i..][..2], 16).ok()?;
+        }
+        Some(hash)
+    }
+
     /// Compares both for a file that is in memory.
     pub fn check(&self, place: &str, bytes: &[u8]) -> Result<()> {
         self.check_size(place, bytes.len() as u64)?;

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 pub struct Progress {
     /// What is being done: `"open"` (configurations and headers) or `"weights"`.
     pub phase: &'static str,
-    /// The file that is read, relative to the checkpoint's folder.
+    /// The file that is read, relative to the checkpoint's folder; empty in the last report.
     pub file: String,
     /// Bytes of weights' files loaded so far.
     pub loaded_bytes: u64,
@@ -55,12 +55,21 @@ impl<'a> ProgressSink<'a> {
         self.send("weights", file);
     }
 
+    /// Reports that all is loaded, however much of it was here before.
+    pub fn done(&self) {
+        self.report("weights", "", 1.0);
+    }
+
     fn send(&self, phase: &'static str, file: &str) {
-        let (loaded_bytes, total_bytes) = (self.loaded_bytes.get(), self.total_bytes.get());
-        let fraction = match total_bytes {
+        let fraction = match self.total_bytes.get() {
             0 => 0.0,
-            _ => (loaded_bytes as f64 / total_bytes as f64).min(1.0),
+            total => (self.loaded_bytes.get() as f64 / total as f64).min(1.0),
         };
+        self.report(phase, file, fraction);
+    }
+
+    fn report(&self, phase: &'static str, file: &str, fraction: f64) {
+        let (loaded_bytes, total_bytes) = (self.loaded_bytes.get(), self.total_bytes.get());
         if let Ok(mut report) = self.report.try_borrow_mut() {
             report(Progress {
                 phase,

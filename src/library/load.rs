@@ -4,11 +4,11 @@ use super::parts::{Parts, defaults};
 use super::pool::{Shared, content_id};
 use super::resident::describe;
 use super::wanted::Wanted;
-use super::{Library, LoadOptions, Resident, Room};
+use super::{Library, LoadOptions, Resident};
 use crate::cancel::CancelToken;
 use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source};
 use crate::error::{Error, Result};
-use crate::executor::{Executor, Weights};
+use crate::executor::Weights;
 use crate::graph::Plan;
 use crate::pipeline::{Key, Model, Models};
 use futures_util::future::{try_join, try_join_all};
@@ -19,14 +19,23 @@ struct Job {
     component: Component,
     wanted: Wanted,
     plan: Rc<Plan>,
+    bytes: u64,
     /// It is here already: another checkpoint has it.
     found: Option<Rc<Shared>>,
-    bytes: u64,
+}
+
+/// Which checkpoints give way to one that is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Those that nobody waits for.
+    Idle,
+    /// All but those that are drawing.
+    Any,
 }
 
 impl Library {
     /// Reads a checkpoint into memory; components that others have are shared. If that fails, all that was loaded before is as
-    /// it was, but for what had to give way to it. Not to be called twice at once.
+    /// it was, but for what had to give way. Not to be called twice at once.
     ///
     /// # Errors
     /// Whatever its files bring forth; [`Error::OutOfMemory`] before a weight is fetched, if it cannot fit.
@@ -76,26 +85,113 @@ impl Library {
                 plan,
             });
         }
-        progress.set_total(jobs.iter().filter(|j| j.found.is_none()).map(|j| j.component.bytes()).sum());
-        let missing = jobs.iter().filter(|j| j.found.is_none()).map(|j| j.bytes).sum();
-        self.make_room(&name, missing, working, room)?;
-        let weights = self.allocate(&jobs, &keys, room).await?;
+        let missing = || jobs.iter().filter(|job| job.found.is_none());
+        progress.set_total(missing().map(|job| job.component.bytes()).fold(0, u64::saturating_add));
+        let bytes = missing().map(|job| job.bytes).fold(0, u64::saturating_add);
+        self.make_room(&name, bytes, working, room)?;
+        let weights = self.allocate(&jobs, keys, room).await?;
 
         let mut components: Vec<_> = jobs.iter().map(|job| describe(&job.component)).collect();
+        let pipelines: Vec<_> = jobs.iter().map(|job| (job.plan.clone(), job.wanted.params.clone())).collect();
         let compile = async {
-            for job in &jobs {
-                self.executor.warm(&job.plan, &job.wanted.params).await?;
+            for (plan, params) in &pipelines {
+                self.executor.warm(plan, params).await?;
             }
-            Ok::<(), Error>(())
+            Ok(())
         };
-        // Its own borrow of each component, while the plans are read above.
-        let mut reading: Vec<Component> = Vec::new();
-        let _ = &mut reading;
-        let (executor, pool) = (&self.executor, &self.pool);
-        let _ = pool;
-        try_join(compile, async { Ok::<(), Error>(()) }).await?;
-        let shared = try_join_all(jobs.into_iter().zip(weights).map(|(job, weights)| job.read(executor, weights, progress, cancel))).await?;
-        let shared: Vec<Rc<Shared>> = shared.into_iter().map(|read| read.unwrap_or_else(|new| self.pool.keep(new))).collect();
-        unimplemented!()
+        let fetch = try_join_all(
+            jobs.into_iter()
+                .zip(weights)
+                .map(|(job, weights)| self.read(job, weights, progress, cancel)),
+        );
+        let ((), shared) = try_join(compile, fetch).await?;
+        progress.done();
+        let bytes = shared.iter().map(|s| s.bytes).sum();
+        for (info, shared) in components.iter_mut().zip(&shared) {
+            info.id.clone_from(&shared.id);
+        }
+        let shared: [Rc<Shared>; 3] = shared
+            .try_into()
+            .map_err(|_| Error::Internal("three components have three sets of weights".into()))?;
+        let [text_weights, unet_weights, vae_weights] = [0, 1, 2].map(|i: usize| shared[i].weights.clone());
+        let resident = Rc::new(Resident {
+            id: self.free_id(options, &name),
+            name,
+            family: if parts.unet.use_linear_projection { "SD 2.x" } else { "SD 1.x" },
+            components,
+            defaults,
+            factor,
+            bytes,
+            warnings: parts.warnings,
+            models: Models {
+                tokenizer: parts.tokenizer,
+                text_encoder: Model {
+                    config: parts.text,
+                    weights: text_weights,
+                },
+                unet: Model {
+                    config: parts.unet,
+                    weights: unet_weights,
+                },
+                vae: Model {
+                    config: parts.vae,
+                    weights: vae_weights,
+                },
+                scheduler: parts.scheduler,
+            },
+            shared,
+            used: self.tick().into(),
+        });
+        self.residents.borrow_mut().push(resident.clone());
+        self.set_plan_limit(0);
+        Ok(resident)
+    }
+
+    /// Room for the weights that are not here, and for a picture of the default size, before anything is fetched. Where the
+    /// device has less than was thought, more checkpoints give way.
+    async fn allocate(&self, jobs: &[Job], keys: [Key; 3], room: Room) -> Result<Vec<Option<Weights>>> {
+        let mut all = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let mut weights = None;
+            while job.found.is_none() && weights.is_none() {
+                match self.executor.allocate(&job.wanted.params).await {
+                    Err(Error::OutOfMemory(_)) if self.let_go_of_one(room) => {}
+                    made => weights = Some(made?),
+                }
+            }
+            all.push(weights);
+        }
+        for key in keys {
+            loop {
+                match self.plans.get(&self.executor, key.clone()).await {
+                    Err(Error::OutOfMemory(_)) if self.let_go_of_one(room) => {}
+                    made => break made.map(drop)?,
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn read(
+        &self,
+        mut job: Job,
+        weights: Option<Weights>,
+        progress: &ProgressSink<'_>,
+        cancel: &CancelToken,
+    ) -> Result<Rc<Shared>> {
+        let (None, Some(weights)) = (&job.found, weights) else {
+            return job
+                .found
+                .ok_or_else(|| Error::Internal("a component has no room".into()));
+        };
+        let files = job.wanted.read(&self.executor, &mut job.component, &weights, progress, cancel);
+        let files = files.await?;
+        let id = content_id(&job.component.class, &files);
+        Ok(self.pool.keep(Shared {
+            id,
+            params: job.wanted.params,
+            weights,
+            bytes: job.bytes,
+        }))
     }
 }

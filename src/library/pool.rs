@@ -11,7 +11,7 @@ pub(super) struct Shared {
     /// See [`content_id`].
     pub(super) id: String,
     /// What they are packed for: the same files may serve two architectures.
-    pub(super) params: Vec<(ParamSpec, WeightDtype)>,
+    pub(super) params: Rc<Vec<(ParamSpec, WeightDtype)>>,
     pub(super) weights: Weights,
     /// Bytes on the device.
     pub(super) bytes: u64,
@@ -22,7 +22,7 @@ pub(super) fn content_id(class: &str, files: &[[u8; 32]]) -> String {
     let mut hash = Sha256::new();
     hash.update(class.as_bytes());
     files.iter().for_each(|file| hash.update(file));
-    crate::checkpoint::expected::hex(&hash.finalize().into())
+    crate::checkpoint::expected::hex(&hash.finalize())
 }
 
 /// The components that someone holds.
@@ -44,7 +44,7 @@ impl Pool {
 
     /// The component of this content, packed for these parameters.
     pub(super) fn find(&self, id: &str, params: &[(ParamSpec, WeightDtype)]) -> Option<Rc<Shared>> {
-        self.all().into_iter().find(|shared| shared.id == id && shared.params == params)
+        self.all().into_iter().find(|shared| shared.id == id && *shared.params == params)
     }
 
     /// Takes in a component that was read, or gives the same one if it is here already; what was read is dropped then.

@@ -6,10 +6,11 @@ use crate::error::{Error, Result};
 use crate::executor::{Executor, WeightDtype, Weights};
 use crate::graph::{ParamPart, ParamSpec};
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// The parameters of a component, and which tensors they are made of.
 pub(super) struct Wanted {
-    pub(super) params: Vec<(ParamSpec, WeightDtype)>,
+    pub(super) params: Rc<Vec<(ParamSpec, WeightDtype)>>,
     /// For each tensor: which parameters it is part of, and which part.
     places: HashMap<String, Vec<(usize, usize)>>,
 }
@@ -28,7 +29,10 @@ impl Wanted {
             }
             params.push((spec.clone(), kept.unwrap_or(WeightDtype::F32)));
         }
-        Ok(Self { params, places })
+        Ok(Self {
+            params: Rc::new(params),
+            places,
+        })
     }
 
     /// Names tensors that no parameter is made of, but for those that every pipeline leaves alone.
@@ -61,7 +65,7 @@ impl Wanted {
             }
             Ok(())
         };
-        component.for_each_piece(cancel, progress, wanted, sink).await.map(drop)
+        component.for_each_piece(cancel, progress, wanted, sink).await
     }
 }
 

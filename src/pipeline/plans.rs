@@ -164,14 +164,6 @@ impl PlanCache {
         kept.iter().map(|(key, p)| p.plan.peak_bytes(key.contexts())).sum()
     }
 
-    /// Bytes of the slots that these plans would need besides those that are kept.
-    pub(crate) fn missing_bytes(&self, keys: &[Key]) -> Result<u64> {
-        let missing = keys.iter().filter(|key| self.kept.borrow().iter().all(|(k, _)| k != *key));
-        missing
-            .map(|key| Ok(self.plan(key)?.peak_bytes(key.contexts())))
-            .try_fold(0, |sum: u64, bytes: Result<u64>| Ok(sum.saturating_add(bytes?)))
-    }
-
     /// Lets go of all slots that nobody uses.
     pub fn clear(&self) {
         self.shrink_to(0);

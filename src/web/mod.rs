@@ -3,14 +3,14 @@
 mod backend;
 mod values;
 
-use crate::checkpoint::{ProgressSink, Source};
+use crate::checkpoint::ProgressSink;
 use crate::engine;
 use crate::image::png;
 use crate::library::Library;
 use crate::pipeline::StepReport;
 use js_sys::{Function, Uint8Array};
 use std::rc::Rc;
-use values::{CreateOptions, LoadValues, SourceKind, to_js};
+use values::{CreateOptions, to_js};
 use wasm_bindgen::prelude::*;
 
 /// The engine in the worker.
@@ -48,45 +48,43 @@ impl Engine {
         to_js(&crate::sampler::SamplerKind::names())
     }
 
-    /// Loads a checkpoint: `source` is `{ kind: "url", url, files? }` or `{ kind: "files", files: [{ path, file }] }`.
-    pub fn load(&self, job: u32, source: JsValue, options: JsValue, on_progress: Option<Function>) -> js_sys::Promise {
+    /// Loads a checkpoint by its recipe: `{ source, options }`, where `source` is `{ kind: "url", url, files? }` or
+    /// `{ kind: "files", files: [{ path, file }] }`.
+    pub fn load(&self, job: u32, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {
         let engine = self.engine.clone();
         wasm_bindgen_futures::future_to_promise(async move {
-            let mut options: LoadValues = values::read(options, "load")?;
-            let source = match values::source(&source)? {
-                SourceKind::Url { url, files } => {
-                    options.files = files;
-                    Source::http(&url)
-                }
-                SourceKind::Files(files) => Source::files(files),
-            };
+            let recipe = values::recipe(&recipe)?;
             let progress = ProgressSink::new(|p| {
                 if let (Some(report), Ok(value)) = (&on_progress, values::progress(&p)) {
                     // A callback that throws must not end the load; the worker's own does not throw.
                     let _ = report.call1(&JsValue::NULL, &value);
                 }
             });
-            let resident = engine
-                .load(job, source, &options.into(), &progress)
-                .await
-                .map_err(values::error)?;
+            let resident = engine.load(job, &recipe, &progress).await.map_err(values::error)?;
             values::checkpoint(&resident)
         })
     }
 
-    /// Draws pictures.
-    pub fn generate(&self, job: u32, request: JsValue, on_step: Option<Function>) -> js_sys::Promise {
+    /// Draws pictures. `recipe` is the checkpoint's, if it can be loaded again.
+    pub fn generate(&self, job: u32, request: JsValue, recipe: JsValue, on_step: Option<Function>) -> js_sys::Promise {
         let engine = self.engine.clone();
         wasm_bindgen_futures::future_to_promise(async move {
             let options: engine::GenerateOptions = values::read(request, "generate")?;
+            let recipe = (!recipe.is_undefined()).then(|| values::recipe(&recipe)).transpose()?;
             let report = |step: StepReport| {
                 if let (Some(report), Ok(value)) = (&on_step, values::step(&step)) {
                     let _ = report.call1(&JsValue::NULL, &value);
                 }
             };
-            let generated = engine.generate(job, &options, report).await.map_err(values::error)?;
-            values::generated(&generated)
+            let generated = engine.generate(job, &options, recipe.as_ref(), report);
+            values::generated(&generated.await.map_err(values::error)?)
         })
+    }
+
+    /// `{ budget, weights, working, gpu, wasm }`, in bytes: what all of it may be; weights, each component once; slots of plans;
+    /// all GPU buffers; the memory of this module.
+    pub fn memory(&self) -> Result<JsValue, JsValue> {
+        values::memory(&self.engine.library.memory())
     }
 
     /// The checkpoints in memory.

@@ -1,0 +1,205 @@
+//! The checkpoints held in memory, under a budget. `load` reads one; `parts` understands its configurations, `wanted` finds the
+//! tensors of its parameters; `pool` holds each component's weights once; `resident` is what is said of it. Here: what is
+//! resident, and who gives way to whom. Nothing here draws.
+
+mod load;
+mod parts;
+mod pool;
+mod resident;
+mod wanted;
+
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::pipeline::PlanCache;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+pub use load::Room;
+pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, Resident};
+
+/// The checkpoints held in memory, and the device that they are on.
+pub struct Library {
+    /// The device.
+    pub executor: Executor,
+    /// The plans in use.
+    pub plans: PlanCache,
+    residents: RefCell<Vec<Rc<Resident>>>,
+    pool: pool::Pool,
+    budget: Option<u64>,
+    /// Ids that someone waits to draw with.
+    reserved: RefCell<Vec<String>>,
+    /// Counts what is asked for, to know what was asked for longest ago.
+    clock: Cell<u64>,
+}
+
+/// What is held, in bytes of the device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// What all of it may be.
+    pub budget: Option<u64>,
+    /// Weights, each component counted once.
+    pub weights: u64,
+    /// Slots of the plans in use.
+    pub working: u64,
+}
+
+/// As long as this is held, a checkpoint is let go only if there is no other way.
+pub struct Reservation<'a> {
+    library: &'a Library,
+    id: String,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut reserved = self.library.reserved.borrow_mut();
+        if let Some(at) = reserved.iter().position(|id| *id == self.id) {
+            reserved.swap_remove(at);
+        }
+    }
+}
+
+impl Library {
+    /// An empty library. `budget` bounds the bytes of weights and working memory.
+    pub fn new(executor: Executor, budget: Option<u64>) -> Self {
+        let library = Self {
+            executor,
+            plans: PlanCache::default(),
+            residents: RefCell::default(),
+            pool: pool::Pool::default(),
+            budget,
+            reserved: RefCell::default(),
+            clock: Cell::new(0),
+        };
+        library.set_plan_limit(0);
+        library
+    }
+
+    /// The checkpoints in memory, in the order in which they were loaded.
+    pub fn residents(&self) -> Vec<Rc<Resident>> {
+        self.residents.borrow().clone()
+    }
+
+    /// The checkpoint of this id. It counts as asked for.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none.
+    pub fn get(&self, id: &str) -> Result<Rc<Resident>> {
+        let residents = self.residents.borrow();
+        let found = residents.iter().find(|r| r.id == id).cloned();
+        let found = found.ok_or_else(|| {
+            let known: Vec<&str> = residents.iter().map(|r| r.id.as_str()).collect();
+            Error::NotFound(format!("checkpoint {id:?} is not loaded; loaded are {known:?}"))
+        })?;
+        found.used.set(self.tick());
+        Ok(found)
+    }
+
+    /// Keeps the checkpoint of this id, now or once it is loaded, from giving way to one that nobody waits for.
+    pub fn reserve(&self, id: &str) -> Reservation<'_> {
+        self.reserved.borrow_mut().push(id.into());
+        Reservation {
+            library: self,
+            id: id.into(),
+        }
+    }
+
+    /// Lets a checkpoint go, with its memory on the device, but for what others share with it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none of this id.
+    pub fn unload(&self, id: &str) -> Result<()> {
+        self.get(id)?;
+        self.let_go(id);
+        if self.residents.borrow().is_empty() {
+            self.plans.clear();
+        }
+        Ok(())
+    }
+
+    /// What is held.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            budget: self.budget,
+            weights: self.pool.bytes(),
+            working: self.plans.bytes(),
+        }
+    }
+
+    /// Whether some checkpoint would give way only to one that someone waits for, or to none.
+    pub fn is_crowded(&self) -> bool {
+        self.giving_way(Room::Idle).len() < self.residents.borrow().len()
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.set(self.clock.get() + 1);
+        self.clock.get()
+    }
+
+    fn let_go(&self, id: &str) {
+        self.residents.borrow_mut().retain(|r| r.id != id);
+        self.set_plan_limit(0);
+    }
+
+    /// Who can give way, the one asked for longest ago first.
+    fn giving_way(&self, room: Room) -> Vec<String> {
+        let residents = self.residents.borrow();
+        let reserved = self.reserved.borrow();
+        let idle = |r: &&Rc<Resident>| Rc::strong_count(r) == 1 && (room == Room::Any || !reserved.contains(&r.id));
+        let mut idle: Vec<&Rc<Resident>> = residents.iter().filter(idle).collect();
+        idle.sort_by_key(|r| r.used.get());
+        idle.iter().map(|r| r.id.clone()).collect()
+    }
+
+    /// Lets one checkpoint go. Says whether there was one.
+    fn let_go_of_one(&self, room: Room) -> bool {
+        let first = self.giving_way(room).into_iter().next();
+        first.inspect(|id| self.let_go(id)).is_some()
+    }
+
+    /// Lets checkpoints go until these bytes fit into the budget: weights, and what a picture of the default size needs besides.
+    /// If they cannot, nobody goes.
+    fn make_room(&self, name: &str, weights: u64, working: u64, room: Room) -> Result<()> {
+        let Some(budget) = self.budget else { return Ok(()) };
+        let needed = weights.saturating_add(working);
+        let going = self.giving_way(room);
+        let stays = |shared: &Rc<pool::Shared>| {
+            let residents = self.residents.borrow();
+            let holders = residents.iter().filter(|r| going.contains(&r.id));
+            let holders = holders.filter(|r| r.shared.iter().any(|s| Rc::ptr_eq(s, shared))).count();
+            // One more is the list that is gone through here.
+            Rc::strong_count(shared) > holders + 1
+        };
+        let staying: u64 = self.pool.all().iter().filter(|s| stays(s)).map(|s| s.bytes).sum();
+        if staying.saturating_add(needed) > budget {
+            return Err(Error::OutOfMemory(format!(
+                "{name}: its weights need {weights} bytes and a picture {working}; memoryBudget is {budget}, of which {staying} are \
+                 in use"
+            )));
+        }
+        for id in going {
+            if self.pool.bytes().saturating_add(needed) <= budget {
+                break;
+            }
+            self.let_go(&id);
+        }
+        self.set_plan_limit(weights);
+        Ok(())
+    }
+
+    /// What the budget leaves for slots, beside the weights that are here and those that are coming.
+    fn set_plan_limit(&self, coming: u64) {
+        let held = self.pool.bytes().saturating_add(coming);
+        self.plans.set_limit(self.budget.map(|b| b.saturating_sub(held)));
+    }
+
+    /// The id that is wished for, or one like it that is free.
+    fn free_id(&self, options: &LoadOptions, name: &str) -> String {
+        let wish = options.id.as_deref().unwrap_or(name);
+        let is_free = |id: &str| {
+            let here = self.residents.borrow().iter().any(|r| r.id == id);
+            !here && !options.taken.iter().any(|taken| taken == id)
+        };
+        let others = (2u64..).map(|n| format!("{wish}-{n}"));
+        std::iter::once(wish.to_owned()).chain(others).find(|id| is_free(id)).unwrap_or_default()
+    }
+}
