@@ -33,6 +33,7 @@ pub(super) struct AdapterInfo {
     pub(super) device: Option<String>,
     pub(super) description: Option<String>,
     pub(super) software: bool,
+    pub(super) features: Vec<String>,
 }
 
 /// Options of `load`, with the hints of a catalogue's entry.
@@ -76,12 +77,13 @@ pub(super) enum SourceKind {
     Files(Vec<(String, web_sys::File)>),
 }
 
-/// Reads an object; what is missing has its default.
+/// Reads an object; what is missing has its default. The page's end has checked each value, and named the wrong one: serde
+/// can't, and what it refuses all the same is a fault between the two.
 pub(super) fn read<T: DeserializeOwned + Default>(value: JsValue, call: &str) -> Result<T, JsValue> {
     if value.is_undefined() || value.is_null() {
         return Ok(T::default());
     }
-    serde_wasm_bindgen::from_value(value).map_err(|e| error(Error::InvalidArgument(format!("{call}: {e}"))))
+    serde_wasm_bindgen::from_value(value).map_err(|e| error(Error::Internal(format!("{call}: {e}"))))
 }
 
 /// A source in the worker's words.

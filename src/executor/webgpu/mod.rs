@@ -88,6 +88,11 @@ impl Webgpu {
         });
     }
 
+    /// Says what the adapter offers, by WebGPU's names. Nothing here depends on it.
+    pub fn set_features(&mut self, features: Vec<String>) {
+        self.info.features = features;
+    }
+
     pub(super) fn info(&self) -> &BackendInfo {
         &self.info
     }
