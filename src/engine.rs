@@ -121,7 +121,7 @@ impl Engine {
         let job = self.job(job);
         let resident = self.library.get(&options.checkpoint)?;
         let (request, count) = resolve(options, &resident)?;
-        check(&resident.models, &request)?;
+        check(resident.factor, &resident.models.scheduler, &request)?;
         let _turn = job.token.guard(async { Ok(self.drawing.turn().await) }).await?;
         let mut generated = Generated {
             pictures: Vec::new(),

@@ -8,8 +8,8 @@ use crate::graph::{ParamPart, ParamSpec, Plan};
 use crate::models::clip::ClipTextConfig;
 use crate::models::unet::UnetConfig;
 use crate::models::vae::VaeConfig;
-use crate::pipeline::{Model, Models, PlanCache, schedule_rows};
-use crate::sampler::SchedulerConfig;
+use crate::pipeline::{Model, Models, PlanCache, Request, check, schedule_rows};
+use crate::sampler::{SamplerKind, SchedulerConfig};
 use crate::text::Tokenizer;
 use futures_util::future::try_join;
 use serde::Deserialize;
@@ -175,6 +175,9 @@ impl Library {
 
         let factor = vae.factor();
         let defaults = defaults(&options.defaults, &unet, factor);
+        if options.defaults != DefaultsHint::default() {
+            drawable(&defaults, factor, &scheduler).map_err(|e| e.at("source: defaults"))?;
+        }
         // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
         let tokens = tokenizer.length();
         let (height, width) = ((defaults.height / factor).max(1), (defaults.width / factor).max(1));
@@ -358,6 +361,23 @@ fn defaults(hint: &DefaultsHint, unet: &UnetConfig, factor: usize) -> Defaults {
         guidance_scale: hint.guidance_scale.unwrap_or(7.5),
         sampler: hint.sampler.clone(),
     }
+}
+
+/// Whether a picture can be drawn with these. A catalogue's are judged before anything is fetched: with the first picture
+/// the complaint would be about values that nobody asked for.
+fn drawable(defaults: &Defaults, factor: usize, scheduler: &SchedulerConfig) -> Result<()> {
+    let request = Request {
+        prompt: String::new(),
+        negative_prompt: String::new(),
+        width: defaults.width,
+        height: defaults.height,
+        steps: defaults.steps,
+        guidance_scale: defaults.guidance_scale,
+        sampler: defaults.sampler.as_deref().map(SamplerKind::from_name).transpose()?,
+        seed: 0,
+        preview: false,
+    };
+    check(factor, scheduler, &request)
 }
 
 fn describe(component: &Component) -> ComponentInfo {
