@@ -265,7 +265,7 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
         })?,
         preview: options.preview,
     };
-    check(&resident.models, &request)?;
+    check(resident.factor, &resident.models.scheduler, &request)?;
     Ok((request, count))
 }
 

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tintype::checkpoint::{ProgressSink, Source};
-use tintype::engine::{Engine, GenerateOptions};
+use tintype::engine::{Engine, GenerateOptions, Recipe};
 use tintype::executor::Executor;
 use tintype::executor::cpu::Cpu;
 use tintype::executor::webgpu::Webgpu;
@@ -98,7 +98,9 @@ async fn draw(arguments: &Arguments) -> Result<()> {
             ..LoadOptions::default()
         };
         let source = Source::Dir(arguments.checkpoints.join(folder));
-        let checkpoint = engine.load(0, source, &options, &ProgressSink::none()).await?;
+        let checkpoint = engine
+            .load(0, &Recipe { source, options }, &ProgressSink::none())
+            .await?;
         let mut column = Vec::new();
         for prompt in &arguments.prompts {
             let options = GenerateOptions {
@@ -106,7 +108,7 @@ async fn draw(arguments: &Arguments) -> Result<()> {
                 prompt: prompt.clone(),
                 ..arguments.options.clone()
             };
-            let mut generated = engine.generate(0, &options, |_| ()).await?;
+            let mut generated = engine.generate(0, &options, None, |_| ()).await?;
             let total: f64 = generated
                 .timings
                 .iter()

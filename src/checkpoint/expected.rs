@@ -38,7 +38,10 @@ impl ExpectedFile {
 
     /// The sha256, if it is one.
     pub fn hash(&self) -> Option<[u8; 32]> {
-        let digits = self.sha256.as_deref().filter(|digits| digits.len() == 64 && digits.is_ascii())?;
+        let digits = self
+            .sha256
+            .as_deref()
+            .filter(|digits| digits.len() == 64 && digits.is_ascii())?;
         let mut hash = [0; 32];
         for (i, byte) in hash.iter_mut().enumerate() {
             *byte = u8::from_str_radix(&digits[2 * i..][..2], 16).ok()?;

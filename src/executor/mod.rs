@@ -24,7 +24,7 @@ pub struct BackendInfo {
     pub name: String,
     /// The adapter is emulated by the processor.
     pub software: bool,
-    /// Features in use, such as `simd128` or `shader-f16`.
+    /// On the CPU the instructions in use, such as `simd128`; of a GPU what its adapter offers, used or not, such as `shader-f16`.
     pub features: Vec<String>,
     /// Threads of the CPU executor; 1 on the GPU.
     pub threads: usize,

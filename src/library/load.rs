@@ -1,10 +1,10 @@
 //! Reading a checkpoint into memory.
 
-use super::parts::{Parts, defaults};
+use super::parts::{Parts, defaults, drawable};
 use super::pool::{Shared, content_id};
 use super::resident::describe;
 use super::wanted::Wanted;
-use super::{Library, LoadOptions, Resident};
+use super::{DefaultsHint, Library, LoadOptions, Resident};
 use crate::cancel::CancelToken;
 use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source};
 use crate::error::{Error, Result};
@@ -51,6 +51,9 @@ impl Library {
         let mut parts = Parts::of(&checkpoint, options)?;
         let factor = parts.vae.factor();
         let defaults = defaults(&options.defaults, &parts.unet, factor);
+        if options.defaults != DefaultsHint::default() {
+            drawable(&defaults, factor, &parts.scheduler).map_err(|e| e.at("source: defaults"))?;
+        }
         // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
         let tokens = parts.tokenizer.length();
         let size = [defaults.height, defaults.width].map(|n| (n / factor).max(1));
@@ -76,7 +79,9 @@ impl Library {
             let wanted = Wanted::new(&component, &plan.params).map_err(|e| e.at(source.locate(component.name)))?;
             parts.warnings.extend(wanted.unused(&component));
             working = working.saturating_add(plan.peak_bytes(key.contexts()));
-            let id = component.known_hashes().map(|files| content_id(&component.class, &files));
+            let id = component
+                .known_hashes()
+                .map(|files| content_id(&component.class, &files));
             jobs.push(Job {
                 found: id.and_then(|id| self.pool.find(&id, &wanted.params)),
                 bytes: self.executor.weight_bytes(&wanted.params),
@@ -92,7 +97,10 @@ impl Library {
         let weights = self.allocate(&jobs, keys, room).await?;
 
         let mut components: Vec<_> = jobs.iter().map(|job| describe(&job.component)).collect();
-        let pipelines: Vec<_> = jobs.iter().map(|job| (job.plan.clone(), job.wanted.params.clone())).collect();
+        let pipelines: Vec<_> = jobs
+            .iter()
+            .map(|job| (job.plan.clone(), job.wanted.params.clone()))
+            .collect();
         let compile = async {
             for (plan, params) in &pipelines {
                 self.executor.warm(plan, params).await?;
@@ -117,7 +125,11 @@ impl Library {
         let resident = Rc::new(Resident {
             id: self.free_id(options, &name),
             name,
-            family: if parts.unet.use_linear_projection { "SD 2.x" } else { "SD 1.x" },
+            family: if parts.unet.use_linear_projection {
+                "SD 2.x"
+            } else {
+                "SD 1.x"
+            },
             components,
             defaults,
             factor,
@@ -184,7 +196,9 @@ impl Library {
                 .found
                 .ok_or_else(|| Error::Internal("a component has no room".into()));
         };
-        let files = job.wanted.read(&self.executor, &mut job.component, &weights, progress, cancel);
+        let files = job
+            .wanted
+            .read(&self.executor, &mut job.component, &weights, progress, cancel);
         let files = files.await?;
         let id = content_id(&job.component.class, &files);
         Ok(self.pool.keep(Shared {

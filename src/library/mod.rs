@@ -165,7 +165,9 @@ impl Library {
         let stays = |shared: &Rc<pool::Shared>| {
             let residents = self.residents.borrow();
             let holders = residents.iter().filter(|r| going.contains(&r.id));
-            let holders = holders.filter(|r| r.shared.iter().any(|s| Rc::ptr_eq(s, shared))).count();
+            let holders = holders
+                .filter(|r| r.shared.iter().any(|s| Rc::ptr_eq(s, shared)))
+                .count();
             // One more is the list that is gone through here.
             Rc::strong_count(shared) > holders + 1
         };
@@ -200,6 +202,9 @@ impl Library {
             !here && !options.taken.iter().any(|taken| taken == id)
         };
         let others = (2u64..).map(|n| format!("{wish}-{n}"));
-        std::iter::once(wish.to_owned()).chain(others).find(|id| is_free(id)).unwrap_or_default()
+        std::iter::once(wish.to_owned())
+            .chain(others)
+            .find(|id| is_free(id))
+            .unwrap_or_default()
     }
 }

@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::models::clip::ClipTextConfig;
 use crate::models::unet::UnetConfig;
 use crate::models::vae::VaeConfig;
-use crate::sampler::SchedulerConfig;
+use crate::pipeline::{Request, check};
+use crate::sampler::{SamplerKind, SchedulerConfig};
 use crate::text::Tokenizer;
 use std::rc::Rc;
 
@@ -82,4 +83,21 @@ pub(super) fn defaults(hint: &DefaultsHint, unet: &UnetConfig, factor: usize) ->
         guidance_scale: hint.guidance_scale.unwrap_or(7.5),
         sampler: hint.sampler.clone(),
     }
+}
+
+/// Whether a picture can be drawn with these. A catalogue's are judged before anything is fetched: with the first picture
+/// the complaint would be about values that nobody asked for.
+pub(super) fn drawable(defaults: &Defaults, factor: usize, scheduler: &SchedulerConfig) -> Result<()> {
+    let request = Request {
+        prompt: String::new(),
+        negative_prompt: String::new(),
+        width: defaults.width,
+        height: defaults.height,
+        steps: defaults.steps,
+        guidance_scale: defaults.guidance_scale,
+        sampler: defaults.sampler.as_deref().map(SamplerKind::from_name).transpose()?,
+        seed: 0,
+        preview: false,
+    };
+    check(factor, scheduler, &request)
 }

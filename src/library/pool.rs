@@ -44,7 +44,9 @@ impl Pool {
 
     /// The component of this content, packed for these parameters.
     pub(super) fn find(&self, id: &str, params: &[(ParamSpec, WeightDtype)]) -> Option<Rc<Shared>> {
-        self.all().into_iter().find(|shared| shared.id == id && *shared.params == params)
+        self.all()
+            .into_iter()
+            .find(|shared| shared.id == id && *shared.params == params)
     }
 
     /// Takes in a component that was read, or gives the same one if it is here already; what was read is dropped then.

@@ -110,4 +110,3 @@ pub(super) fn describe(component: &Component) -> ComponentInfo {
         id: String::new(),
     }
 }
-

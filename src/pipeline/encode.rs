@@ -18,7 +18,9 @@ pub(super) async fn encode_prompt(
 ) -> Result<Option<String>> {
     let tokens = models.tokenizer.encode(prompt);
     let encoder = &models.text_encoder;
-    let text = plans.get(executor, Key::text(&encoder.config, tokens.ids.len())).await?;
+    let text = plans
+        .get(executor, Key::text(&encoder.config, tokens.ids.len()))
+        .await?;
     executor.write(&text.instance, "input_ids", 0, Data::U32(&tokens.ids))?;
     executor
         .run(&text.instance, &encoder.weights, Rate::Prompt, 0, 0, cancel)

@@ -9,8 +9,8 @@ mod plans;
 mod preview;
 mod text_to_image;
 
-pub use plans::PlanCache;
 pub(crate) use plans::Key;
+pub use plans::PlanCache;
 pub use text_to_image::{Request, StepReport, Timings, check, text_to_image};
 
 use crate::executor::Weights;

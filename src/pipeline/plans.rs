@@ -119,9 +119,16 @@ impl Key {
         match self {
             Self::Text { tokens, .. } => format!("the text encoder for {tokens} tokens"),
             Self::Unet { size: [_, h, w], .. } => format!("the UNet for latents of width {w} and height {h}"),
-            Self::Decoder { config, size: [_, h, w] } => {
+            Self::Decoder {
+                config,
+                size: [_, h, w],
+            } => {
                 let factor = config.factor();
-                format!("the decoder for pictures of width {} and height {}", w * factor, h * factor)
+                format!(
+                    "the decoder for pictures of width {} and height {}",
+                    w * factor,
+                    h * factor
+                )
             }
         }
     }

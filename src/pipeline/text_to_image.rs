@@ -11,7 +11,7 @@ use crate::executor::{Executor, View};
 use crate::image::Rgba;
 use crate::platform::now_ms;
 use crate::sampler::noise::Generator;
-use crate::sampler::{Combine, SamplerKind, Schedule, Slot};
+use crate::sampler::{Combine, SamplerKind, Schedule, SchedulerConfig, Slot};
 use std::collections::HashMap;
 
 /// What is to be drawn. Every field is set; defaults are the caller's.
@@ -72,8 +72,8 @@ pub async fn text_to_image(
     mut on_step: impl FnMut(StepReport),
     cancel: &CancelToken,
 ) -> Result<(Rgba, Timings, Vec<String>)> {
-    let size = latent_size(models, request)?;
-    let schedule = schedule(models, request)?;
+    let size = latent_size(models.vae.config.factor(), request)?;
+    let schedule = schedule(&models.scheduler, request)?;
     let (mut timings, mut warnings, mut clock) = (Timings::default(), Vec::new(), Clock::start());
 
     let guided = request.guidance_scale > 1.0;
@@ -138,18 +138,17 @@ pub async fn text_to_image(
     Ok((picture, timings, warnings))
 }
 
-/// Whether a request can be drawn at all, before anything runs.
+/// Whether a request can be drawn at all, before anything runs: `factor` is the pixels of a latent's side.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] for sizes and numbers that cannot be; [`Error::Unsupported`] for a schedule that is not implemented.
-pub fn check(models: &Models, request: &Request) -> Result<()> {
-    latent_size(models, request)?;
-    schedule(models, request).map(drop)
+pub fn check(factor: usize, scheduler: &SchedulerConfig, request: &Request) -> Result<()> {
+    latent_size(factor, request)?;
+    schedule(scheduler, request).map(drop)
 }
 
 /// Height and width of the latents.
-fn latent_size(models: &Models, request: &Request) -> Result<[usize; 2]> {
-    let factor = models.vae.config.factor();
+fn latent_size(factor: usize, request: &Request) -> Result<[usize; 2]> {
     for (name, value) in [("width", request.width), ("height", request.height)] {
         if value == 0 || value > 8192 || !value.is_multiple_of(factor) {
             let message = format!("{name}: expected a multiple of {factor} from {factor} to 8192, found {value}");
@@ -166,10 +165,10 @@ fn latent_size(models: &Models, request: &Request) -> Result<[usize; 2]> {
     Ok([request.height / factor, request.width / factor])
 }
 
-fn schedule(models: &Models, request: &Request) -> Result<Schedule> {
+fn schedule(scheduler: &SchedulerConfig, request: &Request) -> Result<Schedule> {
     match request.sampler {
-        Some(kind) => models.scheduler.with_sampler(kind).schedule(request.steps),
-        None => models.scheduler.schedule(request.steps),
+        Some(kind) => scheduler.with_sampler(kind).schedule(request.steps),
+        None => scheduler.schedule(request.steps),
     }
 }
 

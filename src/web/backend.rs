@@ -6,6 +6,9 @@ use crate::executor::Executor;
 use crate::executor::cpu::Cpu;
 use crate::executor::webgpu::{Webgpu, is_processor};
 
+/// What is told of an adapter: the features that decide how fast it could be, or that it can be measured.
+const FEATURES: [&str; 3] = ["shader-f16", "subgroups", "timestamp-query"];
+
 /// The device that the options ask for, and the reason for it in words.
 pub(super) async fn choose(options: &CreateOptions) -> Result<(Executor, String)> {
     let mut adapter = options.adapter_info.clone().unwrap_or_default();
@@ -50,5 +53,7 @@ fn name(adapter: &AdapterInfo) -> String {
 async fn webgpu(adapter: &AdapterInfo) -> Result<Executor> {
     let mut webgpu = Webgpu::new(Default::default()).await?;
     webgpu.set_name(name(adapter), adapter.software);
+    let offered = adapter.features.iter().filter(|f| FEATURES.contains(&f.as_str()));
+    webgpu.set_features(offered.cloned().collect());
     Ok(Executor::Webgpu(webgpu))
 }

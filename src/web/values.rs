@@ -1,11 +1,12 @@
 //! Values from JavaScript and to it.
 
-use crate::checkpoint::{ExpectedFile, OpenOptions, Progress};
-use crate::engine::Generated;
+use crate::checkpoint::{ExpectedFile, OpenOptions, Progress, Source};
+use crate::engine::{Generated, Recipe};
 use crate::error::Error;
 use crate::executor::BackendInfo;
+use crate::executor::webgpu::gpu_bytes;
 use crate::image::Rgba;
-use crate::library::{DefaultsHint, LoadOptions, Resident};
+use crate::library::{DefaultsHint, LoadOptions, Memory, Resident};
 use crate::pipeline::StepReport;
 use js_sys::{Array, Object, Reflect, Uint8Array};
 use serde::de::DeserializeOwned;
@@ -33,6 +34,7 @@ pub(super) struct AdapterInfo {
     pub(super) device: Option<String>,
     pub(super) description: Option<String>,
     pub(super) software: bool,
+    pub(super) features: Vec<String>,
 }
 
 /// Options of `load`, with the hints of a catalogue's entry.
@@ -40,18 +42,20 @@ pub(super) struct AdapterInfo {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct LoadValues {
     id: Option<String>,
+    taken: Vec<String>,
     name: Option<String>,
     variant: Option<String>,
     prediction_type: Option<String>,
     defaults: DefaultsHint,
     #[serde(skip)]
-    pub(super) files: BTreeMap<String, ExpectedFile>,
+    files: BTreeMap<String, ExpectedFile>,
 }
 
 impl From<LoadValues> for LoadOptions {
     fn from(values: LoadValues) -> Self {
         let LoadValues {
             id,
+            taken,
             name,
             variant,
             prediction_type,
@@ -61,41 +65,41 @@ impl From<LoadValues> for LoadOptions {
         Self {
             open: OpenOptions { name, variant, files },
             id,
+            taken,
             prediction_type,
             defaults,
         }
     }
 }
 
-/// Where a checkpoint's files are.
-pub(super) enum SourceKind {
-    Url {
-        url: String,
-        files: BTreeMap<String, ExpectedFile>,
-    },
-    Files(Vec<(String, web_sys::File)>),
-}
-
-/// Reads an object; what is missing has its default.
+/// Reads an object; what is missing has its default. The page's end has checked each value, and named the wrong one: serde
+/// can't, and what it refuses all the same is a fault between the two.
 pub(super) fn read<T: DeserializeOwned + Default>(value: JsValue, call: &str) -> Result<T, JsValue> {
     if value.is_undefined() || value.is_null() {
         return Ok(T::default());
     }
-    serde_wasm_bindgen::from_value(value).map_err(|e| error(Error::InvalidArgument(format!("{call}: {e}"))))
+    serde_wasm_bindgen::from_value(value).map_err(|e| error(Error::Internal(format!("{call}: {e}"))))
 }
 
-/// A source in the worker's words.
-pub(super) fn source(value: &JsValue) -> Result<SourceKind, JsValue> {
+/// How a checkpoint is loaded, in the worker's words.
+pub(super) fn recipe(value: &JsValue) -> Result<Recipe, JsValue> {
+    let mut options: LoadValues = read(Reflect::get(value, &"options".into())?, "load")?;
+    let source = source(&Reflect::get(value, &"source".into())?, &mut options.files)?;
+    Ok(Recipe {
+        source,
+        options: options.into(),
+    })
+}
+
+/// Where the files are, and what is known of them.
+fn source(value: &JsValue, known: &mut BTreeMap<String, ExpectedFile>) -> Result<Source, JsValue> {
     let wrong = |what: &str| error(Error::InvalidArgument(format!("source: {what}")));
     let get = |object: &JsValue, key: &str| Reflect::get(object, &key.into());
-    if let Some(url) = get(value, "url")?.as_string() {
-        let files = get(value, "files")?;
-        return Ok(SourceKind::Url {
-            url,
-            files: read(files, "source: files")?,
-        });
-    }
     let files = get(value, "files")?;
+    if let Some(url) = get(value, "url")?.as_string() {
+        *known = read(files, "source: files")?;
+        return Ok(Source::http(&url));
+    }
     if !Array::is_array(&files) {
         return Err(wrong("expected a url or files"));
     }
@@ -110,9 +114,8 @@ pub(super) fn source(value: &JsValue) -> Result<SourceKind, JsValue> {
         }
         Ok((path, file.unchecked_into()))
     };
-    Ok(SourceKind::Files(
-        Array::from(&files).iter().map(file).collect::<Result<_, _>>()?,
-    ))
+    let files: Result<Vec<_>, _> = Array::from(&files).iter().map(file).collect();
+    Ok(Source::files(files?))
 }
 
 /// An `Error` with a `code`.
@@ -169,6 +172,7 @@ pub(super) fn checkpoint(r: &Resident) -> Result<JsValue, JsValue> {
             ("class", c.class.as_str().into()),
             ("dtypes", to_js(&c.dtypes)?),
             ("bytes", (c.bytes as f64).into()),
+            ("id", c.id.as_str().into()),
         ])?);
     }
     let d = &r.defaults;
@@ -194,6 +198,18 @@ pub(super) fn checkpoint(r: &Resident) -> Result<JsValue, JsValue> {
         ("defaults", defaults),
         ("bytes", (r.bytes as f64).into()),
         ("warnings", to_js(&r.warnings)?),
+    ])
+}
+
+pub(super) fn memory(m: &Memory) -> Result<JsValue, JsValue> {
+    // Pages of 64 KiB.
+    let wasm = core::arch::wasm32::memory_size(0) as f64 * 65536.0;
+    object([
+        ("budget", m.budget.map_or(JsValue::UNDEFINED, |b| (b as f64).into())),
+        ("weights", (m.weights as f64).into()),
+        ("working", (m.working as f64).into()),
+        ("gpu", (gpu_bytes() as f64).into()),
+        ("wasm", wasm.into()),
     ])
 }
 

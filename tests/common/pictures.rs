@@ -5,13 +5,13 @@ use std::rc::Rc;
 
 use tintype::cancel::CancelToken;
 use tintype::checkpoint::{ProgressSink, Source};
-use tintype::library::{Library, LoadOptions, Resident};
+use tintype::library::{Library, LoadOptions, Resident, Room};
 use tintype::pipeline::{Request, text_to_image};
 
 /// Loads a checkpoint's folder.
 pub fn load(library: &Library, folder: &Path) -> Rc<Resident> {
     let (options, progress, cancel) = (LoadOptions::default(), ProgressSink::none(), CancelToken::default());
-    let loading = library.load(Source::Dir(folder.into()), &options, &progress, &cancel);
+    let loading = library.load(Source::Dir(folder.into()), &options, Room::Any, &progress, &cancel);
     pollster::block_on(loading).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
 }
 

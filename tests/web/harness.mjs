@@ -47,6 +47,7 @@ export class Api {
   loadEntry = (id, url) => this.call("loadEntry", id, url);
   loadPicked = (id) => this.call("loadPicked", id);
   unload = (key) => this.call("unload", key);
+  loadTogether = (...sources) => this.call("loadTogether", ...sources);
   notices = () => this.page.evaluate(() => window.notices);
 
   async draw(options) {
@@ -57,6 +58,20 @@ export class Api {
   async drawTogether(...jobs) {
     const { pictures, events } = await this.call("drawTogether", ...jobs);
     return { events, pictures: pictures.map((images) => images.map(withBytes)) };
+  }
+
+  /** How `call`, which runs in the page and sees nothing of the test's, ended: { value } or { error }. */
+  async outcome(call) {
+    const { value, error } = await this.page.evaluate(`outcome(${call})`);
+    assert.ok(error === undefined || error.typed, `rejected with something other than a TintypeError: ${error?.name}: ${error?.message}`);
+    return { value, error };
+  }
+
+  /** Asserts that `call`, which runs in the page, is refused so. */
+  async refuses(call, code, message) {
+    const { error } = await this.outcome(call);
+    assert.equal(error?.code, code, error?.message ?? `${call} was not refused`);
+    assert.match(error.message, message);
   }
 
   decode = async (address) => withBytes(await this.call("decode", address));

@@ -60,6 +60,9 @@ const commands = {
     return { key, id, name, family, components, defaults, bytes, warnings, progress };
   },
 
+  /** Several calls of `load` made at once. */
+  loadTogether: (...sources) => Promise.all(sources.map((source) => commands.load(source))),
+
   unload: (key) => loaded.get(key).unload(),
 
   /** `cancelAtStep` aborts when that step is reported; the answer then says how long the rejection took. */
@@ -106,4 +109,7 @@ const commands = {
   },
 };
 
+// For what a test writes out as a function of its own, which runs here.
+window.api = api;
+window.outcome = outcome;
 window.call = (name, args) => outcome(() => commands[name](...args));

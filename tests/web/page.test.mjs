@@ -1,9 +1,11 @@
 // The page as a person uses it, in a browser without WebGPU.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { openPage, startBrowser, startSite } from "./harness.mjs";
 import { textChunks } from "./png.mjs";
+import { DIST } from "./server.mjs";
 import { tasksDuring } from "./trace.mjs";
 
 const DRAWN = { timeout: 120_000 };
@@ -188,6 +190,78 @@ describe("the page", { timeout: 1_200_000 }, () => {
     const fields = (from) => from.$$eval("#prompt, #seed, #steps, #width, [name=checkpoint]:checked", (all) => all.map(({ value }) => value));
     assert.deepEqual(await fields(other.page), await fields(page));
     await other.page.close();
+  });
+
+  /** A folder that a person brings to a fresh page by `bring` becomes a card, is loaded and draws. */
+  async function drawsFrom(bring) {
+    const own = await openPage(browser, site.url);
+    await own.page.waitForSelector("#generate:enabled");
+    const fetched = [];
+    own.page.on("request", (request) => fetched.push(request.url()));
+    await bring(own.page, path.join(DIST, "checkpoints/flat"));
+    await own.page.waitForSelector('.card[data-state="here"]:has([value^="own-"]:checked)', DRAWN);
+    assert.deepEqual(fetched.filter((url) => url.endsWith(".safetensors")), [], "read from the host, not from the folder");
+    await own.page.fill("#prompt", "fox");
+    await own.page.$eval("#steps", (field) => { field.value = 1; field.dispatchEvent(new Event("input", { bubbles: true })); });
+    await own.page.click("#generate");
+    await own.page.waitForSelector("#strip li", DRAWN);
+    assert.equal(await own.page.getAttribute("#image", "alt"), "fox, drawn by flat");
+    assert.equal(await own.page.$eval("#image", async (image) => (await image.decode(), image.naturalWidth)), 128);
+    assert.deepEqual(own.faults, []);
+    await own.page.close();
+  }
+
+  test("a folder that was picked is loaded, and draws", () => drawsFrom((page, folder) => page.setInputFiles("#folder", folder)));
+
+  test("a folder that was dropped is loaded, and draws", () =>
+    drawsFrom(async (page, folder) => {
+      const session = await page.context().newCDPSession(page);
+      const data = { items: [], files: [folder], dragOperationsMask: 1 };
+      for (const type of ["dragEnter", "dragOver", "drop"]) await session.send("Input.dispatchDragEvent", { type, x: 100, y: 100, data });
+    }));
+
+  test("where memory is short, a checkpoint makes room for the next, and the page says so", async () => {
+    const small = await browser.newPage();
+    await small.goto(`${site.url}blank.html`);
+    await small.waitForFunction(() => window.call);
+    // What one needs, in the engine's own words.
+    const message = await small.evaluate(async () => {
+      const tintype = await api.Tintype.create({ backend: "cpu", memoryBudget: 1 });
+      return (await outcome(() => tintype.load("/checkpoints/soft/"))).error.message;
+    });
+    const [, weights, picture] = /weights need (\d+) bytes and a picture (\d+)/.exec(message).map(Number);
+    await small.route("**/app/maker.js", async (route) => {
+      const answer = await route.fetch();
+      const [given, short] = ["Tintype.create({ backend })", `Tintype.create({ backend, memoryBudget: ${Math.round(weights * 1.5 + picture)} })`];
+      const body = await answer.text();
+      assert.ok(body.includes(given));
+      await route.fulfill({ response: answer, body: body.replace(given, short) });
+    });
+    await small.goto(site.url);
+    await small.waitForSelector("#generate:enabled");
+    const here = () => small.$$eval('.card[data-state="here"] .name', (names) => names.map((name) => name.textContent));
+    const drawn = async (words, count) => {
+      await small.fill("#prompt", words);
+      await small.$eval("#steps", (field) => { field.value = 1; field.dispatchEvent(new Event("input", { bubbles: true })); });
+      await small.click("#generate");
+      await small.waitForFunction((count) => document.querySelectorAll("#strip li").length === count, count, DRAWN);
+      return small.getAttribute("#image", "alt");
+    };
+    assert.equal(await drawn("fox", 1), "fox, drawn by Soft");
+    assert.deepEqual(await here(), ["Soft"]);
+    await small.click('.card:has([value="flat"])');
+    await small.waitForSelector('.card[data-state="here"]:has([value="flat"])', DRAWN);
+    assert.deepEqual(await here(), ["Flat"]);
+    assert.match(await small.textContent("#warnings"), /not enough memory for Flat.*Soft had to go/);
+    assert.equal(await drawn("fox", 2), "fox, drawn by Flat");
+    // And back, within one call this time: what was said while it was fetched stands beside the picture.
+    await small.check("#keep");
+    await small.click('.card:has([value="soft"])');
+    await small.waitForFunction(() => document.querySelectorAll("#strip li").length === 3, undefined, DRAWN);
+    assert.equal(await small.getAttribute("#image", "alt"), "fox, drawn by Soft");
+    assert.match(await small.textContent("#warnings"), /Flat had to go/);
+    assert.ok(await small.isHidden("#error"));
+    await small.close();
   });
 
   test("nothing was logged as an error", () => assert.deepEqual(faults, []));

@@ -38,6 +38,26 @@ export const cutOff = (bytes) => (request, response, original) => {
   response.write(whole.subarray(0, bytes), () => response.destroy());
 };
 
+/**
+ * In place of a file's bytes: the first answer breaks off after `bytes` of them, the later ones are whole. `asked` gets each
+ * request's Range; a host without `ranges` ignores it.
+ */
+export const cutOnce = (bytes, { ranges, asked }) => (request, response, original) => {
+  asked.push(request.headers.range);
+  if (asked.length === 1) return cutOff(bytes)(request, response, original);
+  if (!ranges) delete request.headers.range;
+  send(request, response, original(), "application/octet-stream");
+};
+
+/** In place of a file's bytes: the host takes the question and never answers. */
+export const silent = () => {};
+
+/** In place of a file's bytes: the host is out of order. */
+export const broken = (request, response) => {
+  response.writeHead(503, { "content-type": "text/plain" });
+  response.end("out of order");
+};
+
 /** A server on a free port of loopback. */
 export async function startSite() {
   const dist = staticFiles(DIST);

@@ -9,10 +9,10 @@ const SOFT = "/checkpoints/soft/";
 const FOX = { checkpoint: SOFT, prompt: "fox", seed: 7, steps: 4 };
 
 describe("the WebGPU backend", { timeout: 1_200_000 }, () => {
-  let api, close, site, faults;
+  let api, close, page, site, faults;
 
   before(async () => {
-    ({ api, close, site, faults } = await openApi({ webgpu: true }));
+    ({ api, close, page, site, faults } = await openApi({ webgpu: true }));
   });
   after(() => close?.());
 
@@ -33,6 +33,10 @@ describe("the WebGPU backend", { timeout: 1_200_000 }, () => {
     const backend = await api.create({ backend: "webgpu" });
     assert.equal(backend.kind, "webgpu");
     assert.equal(backend.software, true);
+    const offered = await page.evaluate(async () => [...(await navigator.gpu.requestAdapter()).features]);
+    const told = ["shader-f16", "subgroups", "timestamp-query"].filter((feature) => offered.includes(feature));
+    assert.ok(told.length > 0, `this adapter can't show it: ${offered}`);
+    assert.deepEqual(backend.features.toSorted(), told);
     await api.load(SOFT);
     const gpu = await api.draw(FOX);
     const { max, mean } = difference(gpu.images[0].rgba, cpu.images[0].rgba);

@@ -19,7 +19,7 @@ const controls = new Controls(el("form"));
 const stage = new Stage();
 const strip = new Strip(el("strip"));
 
-/** What is being drawn: { controller, recipe }, or null. */
+/** What is being drawn: { controller, recipe, notes }, or null. */
 let work = null;
 let choiceTimer = 0;
 
@@ -91,10 +91,11 @@ function showActions() {
   if (other) el("again").textContent = `Draw this in ${cards.chosen.name}`;
 }
 
-function present(item) {
+/** `notes` are of this moment, where the picture's own warnings are shown whenever it is. */
+function present(item, notes = []) {
   stage.show(item);
   strip.mark(item);
-  showWarnings(item.warnings);
+  showWarnings([...notes, ...item.warnings]);
   showActions();
   history.replaceState(null, "", toHash({ ...item.recipe, checkpoint: item.entry.own ? "" : item.entry.id }));
 }
@@ -103,7 +104,7 @@ function present(item) {
 async function draw(recipe, count = 1) {
   const entry = cards.chosen;
   const before = work;
-  const mine = { controller: new AbortController(), recipe };
+  const mine = { controller: new AbortController(), recipe, notes: [] };
   work = mine;
   clearTimeout(choiceTimer);
   hideError();
@@ -134,7 +135,7 @@ async function draw(recipe, count = 1) {
   }
 }
 
-async function drawOne(entry, recipe, { controller }, place) {
+async function drawOne(entry, recipe, { controller, notes }, place) {
   const title = `${recipe.prompt || "untitled"}${place}`;
   stage.begin({ title, ...recipe });
   say(`Drawing ${title} in ${entry.name}.`);
@@ -151,8 +152,17 @@ async function drawOne(entry, recipe, { controller }, place) {
   if (!cards.hasPicture(entry)) cards.picture(entry, item.url);
   el("session").hidden = false;
   strip.add(item);
-  present(item);
+  present(item, notes);
   say(`Done: ${title}.`);
+}
+
+/** Checkpoints went so that another could come. */
+function tellOfRoom({ entry, gone }) {
+  const names = gone.map(({ name }) => name).join(", ");
+  const text = `There was not enough memory for ${entry.name} as well, so ${names} had to go: what is chosen again is fetched again.`;
+  work?.notes.push(text);
+  showWarnings([text]);
+  say(text);
 }
 
 function generate() {
@@ -294,6 +304,7 @@ addEventListener("keydown", (event) => {
 cards.addEventListener("choose", () => chosen(cards.chosen));
 strip.addEventListener("pick", ({ detail }) => restore(detail));
 maker.addEventListener("change", () => cards.update((entry) => maker.state(entry)));
+maker.addEventListener("room", ({ detail }) => tellOfRoom(detail));
 addEventListener("hashchange", restoreFromAddress);
 listenForOwn({ onEntry: addOwn, onError: showError });
 

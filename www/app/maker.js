@@ -5,7 +5,7 @@ import { Tintype } from "../tintype/tintype.js";
 export class Maker extends EventTarget {
   #tintype = null;
   #starting = null;
-  /** What is loaded or on its way, by entry: { promise, controller, progress, done, users }. */
+  /** What is loaded or on its way, by entry, the one used last at the end: { promise, controller, progress, done, users }. */
   #loads = new Map();
 
   /** Starts the engine, in place of the one there was. Gives what it runs on; nothing if another start overtook it. */
@@ -41,7 +41,11 @@ export class Maker extends EventTarget {
   /** The checkpoint of an entry: the one in memory, the one on its way, or a new download. */
   load(entry) {
     const known = this.#loads.get(entry);
-    if (known) return known.promise;
+    if (known) {
+      this.#loads.delete(entry);
+      this.#loads.set(entry, known);
+      return known.promise;
+    }
     const controller = new AbortController();
     const load = { controller, done: null, progress: null, users: 0 };
     this.#loads.set(entry, load);
@@ -60,9 +64,28 @@ export class Maker extends EventTarget {
       load.progress = progress;
       this.dispatchEvent(new Event("change"));
     };
-    load.done = await tintype.load(entry.source, { name: entry.name, signal: load.controller.signal, onProgress });
+    const attempt = () => tintype.load(entry.source, { name: entry.name, signal: load.controller.signal, onProgress });
+    try {
+      load.done = await attempt();
+    } catch (error) {
+      const wanted = () => this.#loads.get(entry) === load;
+      if (error.code !== "out-of-memory" || !wanted() || !(await this.#makeRoom(entry)) || !wanted()) throw error;
+      load.done = await attempt();
+    }
     this.dispatchEvent(new Event("change"));
     return load.done;
+  }
+
+  /** Lets go of what is in memory, the one unused for longest first, and tells: "room". Gives false where nothing is. */
+  async #makeRoom(entry) {
+    const others = [...this.#loads].filter(([, { done }]) => done);
+    for (const [other, { done }] of others) {
+      this.#loads.delete(other);
+      await done.unload();
+    }
+    if (others.length === 0) return false;
+    this.dispatchEvent(new CustomEvent("room", { detail: { entry, gone: others.map(([other]) => other) } }));
+    return true;
   }
 
   /** Gives up the downloads that no picture waits for, but for `entry`'s. */

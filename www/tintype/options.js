@@ -38,6 +38,9 @@ const whole = kind(`a whole number from 0 to ${MAX_WHOLE}`, (value) => Number.is
 const positive = kind("a whole number, 1 or more", (value) => Number.isSafeInteger(value) && value > 0);
 const signal = kind("an AbortSignal", (value) => value instanceof AbortSignal);
 const object = kind("an object", (value) => typeof value === "object" && value !== null);
+const record = kind("an object", (value) => typeof value === "object" && value !== null && !Array.isArray(value));
+const size = kind("a whole number of bytes", (value) => Number.isSafeInteger(value) && value >= 0);
+const sha256 = kind("64 hexadecimal digits", (value) => typeof value === "string" && /^[0-9a-f]{64}$/i.test(value));
 
 const oneOf = (...names) => kind(names.map((name) => `"${name}"`).join(", "), (value) => names.includes(value));
 
@@ -66,6 +69,8 @@ function seed(value, where) {
 }
 
 export const CREATE = { backend: oneOf("auto", "webgpu", "cpu"), memoryBudget: positive, threads: oneThread };
+
+export const CATALOGUE = { signal };
 
 export const LOAD = {
   signal,
@@ -96,6 +101,34 @@ export const GENERATE = {
   onStep: callback,
   preview: flag,
 };
+
+/** The fields of `value` that `known` names and that are there, checked. */
+function fields(value, known, prefix) {
+  const checked = {};
+  for (const [name, accepts] of Object.entries(known)) {
+    const field = value[name];
+    if (field !== undefined && field !== null) checked[name] = accepts(field, `${prefix}${name}`);
+  }
+  return checked;
+}
+
+const HINTS = { width: whole, height: whole, steps: whole, guidanceScale: number, sampler: text };
+const FILE = { size, sha256 };
+const ENTRY = {
+  id: text,
+  name: text,
+  defaults: (value, where) => fields(record(value, where), HINTS, `${where}.`),
+  files(value, where) {
+    const file = ([path, said]) => {
+      const place = `${where}[${shown(path)}]`;
+      return [path, fields(record(said, place), FILE, `${place}.`)];
+    };
+    return Object.fromEntries(Object.entries(record(value, where)).map(file));
+  },
+};
+
+/** What the engine takes of a `checkpoints.json`'s entry, checked. It may have other fields: those are for people. */
+export const entryFields = (entry) => fields(entry, ENTRY, "source: ");
 
 /**
  * The options that were given, checked. `undefined` and `null` mean "left out"; a name that `known` lacks is an error,

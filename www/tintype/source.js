@@ -2,19 +2,23 @@
 // { kind: "url", url, files? } or { kind: "files", files: [{ path, file }] }.
 
 import { TintypeError } from "./error.js";
-import { invalid, shown } from "./options.js";
+import { CATALOGUE, check, entryFields, invalid, shown } from "./options.js";
 
 /** What a person may point at that is one file, not a folder. */
 const SINGLE_FILE = /\.(safetensors|ckpt|pt|pth|bin|gguf|zip)$/i;
 
 const page = () => globalThis.document?.baseURI ?? globalThis.location.href;
 
-function parse(url, base) {
-  try {
-    return new URL(url, base);
-  } catch {
-    throw invalid(`source: ${shown(url)} is not a URL`);
-  }
+/** Where a file is, for messages: without the query, which may hold a token, and without a file's own bytes. */
+const place = (url) => (url.startsWith("data:") ? "data:…" : url.replace(/[?#].*$/s, ""));
+
+/** `url` as a URL of one of the `schemes`, or of the page's own: an app's or an extension's pages have others than http. */
+function parse(where, url, schemes) {
+  if (!URL.canParse(url, page())) throw invalid(`${where}: ${shown(url)} is not a URL`);
+  const parsed = new URL(url, page());
+  if (schemes.includes(parsed.protocol) || parsed.protocol === globalThis.location.protocol) return parsed;
+  const expected = schemes.map((scheme) => `"${scheme}"`).join(", ");
+  throw invalid(`${where}: ${shown(url)}: expected an address that begins with one of ${expected}, found "${parsed.protocol}"`);
 }
 
 /** A folder's address ends in "/"; its query, which may hold a token, stays for every file in it. */
@@ -39,7 +43,7 @@ function address(text) {
       `source: ${shown(text)}: reading from the Hugging Face hub is not implemented`,
     );
   }
-  const url = folder(parse(text, page()));
+  const url = folder(parse("source", text, ["https:", "http:"]));
   refuseSingleFile(new URL(url).pathname);
   return url;
 }
@@ -49,13 +53,13 @@ async function get(url, signal) {
   try {
     response = await fetch(url, { signal });
   } catch (error) {
-    if (signal?.aborted) throw new TintypeError("cancelled", `${url}: the download was cancelled`, { cause: error });
-    throw new TintypeError("network", `${url}: ${error.message}`, { cause: error });
+    if (signal?.aborted) throw new TintypeError("cancelled", `${place(url)}: the download was cancelled`, { cause: error });
+    throw new TintypeError("network", `${place(url)}: ${error.message}`, { cause: error });
   }
   if (response.ok) return response;
   throw new TintypeError(
     response.status === 404 ? "not-found" : "network",
-    `${url}: the host answered ${response.status}`,
+    `${place(url)}: the host answered ${response.status}`,
   );
 }
 
@@ -64,27 +68,31 @@ async function json(url, signal) {
   try {
     return JSON.parse(await response.text());
   } catch (error) {
-    if (signal?.aborted) throw new TintypeError("cancelled", `${url}: the download was cancelled`, { cause: error });
-    throw new TintypeError("corrupt", `${url}: expected JSON (${error.message})`, { cause: error });
+    if (signal?.aborted) throw new TintypeError("cancelled", `${place(url)}: the download was cancelled`, { cause: error });
+    throw new TintypeError("corrupt", `${place(url)}: expected JSON (${error.message})`, { cause: error });
   }
 }
 
 /** The entries of a `checkpoints.json`, with `url` and `image` made absolute. */
-export async function catalogue(url, { signal } = {}) {
-  const { href } = parse(url, page());
+export async function catalogue(url, options) {
+  const { signal } = check("catalogue", CATALOGUE, options);
+  if (typeof url !== "string" && !(url instanceof URL)) {
+    throw invalid(`catalogue: url: expected a string or a URL, found ${shown(url)}`);
+  }
+  const { href } = parse("catalogue: url", String(url), ["https:", "http:", "blob:", "data:"]);
   const found = await json(href, signal);
   if (!Array.isArray(found?.checkpoints)) {
-    throw new TintypeError("corrupt", `${href}: expected { "checkpoints": [...] }`);
+    throw new TintypeError("corrupt", `${place(href)}: expected { "checkpoints": [...] }`);
   }
   return found.checkpoints.map((entry, index) => {
-    if (typeof entry?.url !== "string") {
-      throw new TintypeError(
-        "corrupt",
-        `${href}: checkpoints[${index}].url: expected a string, found ${shown(entry?.url)}`,
-      );
-    }
-    const image = typeof entry.image === "string" ? parse(entry.image, href).href : undefined;
-    return { ...entry, url: folder(parse(entry.url, href)), image };
+    const absolute = (field) => {
+      const value = entry?.[field];
+      if (typeof value === "string" && URL.canParse(value, href)) return new URL(value, href);
+      const where = `${place(href)}: checkpoints[${index}].${field}`;
+      throw new TintypeError("corrupt", `${where}: expected an address relative to it, or a whole one, found ${shown(value)}`);
+    };
+    const image = typeof entry?.image === "string" ? absolute("image").href : undefined;
+    return { ...entry, url: folder(absolute("url")), image };
   });
 }
 
@@ -98,8 +106,11 @@ async function findEntry(entry, signal) {
     .filter((name) => /\/checkpoints\.json$/.test(name.replace(/[?#].*$/, "")))
     .reverse();
   const bases = [...fetched, new URL("checkpoints/", page()).href, page()];
-  const candidates = [...new Set(bases.map((base) => folder(parse(entry.url, base))))];
   refuseSingleFile(entry.url);
+  const found = bases.filter((base) => URL.canParse(entry.url, base)).map((base) => folder(new URL(entry.url, base)));
+  const candidates = [...new Set(found)];
+  if (candidates.length === 0) throw invalid(`source: url: ${shown(entry.url)} is not a URL`);
+  const failures = [];
   for (const candidate of candidates) {
     const probe = new URL(candidate);
     probe.pathname += "model_index.json";
@@ -108,18 +119,15 @@ async function findEntry(entry, signal) {
       return candidate;
     } catch (error) {
       if (error.code === "cancelled") throw error;
+      failures.push(error);
     }
   }
+  // A host that could not be asked may have it: that is not the same as to know that it is nowhere.
+  const unasked = failures.find(({ code }) => code === "network");
   throw new TintypeError(
-    "not-found",
-    `source: no model_index.json for the entry ${shown(entry.url)}; looked in ${candidates.join(", ")}`,
-  );
-}
-
-/** A catalogue entry's own fields that the engine takes as hints; options given to `load` go before them. */
-function hints({ id, name, defaults }) {
-  return Object.fromEntries(
-    Object.entries({ id, name, defaults }).filter(([, value]) => value !== undefined && value !== null),
+    unasked ? "network" : "not-found",
+    `source: no model_index.json for the entry ${shown(entry.url)}: ${failures.map(({ message }) => message).join("; ")}`,
+    { cause: unasked ?? failures[0] },
   );
 }
 
@@ -166,7 +174,7 @@ function picked(list, what) {
   });
 }
 
-/** `source` in the engine's words, with what it says about itself: `{ source, hints }`. */
+/** `source` in the engine's words, with what it says about itself: `{ source, hints }`. Options of `load` go before hints. */
 export async function resolve(source, signal) {
   const byUrl = (url) => ({ source: { kind: "url", url }, hints: {} });
   const byFiles = (files) => ({ source: { kind: "files", files }, hints: {} });
@@ -182,9 +190,11 @@ export async function resolve(source, signal) {
   if (source?.kind === "directory" && typeof source.values === "function") {
     return byFiles(picked(await opened(source, () => walk(source, "", [], signal)), `the folder "${source.name}"`));
   }
-  if (typeof source?.url === "string") {
+  if (typeof source === "object" && source !== null && "url" in source) {
+    if (typeof source.url !== "string") throw invalid(`source: url: expected a string, found ${shown(source.url)}`);
+    const { files, ...hints } = entryFields(source);
     const url = URL.canParse(source.url) ? address(source.url) : await findEntry(source, signal);
-    return { source: { kind: "url", url, files: source.files }, hints: hints(source) };
+    return { source: { kind: "url", url, files }, hints };
   }
   throw invalid(
     `source: expected a URL, a File or several, a directory handle or a checkpoints.json's entry, found ${shown(source)}`,

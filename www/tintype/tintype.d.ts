@@ -38,6 +38,10 @@ export interface Backend {
   readonly name: string;
   /** Whether the adapter is a software one. */
   readonly software: boolean;
+  /**
+   * Of the CPU backend the instructions that it uses, such as `simd128`. Of WebGPU which of `shader-f16`, `subgroups` and
+   * `timestamp-query` the adapter offers; the backend needs none of them and uses none.
+   */
   readonly features: readonly string[];
   readonly threads: number;
   /** Why this one. */
@@ -54,7 +58,7 @@ export interface PathFile {
 export interface CatalogueEntry {
   id?: string;
   name?: string;
-  /** A folder's address, or a single file's; relative to the `checkpoints.json`. */
+  /** A folder's address; relative to the `checkpoints.json`. */
   url: string;
   description?: string;
   style?: string;
@@ -64,13 +68,14 @@ export interface CatalogueEntry {
   image?: string;
   /** Prompts to try. */
   prompts?: string[];
+  /** What `load` refuses where it could not be drawn with. */
   defaults?: Partial<Defaults>;
   /** Each file's size in bytes and its hash, by path: what arrives is checked against it. */
   files?: Record<string, { size?: number; sha256?: string }>;
 }
 
 /**
- * Where a checkpoint is: the address of a diffusers folder (relative to the page; a single file and
+ * Where a checkpoint is: the address of a diffusers folder (http or https, relative to the page; a single file and
  * `hf:org/name@revision` are not implemented), what a person picked or dropped, or an entry of a `checkpoints.json`.
  */
 export type Source =
@@ -245,8 +250,8 @@ export class Tintype extends EventTarget {
   private constructor();
   /** Starts a worker with an engine in it. */
   static create(options?: CreateOptions): Promise<Tintype>;
-  /** The entries of a `checkpoints.json`, ready for `load`: their addresses made absolute. */
-  static catalogue(url: string | URL, options?: { signal?: AbortSignal }): Promise<CatalogueEntry[]>;
+  /** The entries of a `checkpoints.json` (its address may be a blob: or data: one), ready for `load`: their addresses made absolute. */
+  static catalogue(url: string | URL, options?: { signal?: AbortSignal | null } | null): Promise<CatalogueEntry[]>;
   /** What the work runs on, and why. */
   readonly backend: Backend;
   /** The checkpoints in memory. */

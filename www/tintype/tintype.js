@@ -59,6 +59,7 @@ const guarded = (callback) => (value) => {
 };
 
 const CLOSED = "this Tintype is closed: make a new one";
+const wasClosed = () => new TintypeError("cancelled", "this Tintype was closed");
 
 const toImageData = ({ width, height, rgba }) => new ImageData(rgba, width, height);
 
@@ -68,6 +69,8 @@ export class Tintype extends EventTarget {
   #samplers;
   #checkpoints = new Map();
   #closed = false;
+  /** What ends, for each `load` that still finds out what its source is, when this closes. */
+  #resolving = new Set();
 
   constructor(ours, link, started) {
     if (ours !== OURS) throw invalid("Tintype: use Tintype.create()");
@@ -99,7 +102,7 @@ export class Tintype extends EventTarget {
   }
 
   /** The entries of a `checkpoints.json`, ready for `load`: their addresses made absolute. */
-  static catalogue(url, options) {
+  static async catalogue(url, options) {
     return catalogue(url, options);
   }
 
@@ -124,8 +127,9 @@ export class Tintype extends EventTarget {
 
   async load(source, options) {
     const { signal, onProgress, ...rest } = check("load", LOAD, options);
-    if (signal?.aborted) throw new TintypeError("cancelled", "load was cancelled", { cause: signal.reason });
-    const resolved = await resolve(source, signal);
+    if (this.#closed) throw invalid(CLOSED);
+    const resolved = await this.#resolve(source, signal);
+    if (this.#closed) throw wasClosed();
     const info = await this.#link.call(
       "load",
       { source: resolved.source, options: { ...resolved.hints, ...rest } },
@@ -172,10 +176,30 @@ export class Tintype extends EventTarget {
   async close() {
     this.#closed = true;
     this.#checkpoints.clear();
-    this.#link.close(
-      () => new TintypeError("cancelled", "this Tintype was closed"),
-      () => invalid(CLOSED),
-    );
+    for (const stop of this.#resolving) stop(wasClosed());
+    this.#link.close(wasClosed, () => invalid(CLOSED));
+  }
+
+  /** What the engine is to read; an abort or close() rejects at once, whatever a host or a disk is still asked. */
+  async #resolve(source, signal) {
+    const controller = new AbortController();
+    let stop, aborted;
+    const stopped = new Promise((_, reject) => {
+      stop = (error) => {
+        reject(error);
+        controller.abort(error);
+      };
+      aborted = () => stop(new TintypeError("cancelled", "load was cancelled", { cause: signal.reason }));
+    });
+    this.#resolving.add(stop);
+    signal?.addEventListener("abort", aborted);
+    try {
+      if (signal?.aborted) aborted();
+      return await Promise.race([stopped, resolve(source, controller.signal)]);
+    } finally {
+      this.#resolving.delete(stop);
+      signal?.removeEventListener("abort", aborted);
+    }
   }
 
   async #unload(checkpoint) {

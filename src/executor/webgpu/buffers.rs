@@ -8,6 +8,12 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
+static BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes of all GPU buffers that there are, on every device.
+pub fn gpu_bytes() -> u64 {
+    BYTES.load(Ordering::Relaxed)
+}
 
 /// A GPU buffer, and a number by which what refers to it is found.
 struct Memory {
@@ -18,6 +24,7 @@ struct Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        BYTES.fetch_sub(self.buffer.size(), Ordering::Relaxed);
         self.buffer.destroy();
     }
 }
@@ -63,6 +70,7 @@ impl Buffer {
             mapped_at_creation: false,
         };
         let buffer = device.device.create_buffer(&descriptor);
+        BYTES.fetch_add(size, Ordering::Relaxed);
         Ok(Self(Rc::new(Memory {
             buffer,
             id: NEXT.fetch_add(1, Ordering::Relaxed),

@@ -18,7 +18,7 @@ use super::BackendInfo;
 use crate::error::Result;
 use std::cell::Cell;
 
-pub use buffers::Buffer;
+pub use buffers::{Buffer, gpu_bytes};
 pub use device::Options;
 pub use instance::Instance;
 pub use select::{Variant, variants};
@@ -86,6 +86,11 @@ impl Webgpu {
         } else {
             policy::FIRST_SPEED
         });
+    }
+
+    /// Says what the adapter offers, by WebGPU's names. Nothing here depends on it.
+    pub fn set_features(&mut self, features: Vec<String>) {
+        self.info.features = features;
     }
 
     pub(super) fn info(&self) -> &BackendInfo {

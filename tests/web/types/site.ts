@@ -40,6 +40,7 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
     signal: controller.signal,
   });
   for (const entry of entries) await tintype.load(entry);
+  await Tintype.catalogue(new URL("https://example.com/checkpoints.json"), null);
 
   const { id, name, family, components, defaults, bytes, warnings } = checkpoint;
   console.log(
@@ -109,6 +110,8 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
   await tintype.generate({ prompt: "fox" });
   // @ts-expect-error: a misspelt option
   await tintype.generate({ checkpoint, promt: "fox" });
+  // @ts-expect-error: an entry's defaults are numbers
+  await tintype.load({ url: "soft/", defaults: { steps: "20" } });
   // @ts-expect-error: a number
   await tintype.generate({ checkpoint, steps: "20" });
 }

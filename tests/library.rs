@@ -1,0 +1,176 @@
+//! What is held of several checkpoints: shared parts once, the rest under a budget, and what was let go comes back.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what is not as it should be")]
+
+mod common;
+
+use common::{cpu, load};
+use futures_util::future::join;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use tintype::cancel::CancelToken;
+use tintype::checkpoint::{ProgressSink, Source};
+use tintype::engine::{Engine, GenerateOptions, Generated, Recipe};
+use tintype::library::{Library, LoadOptions, Room};
+use tintype::{Error, Result};
+
+const STYLES: [&str; 4] = ["soft", "flat", "3d", "ink"];
+
+fn folder(style: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("www/checkpoints")
+        .join(style)
+}
+
+fn recipe(style: &str) -> Recipe {
+    let mut options = LoadOptions {
+        id: Some(style.into()),
+        ..LoadOptions::default()
+    };
+    (options.defaults.width, options.defaults.height) = (Some(64), Some(64));
+    // With their hashes, shared components are known before they are read.
+    let catalogue = std::fs::read(folder("checkpoints.json")).unwrap();
+    let catalogue: serde_json::Value = serde_json::from_slice(&catalogue).unwrap();
+    let entries = catalogue["checkpoints"].as_array().unwrap();
+    let entry = entries.iter().find(|e| e["url"].as_str().unwrap().trim_end_matches('/') == style);
+    options.open.files = serde_json::from_value(entry.unwrap()["files"].clone()).unwrap();
+    Recipe {
+        source: Source::Dir(folder(style)),
+        options,
+    }
+}
+
+fn ids(library: &Library) -> Vec<String> {
+    library.residents().iter().map(|r| r.id.clone()).collect()
+}
+
+/// The bytes that a library holds of all styles, and of the first one alone.
+fn weights(styles: &[&str]) -> u64 {
+    let library = Library::new(cpu(), None);
+    styles.iter().for_each(|style| drop(load(&library, &folder(style))));
+    library.memory().weights
+}
+
+async fn draw(engine: &Engine, style: &str) -> Result<Generated> {
+    let options = GenerateOptions {
+        checkpoint: style.into(),
+        prompt: "fox".into(),
+        steps: Some(1),
+        ..GenerateOptions::default()
+    };
+    engine.generate(1, &options, Some(&recipe(style)), |_| ()).await
+}
+
+#[test]
+fn shared_components_are_held_once() {
+    let library = Library::new(cpu(), None);
+    let soft = load(&library, &folder("soft"));
+    let alone = library.memory().weights;
+    assert_eq!(alone, soft.bytes);
+    let flat = load(&library, &folder("flat"));
+    let ids = |r: &tintype::library::Resident| -> Vec<String> { r.components.iter().map(|c| c.id.clone()).collect() };
+    let (soft_ids, flat_ids) = (ids(&soft), ids(&flat));
+    assert_eq!(
+        (&soft_ids[0], &soft_ids[2]),
+        (&flat_ids[0], &flat_ids[2]),
+        "text encoder and VAE"
+    );
+    assert_ne!(soft_ids[1], flat_ids[1], "UNet");
+    let both = library.memory().weights;
+    assert!(both < alone + flat.bytes, "{both}");
+    library.unload(&soft.id).unwrap();
+    drop(soft);
+    assert_eq!(library.memory().weights, flat.bytes, "what the other has stays");
+    library.unload(&flat.id).unwrap();
+    drop(flat);
+    let memory = library.memory();
+    assert_eq!((memory.weights, memory.working), (0, 0));
+}
+
+#[test]
+fn who_was_asked_for_longest_ago_gives_way() {
+    let working = {
+        let engine = Engine::new(Library::new(cpu(), None));
+        pollster::block_on(engine.load(0, &recipe("soft"), &ProgressSink::none())).unwrap();
+        engine.library.memory().working
+    };
+    let budget = weights(&STYLES[..3]) + working + 1000;
+    let engine = Engine::new(Library::new(cpu(), Some(budget)));
+    let load = |style: &str| pollster::block_on(engine.load(0, &recipe(style), &ProgressSink::none())).map(drop);
+    STYLES[..3].iter().for_each(|style| load(style).unwrap());
+    assert_eq!(ids(&engine.library), ["soft", "flat", "3d"]);
+    let before = pollster::block_on(draw(&engine, "soft")).unwrap();
+    load("ink").unwrap();
+    assert_eq!(ids(&engine.library), ["soft", "3d", "ink"]);
+    assert!(engine.library.memory().weights + engine.library.memory().working <= budget);
+
+    // What gave way comes back, and draws the same.
+    pollster::block_on(draw(&engine, "flat")).unwrap();
+    assert_eq!(ids(&engine.library), ["soft", "ink", "flat"]);
+    for style in ["3d", "ink", "flat"] {
+        pollster::block_on(draw(&engine, style)).unwrap();
+    }
+    let again = pollster::block_on(draw(&engine, "soft")).unwrap();
+    assert_eq!(again.pictures[0].pixels.data, before.pictures[0].pixels.data);
+    assert_eq!(engine.library.residents().len(), 3);
+}
+
+#[test]
+fn what_can_never_fit_is_refused_and_nobody_goes() {
+    let budget = weights(&STYLES[..1]) + 40_000_000;
+    let library = Library::new(cpu(), Some(budget));
+    let soft = load(&library, &folder("soft"));
+    let (id, mut options) = (soft.id.clone(), LoadOptions::default());
+    drop(soft);
+    (options.defaults.width, options.defaults.height) = (Some(2048), Some(2048));
+    let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
+    let source = Source::Dir(folder("flat"));
+    let refused = pollster::block_on(library.load(source, &options, Room::Any, &progress, &cancel));
+    let message = match refused {
+        Err(Error::OutOfMemory(message)) => message,
+        other => panic!("{:?}", other.map(|r| r.id.clone())),
+    };
+    assert!(message.contains(&format!("memoryBudget is {budget}")), "{message}");
+    assert_eq!(ids(&library), [id]);
+}
+
+#[test]
+fn pictures_with_more_checkpoints_than_fit_are_drawn_one_after_the_other() {
+    let working = 4_000_000;
+    let budget = weights(&STYLES[..1]) + working;
+    let engine = Engine::new(Library::new(cpu(), Some(budget)));
+    // All are asked for at once; there is room for one at a time.
+    let (a, b) = (draw(&engine, "soft"), draw(&engine, "flat"));
+    let (c, d) = (draw(&engine, "3d"), draw(&engine, "ink"));
+    let ((a, b), (c, d)) = pollster::block_on(join(join(a, b), join(c, d)));
+    for (style, drawn) in STYLES.iter().zip([a, b, c, d]) {
+        let drawn = drawn.unwrap_or_else(|e| panic!("{style}: {e}"));
+        assert_eq!(drawn.pictures.len(), 1, "{style}");
+    }
+    assert_eq!(engine.library.residents().len(), 1);
+    assert!(engine.library.memory().weights <= budget);
+}
+
+#[test]
+fn a_checkpoint_that_draws_does_not_give_way() {
+    let working = 4_000_000;
+    let library = Library::new(cpu(), Some(weights(&STYLES[..1]) + working));
+    let source = |style| Source::Dir(folder(style));
+    let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
+    let options = recipe("soft").options;
+    let soft = pollster::block_on(library.load(source("soft"), &options, Room::Any, &progress, &cancel)).unwrap();
+    let options = recipe("flat").options;
+    let refused = pollster::block_on(library.load(source("flat"), &options, Room::Any, &progress, &cancel));
+    assert_eq!(refused.err().map(|e| e.code()), Some("out-of-memory"));
+    let id = soft.id.clone();
+    drop(soft);
+    {
+        let _reserved = library.reserve(&id);
+        let refused = pollster::block_on(library.load(source("flat"), &options, Room::Idle, &progress, &cancel));
+        assert_eq!(refused.err().map(|e| e.code()), Some("out-of-memory"));
+        assert!(library.is_crowded());
+    }
+    let flat = pollster::block_on(library.load(source("flat"), &options, Room::Idle, &progress, &cancel)).unwrap();
+    assert_eq!(Rc::strong_count(&flat), 2);
+    assert_eq!(library.residents().len(), 1);
+}
