@@ -337,7 +337,9 @@ impl Parts {
             .map_err(|e| e.at(place("scheduler/scheduler_config.json")))?
             .for_stable_diffusion();
         if let Some(prediction_type) = &options.prediction_type {
-            scheduler = scheduler.with_prediction_type(prediction_type)?;
+            scheduler = scheduler
+                .with_prediction_type(prediction_type)
+                .map_err(|e| e.at("predictionType"))?;
         }
         let tokenizer = Tokenizer::new(&checkpoint.tokenizer, text.max_position_embeddings, text.vocab_size)?;
         Ok(Self {
