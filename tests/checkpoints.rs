@@ -15,7 +15,7 @@ use tintype::cancel::CancelToken;
 use tintype::checkpoint::{Checkpoint, DType, ExpectedFile, OpenFile, OpenOptions, Progress, ProgressSink, Source};
 use tintype::executor::Executor;
 use tintype::executor::cpu::Cpu;
-use tintype::library::{Library, LoadOptions, Resident};
+use tintype::library::{Library, LoadOptions, Resident, Room};
 use tintype::text::Tokenizer;
 use tintype::{Error, Result};
 
@@ -254,7 +254,13 @@ fn tiny() -> BTreeMap<String, Vec<u8>> {
 
 fn load(source: Source, options: &LoadOptions) -> Result<Rc<Resident>> {
     let library = Library::new(Executor::Cpu(Cpu::new()), None);
-    block_on(library.load(source, options, &ProgressSink::none(), &CancelToken::default()))
+    block_on(library.load(
+        source,
+        options,
+        Room::Any,
+        &ProgressSink::none(),
+        &CancelToken::default(),
+    ))
 }
 
 fn load_tiny(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>), options: &LoadOptions) -> Result<Rc<Resident>> {

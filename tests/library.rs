@@ -32,7 +32,9 @@ fn recipe(style: &str) -> Recipe {
     let catalogue = std::fs::read(folder("checkpoints.json")).unwrap();
     let catalogue: serde_json::Value = serde_json::from_slice(&catalogue).unwrap();
     let entries = catalogue["checkpoints"].as_array().unwrap();
-    let entry = entries.iter().find(|e| e["url"].as_str().unwrap().trim_end_matches('/') == style);
+    let entry = entries
+        .iter()
+        .find(|e| e["url"].as_str().unwrap().trim_end_matches('/') == style);
     options.open.files = serde_json::from_value(entry.unwrap()["files"].clone()).unwrap();
     Recipe {
         source: Source::Dir(folder(style)),

@@ -32,6 +32,7 @@ const SOURCES = {
   "another scheme": [`"ftp://host/soft/"`, /source: "ftp:\/\/host\/soft\/": .*"http:", found "ftp:"/],
   "a blob's address": [`URL.createObjectURL(new Blob(["{}"]))`, /found "blob:"/],
   "an address that is its own file": [`"data:application/json,{}"`, /found "data:"/],
+  "a password in the address": [`"https://me:secret@host/soft/"`, /^(?!.*secret)source: expected an address without/],
   "a path of Windows": [`"C:/models/soft"`, /found "c:"/],
   "an entry with another scheme": [`({ url: "ftp://host/soft/" })`, /found "ftp:"/],
   "an entry whose url is no string": [`({ url: 7 })`, /source: url: expected a string, found 7/],
@@ -53,6 +54,7 @@ const SOURCES = {
   "a default sampler that there is not": [`({ url: "/checkpoints/soft/", defaults: { sampler: "Euler z" } })`, /source: defaults: sampler: .*Euler z/],
   "a default of no steps": [`({ url: "/checkpoints/soft/", defaults: { steps: 0 } })`, /source: defaults: steps: .*found 0/],
   "a default size of nothing": [`({ url: "/checkpoints/soft/", defaults: { width: 0 } })`, /source: defaults: width: .*found 0/],
+  "a default guidance below 0": [`({ url: "/checkpoints/soft/", defaults: { guidanceScale: -1 } })`, /source: defaults: guidanceScale: .*-1/],
   "a default size that is no multiple": [`({ url: "/checkpoints/soft/", defaults: { height: 130 } })`, /source: defaults: height: .* 8 .*found 130/],
 };
 
@@ -162,6 +164,9 @@ describe("sources", { timeout: 1_200_000 }, () => {
     }`);
     assert.deepEqual(value, []);
   });
+
+  test("load: a prediction type that there is not", () =>
+    api.refuses(`() => tintype.load("${SOFT}", { predictionType: "word" })`, "invalid-argument", /predictionType: .*"word"/));
 
   for (const ranges of [true, false]) {
     test(`a download that breaks goes on where it was, from a host that knows ${ranges ? "" : "no "}ranges`, async () => {

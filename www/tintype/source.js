@@ -16,6 +16,9 @@ const place = (url) => (url.startsWith("data:") ? "data:…" : url.replace(/[?#]
 function parse(where, url, schemes) {
   if (!URL.canParse(url, page())) throw invalid(`${where}: ${shown(url)} is not a URL`);
   const parsed = new URL(url, page());
+  if (parsed.username || parsed.password) {
+    throw invalid(`${where}: expected an address without a name and a password, which browsers fetch nothing from`);
+  }
   if (schemes.includes(parsed.protocol) || parsed.protocol === globalThis.location.protocol) return parsed;
   const expected = schemes.map((scheme) => `"${scheme}"`).join(", ");
   throw invalid(`${where}: ${shown(url)}: expected an address that begins with one of ${expected}, found "${parsed.protocol}"`);

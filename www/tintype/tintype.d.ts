@@ -68,7 +68,7 @@ export interface CatalogueEntry {
   image?: string;
   /** Prompts to try. */
   prompts?: string[];
-  /** What `load` refuses where it could not be drawn with. */
+  /** `load` refuses those that no picture could be drawn with. */
   defaults?: Partial<Defaults>;
   /** Each file's size in bytes and its hash, by path: what arrives is checked against it. */
   files?: Record<string, { size?: number; sha256?: string }>;
@@ -250,7 +250,10 @@ export class Tintype extends EventTarget {
   private constructor();
   /** Starts a worker with an engine in it. */
   static create(options?: CreateOptions): Promise<Tintype>;
-  /** The entries of a `checkpoints.json` (its address may be a blob: or data: one), ready for `load`: their addresses made absolute. */
+  /**
+   * The entries of a `checkpoints.json`, ready for `load`: their addresses made absolute. Its own may be a blob: or data: one;
+   * then its entries' are to be whole.
+   */
   static catalogue(url: string | URL, options?: { signal?: AbortSignal | null } | null): Promise<CatalogueEntry[]>;
   /** What the work runs on, and why. */
   readonly backend: Backend;
