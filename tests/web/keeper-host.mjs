@@ -1,6 +1,5 @@
 // A host of large files for the keeper's tests: generated, counted, and as bad as each test wants it.
 import { createCipheriv, createHash } from "node:crypto";
-import { once } from "node:events";
 import { setTimeout as pause } from "node:timers/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -19,10 +18,19 @@ export function noise(size, seed = 0) {
 
 export const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
+const taken = (response) =>
+  new Promise((resolve) => {
+    const go = () => {
+      response.off("drain", go).off("close", go);
+      resolve();
+    };
+    response.on("drain", go).on("close", go);
+  });
+
 /** Writes `bytes` piece by piece, no faster than they are taken. */
 async function write(response, bytes, delay) {
   for (let at = 0; at < bytes.length && !response.destroyed; at += PIECE) {
-    if (!response.write(bytes.subarray(at, at + PIECE))) await Promise.race([once(response, "drain"), once(response, "close")]).catch(() => {});
+    if (!response.write(bytes.subarray(at, at + PIECE))) await taken(response);
     if (delay) await pause(delay);
   }
 }

@@ -5,6 +5,7 @@ import { Download } from "./download.js";
 import { failure } from "./failure.js";
 import { Hasher } from "./hash.js";
 import { isQuota } from "./partial.js";
+import { readable } from "./room.js";
 
 /** Network pieces are gathered up to this, so that they cost few messages; but for no longer than a moment. */
 const GATHER = 256 << 10;
@@ -170,7 +171,9 @@ export class ArrivingFile {
       } catch (error) {
         const left = Math.max(bytes.length, (this.size ?? 0) - this.#partial.size);
         if (isQuota(error) && !again && (await this.#keeping.room.make(left)) >= bytes.length) continue;
-        return this.#stopStoring(isQuota(error) ? "quota" : "store", error.message);
+        if (!isQuota(error)) return this.#stopStoring("store", error.message);
+        const of = this.size === undefined ? "" : ` of ${readable(this.size)}`;
+        return this.#stopStoring("quota", `what this site may keep was used up after ${readable(this.#partial.size)}${of}`);
       }
     }
   }
