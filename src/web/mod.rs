@@ -1,6 +1,7 @@
 //! What the worker sees: [`Engine`] for JavaScript. Thin: values are turned from JavaScript's to ours and back, nothing else.
 
 mod backend;
+mod sha256;
 mod values;
 
 use crate::checkpoint::ProgressSink;
