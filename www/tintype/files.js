@@ -55,6 +55,12 @@ class FileStream {
     this.#chunks.length = 0;
   }
 
+  /** Ends it, for its content is known and here already: if it is stored, it belongs to what the session loads. */
+  skip() {
+    if (!this.#end) this.#port.postMessage({ type: "skip", stream: this.#id });
+    this.cancel();
+  }
+
   receive(message) {
     if (this.#end) return;
     if (message.type === "chunk") this.#chunks.push(message.bytes);

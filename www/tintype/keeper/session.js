@@ -115,6 +115,10 @@ export class Session {
           throw error;
         }
       },
+      /** It is not read, for its content is known to the reader: what is stored of it counts as read. */
+      skip() {
+        if (file.stored) session.#complete(file);
+      },
       async cancel() {
         session.#open.delete(file);
         await file.cancel();
