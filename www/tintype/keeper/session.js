@@ -37,6 +37,7 @@ export class Session {
   /** `{ size, sha256, stored, next(), cancel() }`: the file's bytes, from the store or from its host. */
   async open(url, place, { size, sha256 } = {}) {
     if (this.#ended) throw failure("cancelled", `${place}: the load "${this.#label}" has ended`);
+    if (!URL.canParse(url, location.href)) throw failure("invalid-argument", `${place}: expected an address, found ${url}`);
     const address = new URL(url, location.href);
     address.hash = "";
     const expected = { size, sha256: sha256?.toLowerCase() };
@@ -74,7 +75,7 @@ export class Session {
         keeping = null;
       }
     }
-    const file = await ArrivingFile.open({ ...about, record, keeping, stallTimeout, warn });
+    const file = await ArrivingFile.open({ ...about, record, keeping, stallTimeout, pool, warn });
     return Object.assign(file, { about: { ...about, record } });
   }
 
