@@ -54,6 +54,13 @@ const calls = {
 
   disconnect: () => worker.postMessage({ type: "disconnect" }),
 
+  /** Asks for it, and at once to stop it. */
+  async stopped(command) {
+    const asking = calls.store(command);
+    worker.postMessage({ type: "cancel", job: jobs });
+    return asking;
+  },
+
   async store(command, ...args) {
     const job = ++jobs;
     const events = [];

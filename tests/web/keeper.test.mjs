@@ -178,11 +178,35 @@ describe("the keeper", { timeout: 120_000 }, () => {
 
   test("silence is taken for a cut", async () => {
     const bytes = noise(6 * MB, 6);
-    const url = host.put("stall", { bytes, stalls: [2 * MB, 0] });
+    const url = host.put("stall", { bytes, mute: 1, stalls: [2 * MB, 0] });
     const started = performance.now();
     assert.equal((await one(url)).sha256, sha256(bytes));
-    assert.ok(performance.now() - started > 500 + 1500);
-    assert.deepEqual(host.requests("stall").map(({ range }) => range), [undefined, `bytes=${2 * MB}-`, `bytes=${2 * MB}-`]);
+    assert.ok(performance.now() - started > 1500 + 500 + 1500);
+    const rest = `bytes=${2 * MB}-`;
+    assert.deepEqual(host.requests("stall").map(({ range }) => range), [undefined, undefined, rest, rest]);
+  });
+
+  test("a load that is given up while its host keeps silent lets the file go", async () => {
+    await keeper.start({ stallTimeout: 20_000 });
+    const bytes = noise(MB, 43);
+    const url = host.put("mute", { bytes, mute: 1 });
+    await keeper.begin("mute");
+    const opening = assert.rejects(keeper.open("mute", url, "unet/x"), { code: "cancelled", message: /^unet\/x: / });
+    await eventually("a request", () => host.requests("mute").length === 1);
+    await keeper.abort("mute", "cancelled");
+    await opening;
+    assert.equal((await one(url)).sha256, sha256(bytes));
+    assert.deepEqual(await kept(), { blobs: [sha256(bytes)], partial: [] });
+    // The same where the reader goes away without a word.
+    await keeper.store("clear");
+    host.change("mute", { mute: 1 });
+    await keeper.begin("gone");
+    page.evaluate(([url]) => void window.call("open", ["gone", url, "unet/x"]), [url]);
+    await eventually("a request", () => host.requests("mute").length === 3);
+    await keeper.disconnect();
+    await keeper.connect();
+    assert.equal((await one(url)).sha256, sha256(bytes));
+    assert.deepEqual(await kept(), { blobs: [sha256(bytes)], partial: [] });
   });
 
   test("missing files and refusals", async () => {
@@ -348,6 +372,12 @@ describe("the keeper", { timeout: 120_000 }, () => {
     const [{ kind, message }] = await notices();
     assert.equal(kind, "store");
     assert.match(message, /^unet\/x: changed on its host.*02 Jan 2024/);
+    // Out of reach, the older one is better than none.
+    host.shut(true);
+    const { files, warnings } = await keeper.load("x", [{ url, place: "unet/x" }]);
+    assert.deepEqual([files[0].stored, files[0].sha256], [true, sha256(old)]);
+    assert.match(warnings[0], /^unet\/x: an older version from the store is used: /);
+    host.shut(false);
     assert.equal((await one(url)).sha256, sha256(bytes));
     // It takes its older version's place.
     assert.deepEqual((await kept()).blobs, [sha256(bytes)]);
@@ -394,6 +424,7 @@ describe("the keeper", { timeout: 120_000 }, () => {
     const { events, ...verified } = await keeper.store("verify");
     assert.deepEqual(verified, { files: 3, bytes: 6 * MB, bad: [] });
     assert.equal(events.at(-1).loadedBytes, 6 * MB);
+    await assert.rejects(keeper.stopped("verify"), { code: "cancelled", message: /store\.verify/ });
 
     await keeper.damage(sha256(y), { flip: 1000 });
     const damaged = Buffer.from(y);

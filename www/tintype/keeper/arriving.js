@@ -44,9 +44,9 @@ export class ArrivingFile {
 
   /**
    * Asks the host. `keeping`: `{ store, room }`, or null where nothing is kept. `warn(kind, message)` hears why it isn't
-   * stored.
+   * stored; `signal` ends the asking.
    */
-  static async open({ url, place, expected, record, keeping, stallTimeout, pool, warn }) {
+  static async open({ url, place, expected, record, keeping, stallTimeout, pool, warn, signal }) {
     const file = new ArrivingFile();
     Object.assign(file, { size: expected.size, sha256: expected.sha256 });
     file.#url = url;
@@ -58,11 +58,15 @@ export class ArrivingFile {
     file.#pool = pool;
     // What the store keeps, the browser's own cache need not keep too.
     file.#download = new Download({ url, place, stallTimeout, cache: keeping ? "no-store" : "default" });
+    const stop = () => file.#download.cancel();
+    signal.addEventListener("abort", stop);
     try {
       await file.#open();
     } catch (error) {
       await file.#end(error);
       throw error;
+    } finally {
+      signal.removeEventListener("abort", stop);
     }
     return file;
   }
@@ -195,7 +199,7 @@ export class ArrivingFile {
   }
 
   async #finish() {
-    if (this.size !== undefined && this.#given < this.size) throw this.#wrongSize(this.#given);
+    if (this.size !== undefined && this.#given !== this.size) throw this.#wrongSize(this.#given);
     const found = this.#hasher.finish();
     this.#hasher = null;
     this.#judge(found);

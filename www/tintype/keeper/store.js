@@ -55,13 +55,17 @@ export class Store {
 
   // ---- one file ------------------------------------------------------------------------------------------------------
 
-  /** What is known of an address, and the whole file if it is here: `{ record, blob }`. */
+  /**
+   * What is known of an address, and the whole file if it is here: `{ record, blob }`; or, where its host has a newer one
+   * by now, the `older` file.
+   */
   find(url, { size, sha256 }) {
     return this.#index.read(["urls", "blobs"], async ({ urls, blobs }) => {
       const record = await urls.get(url);
-      const wanted = sha256 ?? (record && !record.stale ? record.sha256 : undefined);
+      const wanted = sha256 ?? record?.sha256;
       const blob = wanted && (await blobs.get(wanted));
-      return { record, blob: blob && (size ?? blob.size) === blob.size ? blob : undefined };
+      if (!blob || (size ?? blob.size) !== blob.size) return { record };
+      return !sha256 && record.stale ? { record, older: blob } : { record, blob };
     });
   }
 
