@@ -45,14 +45,16 @@ export async function startHost() {
 
   /**
    * What a file may have: bytes, etag, lastModified, type; ranges (default true); length (default true); cuts: bytes after
-   * which each request's connection breaks; stalls: the same, with silence; delay: milliseconds between pieces; statuses:
+   * which each request's connection breaks; stalls: the same, with silence; mute: requests without an answer; delay: milliseconds between pieces; statuses:
    * of the next requests; headers.
    */
   async function file(request, response, name) {
     const entry = { name, method: request.method, range: request.headers.range, sent: 0 };
     log.push(entry);
     if (down) return response.destroy();
-    const { bytes, etag, lastModified, type, ranges = true, length = true, cuts, stalls, delay, statuses, headers: more } = files.get(name) ?? {};
+    const what = files.get(name) ?? {};
+    if (what.mute > 0) return void what.mute--;
+    const { bytes, etag, lastModified, type, ranges = true, length = true, cuts, stalls, delay, statuses, headers: more } = what;
     const headers = { "access-control-allow-origin": "*", ...more };
     const status = statuses?.shift() ?? (bytes ? 200 : 404);
     entry.status = status;

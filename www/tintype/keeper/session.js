@@ -15,10 +15,12 @@ export class Session {
   /** Address → `{ url, place, sha256, size, stored, expected, record }`, of files that were read to their end. */
   #files = new Map();
   #open = new Set();
+  /** Files that are being opened: promises. */
+  #opening = new Set();
+  #end = new AbortController();
   #pinned = [];
   #warnings = new Set();
   #onWarning;
-  #ended = false;
 
   /** `keeper`: `{ store, room, unkept, stallTimeout, pool, notice(kind, message) }`. */
   constructor(keeper, label, onWarning) {
@@ -36,13 +38,21 @@ export class Session {
 
   /** `{ size, sha256, stored, next(), cancel() }`: the file's bytes, from the store or from its host. */
   async open(url, place, { size, sha256 } = {}) {
-    if (this.#ended) throw failure("cancelled", `${place}: the load "${this.#label}" has ended`);
+    if (this.#end.signal.aborted) throw failure("cancelled", `${place}: the load "${this.#label}" has ended`);
+    if (!URL.canParse(url, location.href)) throw failure("invalid-argument", `${place}: expected an address, found ${url}`);
     const address = new URL(url, location.href);
     address.hash = "";
     const expected = { size, sha256: sha256?.toLowerCase() };
-    const file = await this.#find(address.href, place, expected);
-    this.#open.add(file);
-    if (this.#ended) {
+    const opening = this.#find(address.href, place, expected);
+    this.#opening.add(opening);
+    let file;
+    try {
+      file = await opening;
+      this.#open.add(file);
+    } finally {
+      this.#opening.delete(opening);
+    }
+    if (this.#end.signal.aborted) {
       await file.cancel();
       throw failure("cancelled", `${place}: the load was cancelled`);
     }
@@ -57,25 +67,39 @@ export class Session {
     if (unkept) warn(null, unkept);
     let record;
     let keeping = store && { store, room };
+    let older;
     if (store) {
       try {
         const found = await store.find(url, expected);
-        record = found.record;
-        if (found.blob) {
-          const { size, sha256 } = found.blob;
-          const file = await this.#read(found.blob, place);
-          if (file) {
-            this.#pin(sha256);
-            return Object.assign(new StoredFile({ ...file, place, size, sha256, pool }), { about: { ...about, record } });
-          }
-        }
+        ({ record, older } = found);
+        const file = found.blob && (await this.#stored(found.blob, { ...about, record }));
+        if (file) return file;
       } catch (error) {
         warn("store", `${place}: not stored: ${error.message}`);
         keeping = null;
       }
     }
-    const file = await ArrivingFile.open({ ...about, record, keeping, stallTimeout, warn });
-    return Object.assign(file, { about: { ...about, record } });
+    const { signal } = this.#end;
+    try {
+      const file = await ArrivingFile.open({ ...about, record, keeping, stallTimeout, pool, warn, signal });
+      return Object.assign(file, { about: { ...about, record } });
+    } catch (error) {
+      // There is a newer version, but it is out of reach.
+      const file = error.code === "network" && older && (await this.#stored(older, { ...about, record }));
+      if (!file) throw error;
+      warn("store", `${place}: an older version from the store is used: ${error.message}`);
+      return file;
+    }
+  }
+
+  /** A file of the store; null where it is missing there. */
+  async #stored({ size, sha256 }, about) {
+    const { store, pool } = this.#keeper;
+    const { place } = about;
+    const found = await this.#read({ size, sha256 }, place);
+    if (!found) return null;
+    this.#pin(sha256);
+    return Object.assign(new StoredFile({ ...found, place, size, sha256, pool }), { about });
   }
 
   /** The file, or why it can't be read; null where it is missing. */
@@ -112,6 +136,7 @@ export class Session {
           return bytes;
         } catch (error) {
           session.#open.delete(file);
+          await file.cancel();
           throw error;
         }
       },
@@ -170,7 +195,8 @@ export class Session {
   }
 
   async #stop() {
-    this.#ended = true;
+    this.#end.abort();
+    await Promise.allSettled(this.#opening);
     await Promise.all([...this.#open].map((file) => file.cancel()));
     this.#open.clear();
   }
