@@ -15,6 +15,10 @@ export class Session {
   /** Address → `{ url, place, sha256, size, stored, expected, record }`, of files that were read to their end. */
   #files = new Map();
   #open = new Set();
+  /** Files that were not read to their end: address → when they are closed. */
+  #cut = new Map();
+  /** Addresses that hosts have nothing at, and whether that was known before. */
+  #absent = new Map();
   /** Files that are being opened: promises. */
   #opening = new Set();
   #end = new AbortController();
@@ -72,9 +76,14 @@ export class Session {
       try {
         const found = await store.find(url, expected);
         ({ record, older } = found);
+        if (record?.absent && !record.stale && !expected.sha256) {
+          this.#absent.set(url, true);
+          throw failure("not-found", `${place}: the host had no such file when it was last asked`);
+        }
         const file = found.blob && (await this.#stored(found.blob, { ...about, record }));
         if (file) return file;
       } catch (error) {
+        if (error.code === "not-found") throw error;
         warn("store", `${place}: not stored: ${error.message}`);
         keeping = null;
       }
@@ -84,6 +93,7 @@ export class Session {
       const file = await ArrivingFile.open({ ...about, record, keeping, stallTimeout, pool, warn, signal });
       return Object.assign(file, { about: { ...about, record } });
     } catch (error) {
+      if (error.code === "not-found") this.#absent.set(url, false);
       // There is a newer version, but it is out of reach.
       const file = error.code === "network" && older && (await this.#stored(older, { ...about, record }));
       if (!file) throw error;
@@ -135,8 +145,7 @@ export class Session {
           if (bytes === null) await session.#complete(file);
           return bytes;
         } catch (error) {
-          session.#open.delete(file);
-          await file.cancel();
+          await session.#leave(file);
           throw error;
         }
       },
@@ -145,10 +154,15 @@ export class Session {
         if (file.stored) session.#complete(file);
       },
       async cancel() {
-        session.#open.delete(file);
-        await file.cancel();
+        await session.#leave(file);
       },
     };
+  }
+
+  #leave(file) {
+    const closed = file.cancel();
+    if (this.#open.delete(file)) this.#cut.set(file.about.url, closed);
+    return closed;
   }
 
   async #complete(file) {
@@ -173,21 +187,27 @@ export class Session {
     const kept = files.map(({ url, place, sha256, size }) => ({ url, place, sha256, size }));
     try {
       await store.commit(checkpoint, kept);
+      for (const url of this.#absent.keys()) await store.note(url, (record) => !record?.sha256 && { absent: true, stale: false });
     } catch (error) {
       this.#warn("store", `not stored: ${error.message}`);
     } finally {
       this.#unpin();
     }
-    this.#refresh(files.filter(({ stored, expected }) => stored && !expected.sha256));
+    const known = [...this.#absent].filter(([, before]) => before);
+    const absent = known.map(([url]) => ({ url, place: url, record: { absent: true } }));
+    this.#refresh([...files.filter(({ stored, expected }) => stored && !expected.sha256), ...absent]);
   }
 
   /** The load failed with `code`, or was given up. */
   async abort(code) {
-    const files = [...this.#files.values()];
     await this.#stop();
     const { store } = this.#keeper;
     if (store && BAD.includes(code)) {
-      await store.dropUnproven(files.filter(({ expected }) => !expected.sha256).map(({ url }) => url));
+      const files = [...this.#files.values()];
+      // One that was cut may have ended all the same, while it was being closed; the one that was wrong is among these.
+      await store.dropPartials(this.#cut);
+      const unproven = files.filter(({ expected }) => !expected.sha256).map(({ url }) => url);
+      await store.dropUnproven([...unproven, ...this.#cut.keys()]);
       // A disk may have changed bytes that were right when they came.
       if (code === "corrupt") await verify(store, { only: files.filter(({ stored }) => stored).map(({ sha256 }) => sha256) });
     }
@@ -197,8 +217,8 @@ export class Session {
   async #stop() {
     this.#end.abort();
     await Promise.allSettled(this.#opening);
-    await Promise.all([...this.#open].map((file) => file.cancel()));
-    this.#open.clear();
+    for (const file of this.#open) this.#leave(file);
+    await Promise.allSettled(this.#cut.values());
   }
 
   #unpin() {
@@ -213,7 +233,8 @@ export class Session {
       try {
         const signal = AbortSignal.timeout(3 * stallTimeout);
         const answer = await fetch(url, { method: "HEAD", referrerPolicy: "no-referrer", cache: "no-store", signal });
-        const changed = answer.ok && difference(record, facts(answer), ["etag", "lastModified", "length"]);
+        const now = record.absent ? "it is there now" : difference(record, facts(answer), ["etag", "lastModified", "length"]);
+        const changed = answer.ok && now;
         if (!changed) continue;
         await store.note(url, (now) => now && { stale: true });
         notice("store", `${place}: changed on its host (${changed}): it will be fetched anew the next time`);

@@ -150,6 +150,13 @@ export class Store {
     return alone(() => this.#forget(gone));
   }
 
+  /** Removes what has come of unfinished files. */
+  dropPartials(urls) {
+    return alone(async () => {
+      for (const partial of await this.#index.all("partials")) if (urls.has(partial.url)) await this.#removePartial(partial);
+    });
+  }
+
   /** Forgets files of this session that no load has ever proven to be what was asked for. */
   dropUnproven(urls) {
     return alone(async () => {
@@ -236,7 +243,8 @@ export class Store {
       const others = checkpoints.filter((checkpoint) => !isIt(checkpoint));
       const used = hashesOf(others);
       const elsewhere = new Set(others.flatMap(({ files }) => files.map(({ url }) => url)));
-      const within = (url) => url === idOrUrl || (idOrUrl.endsWith("/") && url.startsWith(idOrUrl));
+      const places = [idOrUrl, ...removed.map(({ url }) => url)].filter((place) => typeof place === "string");
+      const within = (url) => places.some((place) => url === place || (place.endsWith("/") && url.startsWith(place)));
       const addresses = new Set(removed.flatMap(({ files }) => files.map(({ url }) => url)));
       for (const { url } of [...urls, ...partials]) if (within(url)) addresses.add(url);
       for (const url of addresses) if (elsewhere.has(url)) addresses.delete(url);
