@@ -289,6 +289,7 @@ describe("the keeper", { timeout: 120_000 }, () => {
     await keeper.read("model_index.json");
     await keeper.abort("later", "unsupported");
     assert.deepEqual((await kept()).blobs, [sha256(bytes)]);
+    assert.equal((await one(url)).stored, true);
   });
 
   test("a stored file that is not as it was is refused once, then fetched", async () => {
@@ -517,24 +518,24 @@ describe("the keeper", { timeout: 120_000 }, () => {
       const bytes = Object.fromEntries(names.map((name, index) => [name, noise(6 * MB, 30 + index)]));
       const urls = Object.fromEntries(names.map((name) => [name, host.put(name, { bytes: bytes[name] })]));
       for (const name of names) await keeper.load(name, [{ url: urls[name], place: name }]);
-      // "oldest" was used last now.
+      // "oldest" was used last now, and "older" longest ago; but that is the one being loaded.
       await keeper.load("oldest", [{ url: urls.oldest, place: "oldest" }]);
       // Chromium counts a growing file as somewhat larger than it is.
       await quota(4 * MB);
       const added = noise(6.5 * MB, 33);
-      const { warnings, files } = await keeper.load("mine", [
-        { url: urls.mine, place: "mine" },
+      const { warnings, files } = await keeper.load("older", [
+        { url: urls.older, place: "older" },
         { url: host.put("added", { bytes: added }), place: "added" },
       ]);
       assert.deepEqual(warnings, []);
       assert.equal(files[1].sha256, sha256(added));
-      assert.deepEqual((await keeper.store("list")).map(({ id, complete }) => [id, complete]), [["mine", true], ["oldest", true]]);
-      assert.deepEqual(await notices(), [{ kind: "quota", message: "to make room, the store let go of older" }]);
+      assert.deepEqual((await keeper.store("list")).map(({ id, complete }) => [id, complete]), [["older", true], ["oldest", true]]);
+      assert.deepEqual(await notices(), [{ kind: "quota", message: "to make room, the store let go of mine" }]);
       // Not even all of it would do.
       const huge = noise(30 * MB, 34);
       const big = await keeper.load("huge", [{ url: host.put("huge", { bytes: huge }), place: "huge" }]);
       assert.match(big.warnings[0], /^huge: not stored/);
-      assert.deepEqual((await keeper.store("list")).map(({ id }) => id), ["mine", "oldest"]);
+      assert.deepEqual((await keeper.store("list")).map(({ id }) => id), ["older", "oldest"]);
     });
   });
 
@@ -547,11 +548,29 @@ describe("the keeper", { timeout: 120_000 }, () => {
     assert.equal(loads[0].sha256, sha256(bytes));
     assert.equal(loads[1].files[0].sha256, sha256(bytes));
     assert.deepEqual(await kept(), { blobs: [sha256(bytes)], partial: [] });
+    assert.deepEqual([loads[1].warnings, await notices()], [[], []]);
     assert.deepEqual((await keeper.store("list")).map(({ complete }) => complete), [true]);
     // Both read it from the store, too, at the same time.
     const again = await Promise.all([one(url), second.keeper.load("x", [{ url, place: "unet/x" }])]);
     assert.deepEqual([again[0].stored, again[1].files[0].stored], [true, true]);
     await second.page.close();
+  });
+
+  test("where the browser lets one reader in at a time, the second one reads too", async () => {
+    const bytes = noise(5 * MB, 44);
+    const url = host.put("one-reader", { bytes });
+    await one(url);
+    const exclusive = `const make = FileSystemFileHandle.prototype.createSyncAccessHandle;
+      FileSystemFileHandle.prototype.createSyncAccessHandle = function () { return make.call(this); };`;
+    await patched("folder.js", exclusive, async () => {
+      await keeper.start();
+      await keeper.begin("first");
+      await keeper.open("first", url, "held");
+      await keeper.read("held", MB);
+      const { stored, sha256: found } = await one(url);
+      assert.deepEqual([stored, found], [true, sha256(bytes)]);
+      assert.equal((await keeper.read("held")).sha256, sha256(bytes));
+    });
   });
 
   test("it holds its lock while it lives; what it can't start with is fatal", async () => {
