@@ -176,6 +176,37 @@ describe("the keeper", { timeout: 120_000 }, () => {
     assert.deepEqual(host.requests("breaks").map(({ range }) => range), [`bytes=${MB}-`]);
   });
 
+  test("a host without ranges may begin anew 8 times", async () => {
+    const cuts = (count) => Array.from({ length: count }, (_, index) => (index + 1) * 100_000);
+    const bytes = noise(2 * MB, 45);
+    assert.equal((await one(host.put("anew", { bytes, ranges: false, cuts: cuts(8) }))).sha256, sha256(bytes));
+    const url = host.put("anew-again", { bytes, ranges: false, cuts: cuts(9) });
+    await assert.rejects(one(url), { code: "network", message: /^unet\/x: expected 2097152 bytes, found 900000 .* 8 times$/ });
+    assert.equal(host.requests("anew-again").length, 10);
+  });
+
+  test("an answer that begins elsewhere is not taken for the rest", async () => {
+    const url = host.put("early", { bytes: noise(2 * MB, 46), cuts: [MB], early: 100 });
+    await assert.rejects(one(url), { code: "network", message: /expected bytes from 1048576 on, found them from 1048476 on/ });
+    await nothingKept();
+  });
+
+  test("when one file fails for want of a network, those that came whole stay", async () => {
+    const bytes = noise(MB, 47);
+    const [whole, empty] = [host.put("whole", { bytes }), host.put("empty", { bytes: Buffer.alloc(0) })];
+    const refused = host.put("refused", { bytes, statuses: [403] });
+    await keeper.begin("some");
+    for (const [url, place] of [[whole, "a"], [empty, "b"]]) {
+      await keeper.open("some", url, place);
+      await keeper.read(place);
+    }
+    await assert.rejects(keeper.open("some", refused, "c"), { code: "network" });
+    await keeper.abort("some", "network");
+    host.shut(true);
+    const { files } = await keeper.load("some", [{ url: whole, place: "a" }, { url: empty, place: "b" }]);
+    assert.deepEqual(files.map(({ stored, length, sha256 }) => [stored, length, sha256]), [[true, MB, sha256(bytes)], [true, 0, sha256("")]]);
+  });
+
   test("silence is taken for a cut", async () => {
     const bytes = noise(6 * MB, 6);
     const url = host.put("stall", { bytes, mute: 1, stalls: [2 * MB, 0] });
