@@ -176,6 +176,37 @@ describe("the keeper", { timeout: 120_000 }, () => {
     assert.deepEqual(host.requests("breaks").map(({ range }) => range), [`bytes=${MB}-`]);
   });
 
+  test("a host without ranges may begin anew 8 times", async () => {
+    const cuts = (count) => Array.from({ length: count }, (_, index) => (index + 1) * 100_000);
+    const bytes = noise(2 * MB, 45);
+    assert.equal((await one(host.put("anew", { bytes, ranges: false, cuts: cuts(8) }))).sha256, sha256(bytes));
+    const url = host.put("anew-again", { bytes, ranges: false, cuts: cuts(9) });
+    await assert.rejects(one(url), { code: "network", message: /^unet\/x: expected 2097152 bytes, found 900000 .* 8 times$/ });
+    assert.equal(host.requests("anew-again").length, 10);
+  });
+
+  test("an answer that begins elsewhere is not taken for the rest", async () => {
+    const url = host.put("early", { bytes: noise(2 * MB, 46), cuts: [MB], early: 100 });
+    await assert.rejects(one(url), { code: "network", message: /expected bytes from 1048576 on, found them from 1048476 on/ });
+    await nothingKept();
+  });
+
+  test("when one file fails for want of a network, those that came whole stay", async () => {
+    const bytes = noise(MB, 47);
+    const [whole, empty] = [host.put("whole", { bytes }), host.put("empty", { bytes: Buffer.alloc(0) })];
+    const refused = host.put("refused", { bytes, statuses: [403] });
+    await keeper.begin("some");
+    for (const [url, place] of [[whole, "a"], [empty, "b"]]) {
+      await keeper.open("some", url, place);
+      await keeper.read(place);
+    }
+    await assert.rejects(keeper.open("some", refused, "c"), { code: "network" });
+    await keeper.abort("some", "network");
+    host.shut(true);
+    const { files } = await keeper.load("some", [{ url: whole, place: "a" }, { url: empty, place: "b" }]);
+    assert.deepEqual(files.map(({ stored, length, sha256 }) => [stored, length, sha256]), [[true, MB, sha256(bytes)], [true, 0, sha256("")]]);
+  });
+
   test("silence is taken for a cut", async () => {
     const bytes = noise(6 * MB, 6);
     const url = host.put("stall", { bytes, mute: 1, stalls: [2 * MB, 0] });
@@ -289,6 +320,7 @@ describe("the keeper", { timeout: 120_000 }, () => {
     await keeper.read("model_index.json");
     await keeper.abort("later", "unsupported");
     assert.deepEqual((await kept()).blobs, [sha256(bytes)]);
+    assert.equal((await one(url)).stored, true);
   });
 
   test("a stored file that is not as it was is refused once, then fetched", async () => {
@@ -517,24 +549,24 @@ describe("the keeper", { timeout: 120_000 }, () => {
       const bytes = Object.fromEntries(names.map((name, index) => [name, noise(6 * MB, 30 + index)]));
       const urls = Object.fromEntries(names.map((name) => [name, host.put(name, { bytes: bytes[name] })]));
       for (const name of names) await keeper.load(name, [{ url: urls[name], place: name }]);
-      // "oldest" was used last now.
+      // "oldest" was used last now, and "older" longest ago; but that is the one being loaded.
       await keeper.load("oldest", [{ url: urls.oldest, place: "oldest" }]);
       // Chromium counts a growing file as somewhat larger than it is.
       await quota(4 * MB);
       const added = noise(6.5 * MB, 33);
-      const { warnings, files } = await keeper.load("mine", [
-        { url: urls.mine, place: "mine" },
+      const { warnings, files } = await keeper.load("older", [
+        { url: urls.older, place: "older" },
         { url: host.put("added", { bytes: added }), place: "added" },
       ]);
       assert.deepEqual(warnings, []);
       assert.equal(files[1].sha256, sha256(added));
-      assert.deepEqual((await keeper.store("list")).map(({ id, complete }) => [id, complete]), [["mine", true], ["oldest", true]]);
-      assert.deepEqual(await notices(), [{ kind: "quota", message: "to make room, the store let go of older" }]);
+      assert.deepEqual((await keeper.store("list")).map(({ id, complete }) => [id, complete]), [["older", true], ["oldest", true]]);
+      assert.deepEqual(await notices(), [{ kind: "quota", message: "to make room, the store let go of mine" }]);
       // Not even all of it would do.
       const huge = noise(30 * MB, 34);
       const big = await keeper.load("huge", [{ url: host.put("huge", { bytes: huge }), place: "huge" }]);
       assert.match(big.warnings[0], /^huge: not stored/);
-      assert.deepEqual((await keeper.store("list")).map(({ id }) => id), ["mine", "oldest"]);
+      assert.deepEqual((await keeper.store("list")).map(({ id }) => id), ["older", "oldest"]);
     });
   });
 
@@ -547,11 +579,30 @@ describe("the keeper", { timeout: 120_000 }, () => {
     assert.equal(loads[0].sha256, sha256(bytes));
     assert.equal(loads[1].files[0].sha256, sha256(bytes));
     assert.deepEqual(await kept(), { blobs: [sha256(bytes)], partial: [] });
+    assert.deepEqual([loads[1].warnings, await notices()], [[], []]);
     assert.deepEqual((await keeper.store("list")).map(({ complete }) => complete), [true]);
     // Both read it from the store, too, at the same time.
     const again = await Promise.all([one(url), second.keeper.load("x", [{ url, place: "unet/x" }])]);
     assert.deepEqual([again[0].stored, again[1].files[0].stored], [true, true]);
     await second.page.close();
+  });
+
+  test("where the browser lets one reader in at a time, the second one reads too", async () => {
+    // More than is on its way at once: the first reader holds it.
+    const bytes = noise(24 * MB, 44);
+    const url = host.put("one-reader", { bytes });
+    await one(url);
+    const exclusive = `const make = FileSystemFileHandle.prototype.createSyncAccessHandle;
+      FileSystemFileHandle.prototype.createSyncAccessHandle = function () { return make.call(this); };`;
+    await patched("folder.js", exclusive, async () => {
+      await keeper.start();
+      await keeper.begin("first");
+      await keeper.open("first", url, "held");
+      await keeper.read("held", MB);
+      const { stored, sha256: found } = await one(url);
+      assert.deepEqual([stored, found], [true, sha256(bytes)]);
+      assert.equal((await keeper.read("held")).sha256, sha256(bytes));
+    });
   });
 
   test("it holds its lock while it lives; what it can't start with is fatal", async () => {

@@ -56,10 +56,8 @@ export class Session {
     } finally {
       this.#opening.delete(opening);
     }
-    if (this.#end.signal.aborted) {
-      await file.cancel();
-      throw failure("cancelled", `${place}: the load was cancelled`);
-    }
+    // Whoever ended the load cancels it.
+    if (this.#end.signal.aborted) throw failure("cancelled", `${place}: the load was cancelled`);
     return this.#watched(file);
   }
 
