@@ -1,7 +1,7 @@
 //! What a page asks for, without JavaScript: jobs that load checkpoints and draw pictures, and that can be cancelled.
 
 use crate::cancel::CancelToken;
-use crate::checkpoint::{ProgressSink, Source};
+use crate::checkpoint::{LoraSource, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
 use crate::library::{Library, LoadOptions, Resident, Room};
@@ -178,6 +178,35 @@ impl Engine {
         Ok(generated)
     }
 
+    /// Lays LoRAs over a checkpoint, in place of those that lie there, as job `job`: after what was asked for before is drawn. One
+    /// that is no longer in memory is read again by its `recipe`, where there is one, with these.
+    ///
+    /// # Errors
+    /// Those of [`Library::set_loras`], and of [`Library::load`]. The former LoRAs stay, or come back with the checkpoint.
+    pub async fn set_loras(
+        &self,
+        job: u32,
+        id: &str,
+        loras: &[LoraSource],
+        recipe: Option<&Recipe>,
+        progress: &ProgressSink<'_>,
+    ) -> Result<Rc<Resident>> {
+        let job = self.job(job);
+        let _reserved = self.library.reserve(id);
+        let set = async {
+            let _drawing = self.drawing.turn().await;
+            if let (Err(_), Some(recipe)) = (self.library.get(id), recipe) {
+                let mut recipe = recipe.clone();
+                recipe.options.loras = loras.into();
+                return self.read(&recipe, Some(id), Room::Any, progress, &job.token).await;
+            }
+            let _loading = self.loading.turn().await;
+            let set = self.library.set_loras(id, loras, Room::Any, progress, &job.token);
+            set.await
+        };
+        job.token.guard(set).await
+    }
+
     /// The checkpoint that is to be drawn with, read again if it has to be.
     async fn bring(
         &self,
@@ -278,6 +307,9 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
 }
 
 fn parameters(request: &Request, resident: &Resident) -> Parameters {
+    let loras = &resident.loras.scales;
+    let loras: Vec<String> = loras.iter().map(|(name, scale)| format!("{name}: {scale}")).collect();
+    let loras = (!loras.is_empty()).then(|| ("Loras".into(), loras.join(", ")));
     // Sizes and steps have been checked by now; they are small.
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Parameters {
@@ -290,6 +322,7 @@ fn parameters(request: &Request, resident: &Resident) -> Parameters {
         size: Some((number(request.width), number(request.height))),
         model: Some(resident.name.clone()),
         version: Some(Parameters::VERSION.into()),
+        others: loras.into_iter().collect(),
         ..Parameters::default()
     }
 }

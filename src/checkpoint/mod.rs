@@ -2,7 +2,7 @@
 //!
 //! [`source`]: where bytes come from. [`json`]: JSON as Python writes it. [`safetensors`]: the header of a weights' file;
 //! [`reader`]: its tensors, as they arrive. [`component`]: a model of a pipeline. [`diffusers`]: the layout of a folder. [`names`]: what a weight was
-//! called in older files. [`expected`]: sizes and hashes known beforehand. [`progress`]: how far a load is.
+//! called in older files. [`lora`]: files of LoRA. [`expected`]: sizes and hashes known beforehand. [`progress`]: how far a load is.
 //!
 //! No arithmetic on tensors, and no device, in here.
 
@@ -10,6 +10,7 @@ pub mod component;
 pub mod diffusers;
 pub mod expected;
 pub mod json;
+pub mod lora;
 pub mod names;
 pub mod progress;
 pub mod reader;
@@ -22,6 +23,7 @@ mod web;
 pub use component::{Component, WeightsFile};
 pub use diffusers::{Checkpoint, OpenOptions, TokenizerFiles};
 pub use expected::ExpectedFile;
+pub use lora::{Lora, LoraSource};
 pub use progress::{Progress, ProgressSink};
 pub use reader::OpenFile;
 pub use safetensors::{DType, Header, TensorInfo};

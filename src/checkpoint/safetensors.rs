@@ -8,7 +8,7 @@ use std::fmt;
 
 pub use safetensors::Dtype as DType;
 use serde::de::value::{Error as ValueError, StrDeserializer};
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::checkpoint::json;
 use crate::{Error, Result};
@@ -42,6 +42,7 @@ impl TensorInfo {
 #[derive(Clone, Debug)]
 pub struct Header {
     file: String,
+    metadata: HashMap<String, String>,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
 }
@@ -52,7 +53,7 @@ impl Header {
     /// Every byte of the data must belong to exactly one tensor, and each tensor must have the bytes that its dtype and
     /// shape need. What breaks this is [`Error::Corrupt`]; a dtype without a known size is [`Error::Unsupported`].
     pub fn parse(file: &str, header: &[u8]) -> Result<Self> {
-        let Entries(entries) = json::parse_as(file, header)?;
+        let Entries(entries, metadata) = json::parse_as(file, header)?;
         let mut tensors = Vec::with_capacity(entries.len());
         for (name, entry) in entries {
             tensors.push(entry.check(file, name)?);
@@ -75,6 +76,7 @@ impl Header {
         }
         let mut header = Self {
             file: file.into(),
+            metadata,
             tensors,
             by_name: HashMap::new(),
         };
@@ -85,6 +87,11 @@ impl Header {
     /// The file's path.
     pub fn file(&self) -> &str {
         &self.file
+    }
+
+    /// What whoever wrote the file says of it: texts by name. Nothing of it is checked.
+    pub fn metadata(&self, name: &str) -> Option<&str> {
+        self.metadata.get(name).map(String::as_str)
     }
 
     /// All tensors, in the order of their bytes.
@@ -124,8 +131,8 @@ impl Header {
     }
 }
 
-/// The header as JSON has it: names (perhaps twice the same) and entries.
-struct Entries(Vec<(String, Entry)>);
+/// The header as JSON has it: names (perhaps twice the same) and entries, and metadata as far as it is text.
+struct Entries(Vec<(String, Entry)>, HashMap<String, String>);
 
 #[derive(serde::Deserialize)]
 struct Entry {
@@ -190,17 +197,23 @@ impl<'de> Deserialize<'de> for Entries {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
+                let (mut entries, mut metadata) = (Vec::new(), HashMap::new());
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        map.next_value::<IgnoredAny>()?;
+                        if let serde_json::Value::Object(texts) = map.next_value()? {
+                            let text = |(key, value)| match value {
+                                serde_json::Value::String(text) => Some((key, text)),
+                                _ => None,
+                            };
+                            metadata = texts.into_iter().filter_map(text).collect();
+                        }
                         continue;
                     }
                     let entry = map.next_value();
                     let entry = entry.map_err(|error| A::Error::custom(format!("tensor {name:?}: {error}")))?;
                     entries.push((name, entry));
                 }
-                Ok(Entries(entries))
+                Ok(Entries(entries, metadata))
             }
         }
         deserializer.deserialize_map(Map)

@@ -1,5 +1,6 @@
 //! Reading a checkpoint into memory.
 
+use super::lora::Loras;
 use super::parts::{Parts, defaults, drawable};
 use super::pool::{Shared, content_id};
 use super::resident::describe;
@@ -90,11 +91,15 @@ impl Library {
                 plan,
             });
         }
+        let needed: Vec<_> = jobs.iter().map(|job| (job.component.name, job.wanted.params.as_slice())).collect();
+        let loras = Loras::read(&options.loras, &needed, progress, cancel).await?;
         let missing = || jobs.iter().filter(|job| job.found.is_none());
-        progress.set_total(missing().map(|job| job.component.bytes()).fold(0, u64::saturating_add));
+        progress.set_total(missing().map(|job| job.component.bytes()).fold(loras.bytes(), u64::saturating_add));
         let bytes = missing().map(|job| job.bytes).fold(0, u64::saturating_add);
+        let bytes = bytes.saturating_add(self.overlay_bytes(&loras));
         self.make_room(&name, bytes, working, room)?;
         let weights = self.allocate(&jobs, keys, room).await?;
+        let rooms = self.allocate_overlays(&loras, room).await?;
 
         let mut components: Vec<_> = jobs.iter().map(|job| describe(&job.component)).collect();
         let pipelines: Vec<_> = jobs
@@ -113,6 +118,7 @@ impl Library {
                 .map(|(job, weights)| self.read(job, weights, progress, cancel)),
         );
         let ((), shared) = try_join(compile, fetch).await?;
+        let overlays = self.merge(&loras, &shared, rooms, cancel).await?;
         progress.done();
         let bytes = shared.iter().map(|s| s.bytes).sum();
         // Meanwhile there may be more to say, such as that there was no room to store it.
@@ -127,7 +133,10 @@ impl Library {
         let shared: [Rc<Shared>; 3] = shared
             .try_into()
             .map_err(|_| Error::Internal("three components have three sets of weights".into()))?;
-        let [text_weights, unet_weights, vae_weights] = [0, 1, 2].map(|i: usize| shared[i].weights.clone());
+        let [text_weights, unet_weights, vae_weights] = self
+            .overlaid(&shared, &overlays)?
+            .try_into()
+            .map_err(|_| Error::Internal("three components have three sets of weights".into()))?;
         let resident = Rc::new(Resident {
             id: self.free_id(options, &name),
             name,
@@ -158,6 +167,8 @@ impl Library {
                 scheduler: parts.scheduler,
             },
             shared,
+            overlays,
+            loras: loras.said(),
             used: self.tick().into(),
         });
         self.residents.borrow_mut().push(resident.clone());

@@ -1,8 +1,9 @@
-//! The checkpoints held in memory, under a budget. `load` reads one; `parts` understands its configurations, `wanted` finds the
+//! The checkpoints held in memory, under a budget. `load` reads one; `lora` lays LoRAs over it; `parts` understands its configurations, `wanted` finds the
 //! tensors of its parameters; `pool` holds each component's weights once; `resident` is what is said of it. Here: what is
 //! resident, and who gives way to whom. Nothing here draws.
 
 mod load;
+mod lora;
 mod parts;
 mod pool;
 mod resident;
@@ -15,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 pub use load::Room;
-pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, Resident};
+pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, LoraInfo, Resident};
 
 /// The checkpoints held in memory, and the device that they are on.
 pub struct Library {
@@ -37,7 +38,7 @@ pub struct Library {
 pub struct Memory {
     /// What all of it may be.
     pub budget: Option<u64>,
-    /// Weights, each component counted once.
+    /// Weights, each component counted once, and what LoRAs lay over them.
     pub weights: u64,
     /// Slots of the plans in use.
     pub working: u64,
@@ -166,7 +167,7 @@ impl Library {
             let residents = self.residents.borrow();
             let holders = residents.iter().filter(|r| going.contains(&r.id));
             let holders = holders
-                .filter(|r| r.shared.iter().any(|s| Rc::ptr_eq(s, shared)))
+                .filter(|r| r.all_weights().any(|s| Rc::ptr_eq(s, shared)))
                 .count();
             // One more is the list that is gone through here.
             Rc::strong_count(shared) > holders + 1
