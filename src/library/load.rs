@@ -91,10 +91,17 @@ impl Library {
                 plan,
             });
         }
-        let needed: Vec<_> = jobs.iter().map(|job| (job.component.name, job.wanted.params.as_slice())).collect();
+        let needed: Vec<_> = jobs
+            .iter()
+            .map(|job| (job.component.name, job.wanted.params.as_slice()))
+            .collect();
         let loras = Loras::read(&options.loras, &needed, progress, cancel).await?;
         let missing = || jobs.iter().filter(|job| job.found.is_none());
-        progress.set_total(missing().map(|job| job.component.bytes()).fold(loras.bytes(), u64::saturating_add));
+        progress.set_total(
+            missing()
+                .map(|job| job.component.bytes())
+                .fold(loras.bytes(), u64::saturating_add),
+        );
         let bytes = missing().map(|job| job.bytes).fold(0, u64::saturating_add);
         let bytes = bytes.saturating_add(self.overlay_bytes(&loras));
         self.make_room(&name, bytes, working, room)?;

@@ -109,6 +109,11 @@ fn trimmed(shape: &[usize]) -> &[usize] {
     }
 }
 
+/// A hostile file may name any sizes beside a 0.
+fn product(sizes: &[usize]) -> usize {
+    sizes.iter().fold(1, |n, &size| n.saturating_mul(size))
+}
+
 impl Group {
     fn take(&mut self, role: Role) -> Option<TensorInfo> {
         self.tensors.remove(&role)
@@ -117,9 +122,9 @@ impl Group {
     /// A tensor without which `other` makes no sense.
     fn need(&mut self, role: Role, what: &str, other: &TensorInfo) -> Result<TensorInfo> {
         let parameter = &self.parameter;
-        self.tensors.remove(&role).ok_or_else(|| {
-            Error::Corrupt(format!("{parameter}: {:?} is there, its {what} is missing", other.name))
-        })
+        self.tensors
+            .remove(&role)
+            .ok_or_else(|| Error::Corrupt(format!("{parameter}: {:?} is there, its {what} is missing", other.name)))
     }
 
     /// Rows and columns of what may be a convolution of 1 x 1.
@@ -167,7 +172,7 @@ impl Group {
             (out, rank_a) = (rank_a, out);
         }
         let (rank_b, columns) = match b.shape.split_first() {
-            Some((&rank, rest)) if !rest.is_empty() => (rank, rest.iter().product()),
+            Some((&rank, rest)) if !rest.is_empty() => (rank, product(rest)),
             _ => return Err(self.wrong(&b, "two dimensions or more")),
         };
         match &mid {
@@ -178,7 +183,7 @@ impl Group {
                 };
                 self.ranks((&a, rank_a), (mid, ma))?;
                 self.ranks((mid, mb), (&b, rank_b))?;
-                if kernel.iter().product::<usize>() != taps {
+                if product(kernel) != taps {
                     return Err(self.other_family(mid, &format!("a kernel of {taps}")));
                 }
             }
@@ -202,7 +207,11 @@ impl Group {
         [out, inner, taps]: [usize; 3],
     ) -> Result<Low> {
         let tensors = [a.clone(), b.clone()];
-        let columns = if mid.is_some() { inner } else { inner * taps };
+        let columns = if mid.is_some() {
+            inner
+        } else {
+            inner.saturating_mul(taps)
+        };
         let (low, found) = self.low([a, b], mid, a_transposed, taps)?;
         if found[0] != out {
             return Err(self.other_family(&tensors[0], &format!("{out} outputs")));
@@ -226,7 +235,7 @@ impl Group {
         if let Some(whole) = self.take(Role::Kron(factor, Piece::Whole)) {
             let shape = match *whole.shape.as_slice() {
                 [out, inner] => [out, inner, 1],
-                [out, inner, h, w] => [out, inner, h * w],
+                [out, inner, h, w] => [out, inner, h.saturating_mul(w)],
                 _ => return Err(self.wrong(&whole, "two or four dimensions")),
             };
             let of = MatrixOf::Whole(whole.name);
@@ -285,15 +294,15 @@ impl Group {
                     two.shape[2],
                 ];
                 if found != [out, inner, taps] || one.shape[2] != 1 {
-                    return Err(self.other_family(&any, &format!("factors of [{out}, {inner}] with a kernel of {taps}")));
+                    return Err(
+                        self.other_family(&any, &format!("factors of [{out}, {inner}] with a kernel of {taps}"))
+                    );
                 }
                 Ok((Delta::Kronecker([one, two]), rank2.or(rank1)))
             }
             Role::Diff | Role::DiffBias | Role::Alpha | Role::DoraScale | Role::Magnitude => {
                 let diff = self.need(role, "difference", &any)?;
-                if diff.shape.iter().product::<usize>() != shape.iter().product::<usize>()
-                    || diff.shape.first() != Some(&shape[0])
-                {
+                if product(&diff.shape) != product(&shape) || diff.shape.first() != Some(&shape[0]) {
                     return Err(self.other_family(&diff, &format!("{shape:?}")));
                 }
                 Ok((Delta::Plain(diff.name), None))
@@ -302,7 +311,7 @@ impl Group {
     }
 
     fn dora(&mut self, [out, inner, _]: [usize; 3]) -> Result<Option<Dora>> {
-        let lengths = |t: &TensorInfo| t.shape.iter().product::<usize>();
+        let lengths = |t: &TensorInfo| product(&t.shape);
         if let Some(t) = self.take(Role::Magnitude) {
             if lengths(&t) != out {
                 return Err(self.other_family(&t, &format!("{out} lengths")));
@@ -339,14 +348,14 @@ impl Adapter {
         let shape = match *shape {
             [n] => [n, 1, 1],
             [out, inner] => [out, inner, 1],
-            [out, inner, ref kernel @ ..] => [out, inner, kernel.iter().product()],
+            [out, inner, ref kernel @ ..] => [out, inner, product(kernel)],
             [] => return Err(Error::Internal(format!("{parameter} has no shape"))),
         };
         let mut group = Group { parameter, tensors };
         let (delta, rank) = group.delta(shape)?;
         let dora = group.dora(shape)?;
         let alpha = match (group.take(Role::Alpha), rank) {
-            (Some(t), Some(_)) if t.shape.iter().product::<usize>() == 1 => Some(Alpha::Tensor(t.name)),
+            (Some(t), Some(_)) if product(&t.shape) == 1 => Some(Alpha::Tensor(t.name)),
             (Some(t), Some(_)) => return Err(group.wrong(&t, "one number")),
             // Without a rank there is nothing that it could be divided by.
             (Some(_), None) => None,
@@ -361,7 +370,11 @@ impl Adapter {
         let scale = match (alpha, rank) {
             (Some(alpha), Some(rank)) => Scale {
                 alpha,
-                by: if scaling.by_root { (rank as f32).sqrt() } else { rank as f32 },
+                by: if scaling.by_root {
+                    (rank as f32).sqrt()
+                } else {
+                    rank as f32
+                },
             },
             _ => Scale {
                 alpha: Alpha::Known(1.0),
@@ -381,7 +394,11 @@ impl Adapter {
     /// The names of its tensors.
     pub fn names<'a>(&'a self) -> impl Iterator<Item = &'a str> {
         fn low(low: &Low) -> Vec<&str> {
-            [&low.a, &low.b].into_iter().chain(&low.mid).map(String::as_str).collect()
+            [&low.a, &low.b]
+                .into_iter()
+                .chain(&low.mid)
+                .map(String::as_str)
+                .collect()
         }
         let mut names = match &self.delta {
             Delta::Plain(name) => vec![name.as_str()],

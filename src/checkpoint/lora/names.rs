@@ -241,7 +241,10 @@ impl Modules {
     }
 
     pub(super) fn shape(&self, component: usize, parameter: &str) -> &[usize] {
-        self.components[component].shapes.get(parameter).map_or(&[], Vec::as_slice)
+        self.components[component]
+            .shapes
+            .get(parameter)
+            .map_or(&[], Vec::as_slice)
     }
 }
 
@@ -458,13 +461,34 @@ mod tests {
             ),
             ("lora_unet_input_blocks_0_0.lora_up.weight", "conv_in.weight"),
             ("lora_unet_time_embed_0.diff", "time_embedding.linear_1.weight"),
-            ("lora_unet_input_blocks_2_0_in_layers_2.lora_up.weight", "down_blocks.0.resnets.1.conv1.weight"),
-            ("lora_unet_input_blocks_3_0_op.lora_mid.weight", "down_blocks.0.downsamplers.0.conv.weight"),
-            ("lora_unet_input_blocks_7_0_in_layers_2.lokr_w1", "down_blocks.2.resnets.0.conv1.weight"),
-            ("lora_unet_middle_block_2_out_layers_3.lokr_w2_b", "mid_block.resnets.1.conv2.weight"),
-            ("lora_unet_output_blocks_5_2_conv.alpha", "up_blocks.1.upsamplers.0.conv.weight"),
-            ("lora_unet_output_blocks_4_1_proj_in.alpha", "up_blocks.1.attentions.1.proj_in.weight"),
-            ("lora_unet_output_blocks_8_0_skip_connection.alpha", "up_blocks.2.resnets.2.conv_shortcut.weight"),
+            (
+                "lora_unet_input_blocks_2_0_in_layers_2.lora_up.weight",
+                "down_blocks.0.resnets.1.conv1.weight",
+            ),
+            (
+                "lora_unet_input_blocks_3_0_op.lora_mid.weight",
+                "down_blocks.0.downsamplers.0.conv.weight",
+            ),
+            (
+                "lora_unet_input_blocks_7_0_in_layers_2.lokr_w1",
+                "down_blocks.2.resnets.0.conv1.weight",
+            ),
+            (
+                "lora_unet_middle_block_2_out_layers_3.lokr_w2_b",
+                "mid_block.resnets.1.conv2.weight",
+            ),
+            (
+                "lora_unet_output_blocks_5_2_conv.alpha",
+                "up_blocks.1.upsamplers.0.conv.weight",
+            ),
+            (
+                "lora_unet_output_blocks_4_1_proj_in.alpha",
+                "up_blocks.1.attentions.1.proj_in.weight",
+            ),
+            (
+                "lora_unet_output_blocks_8_0_skip_connection.alpha",
+                "up_blocks.2.resnets.2.conv_shortcut.weight",
+            ),
             (
                 "lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_up.weight",
                 "encoder.layers.0.self_attn.q_proj.weight",
@@ -479,7 +503,11 @@ mod tests {
             ),
         ] {
             let (module, role) = take_apart(key).unwrap().unwrap();
-            assert_eq!(modules.find(&module, role).map(|(_, name)| name), Some(expected), "{key}");
+            assert_eq!(
+                modules.find(&module, role).map(|(_, name)| name),
+                Some(expected),
+                "{key}"
+            );
         }
         for key in [
             "lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha",
@@ -490,6 +518,9 @@ mod tests {
             assert_eq!(modules.find(&module, role), None, "{key}");
         }
         assert_eq!(take_apart("conv_in.weight"), Ok(None));
-        assert_eq!(take_apart("lora_unet_conv_in.oft_blocks").unwrap_err().code(), "unsupported");
+        assert_eq!(
+            take_apart("lora_unet_conv_in.oft_blocks").unwrap_err().code(),
+            "unsupported"
+        );
     }
 }

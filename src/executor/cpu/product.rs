@@ -18,7 +18,10 @@ pub fn product(a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Result<Vec<f32>> 
         )));
     }
     // Copies of the operands, the result, and the result's copy: candle itself can only abort.
-    let needed = a.len().saturating_add(b.len()).saturating_add(count(m, n).saturating_mul(2));
+    let needed = a
+        .len()
+        .saturating_add(b.len())
+        .saturating_add(count(m, n).saturating_mul(2));
     let room = Vec::<f32>::new().try_reserve_exact(needed);
     room.map_err(|_| Error::OutOfMemory(format!("a product of [{m}, {k}] and [{k}, {n}]")))?;
     let a = Tensor::from_slice(a, (m, k), &Device::Cpu)?;

@@ -2,8 +2,8 @@
 //! Hu et al., *LoRA* (2021); Hyeon-Woo et al., *FedPara* (2021), for LoHa; Yeh et al., *LyCORIS* (2023), for LoKr; Liu et al., *DoRA*
 //! (2024).
 
-use crate::checkpoint::lora::adapter::{Adapter, Alpha, Delta, Dora, Low, Matrix, MatrixOf};
 use crate::checkpoint::lora::Lora;
+use crate::checkpoint::lora::adapter::{Adapter, Alpha, Delta, Dora, Low, Matrix, MatrixOf};
 use crate::error::{Error, Result};
 use crate::executor::product;
 

@@ -53,7 +53,8 @@ impl Loras {
     ) -> Result<Self> {
         let mut read = Vec::with_capacity(sources.len());
         if !sources.is_empty() {
-            let specs = |params: &'_ Params| -> Vec<ParamSpec> { params.iter().map(|(spec, _)| spec.clone()).collect() };
+            let specs =
+                |params: &'_ Params| -> Vec<ParamSpec> { params.iter().map(|(spec, _)| spec.clone()).collect() };
             let specs: Vec<(&str, Vec<ParamSpec>)> = components.iter().map(|(name, p)| (*name, specs(p))).collect();
             let modules = Modules::new(specs.iter().map(|(name, specs)| (*name, specs.iter().collect())));
             // One after the other: the weights' downloads are open already, and browsers have six connections to a host.
@@ -104,7 +105,10 @@ impl Loras {
     /// The parameter's tensors with what the LoRAs add to them.
     fn merge(&self, component: usize, spec: &ParamSpec, kept: WeightDtype, tensors: &mut [Vec<f32>]) -> Result<()> {
         for (part, tensor) in spec.parts.iter().zip(tensors) {
-            let adapters = self.read.iter().flat_map(|lora| lora.adapters.iter().map(move |a| (lora, a)));
+            let adapters = self
+                .read
+                .iter()
+                .flat_map(|lora| lora.adapters.iter().map(move |a| (lora, a)));
             let touching: Vec<_> = adapters
                 .filter(|(_, a)| a.component == component && a.parameter == part.name)
                 .collect();
@@ -265,13 +269,7 @@ impl Library {
         Ok(laid)
     }
 
-    async fn lay(
-        &self,
-        resident: &Resident,
-        loras: &Loras,
-        room: Room,
-        cancel: &CancelToken,
-    ) -> Result<Rc<Resident>> {
+    async fn lay(&self, resident: &Resident, loras: &Loras, room: Room, cancel: &CancelToken) -> Result<Rc<Resident>> {
         let working = self.working_bytes(&resident.models, resident)?;
         if self.overlay_bytes(loras) > 0 {
             self.make_room(&resident.name, self.overlay_bytes(loras), working, room)?;
@@ -289,7 +287,14 @@ impl Library {
         let branches = if defaults.guidance_scale > 1.0 { 2 } else { 1 };
         let keys = [
             Key::text(&models.text_encoder.config, tokens),
-            Key::unet(&self.executor, &models.unet.config, size, tokens, defaults.steps, branches),
+            Key::unet(
+                &self.executor,
+                &models.unet.config,
+                size,
+                tokens,
+                defaults.steps,
+                branches,
+            ),
             Key::decoder(&models.vae.config, size),
         ];
         let bytes = |key: &Key| Ok(self.plans.plan(key)?.peak_bytes(key.contexts()));
@@ -302,7 +307,11 @@ impl Library {
         let weights = self.overlaid(&former.shared, &overlays)?;
         let mut resident = former.clone();
         let models = &mut resident.models;
-        let own = [&mut models.text_encoder.weights, &mut models.unet.weights, &mut models.vae.weights];
+        let own = [
+            &mut models.text_encoder.weights,
+            &mut models.unet.weights,
+            &mut models.vae.weights,
+        ];
         own.into_iter().zip(weights).for_each(|(own, new)| *own = new);
         (resident.overlays, resident.loras) = (overlays, loras);
         let resident = Rc::new(resident);
