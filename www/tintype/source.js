@@ -13,7 +13,7 @@ const page = () => globalThis.document?.baseURI ?? globalThis.location.href;
 const place = (url) => (url.startsWith("data:") ? "data:…" : url.replace(/[?#].*$/s, ""));
 
 /** `url` as a URL of one of the `schemes`, or of the page's own: an app's or an extension's pages have others than http. */
-function parse(where, url, schemes) {
+export function parse(where, url, schemes) {
   if (!URL.canParse(url, page())) throw invalid(`${where}: ${shown(url)} is not a URL`);
   const parsed = new URL(url, page());
   if (parsed.username || parsed.password) {

@@ -2,7 +2,8 @@
 
 import { Compute } from "./compute.js";
 import { TintypeError } from "./error.js";
-import { CREATE, GENERATE, LOAD, MOMENTS, check, invalid, shown } from "./options.js";
+import { resolveLoras } from "./lora.js";
+import { CREATE, GENERATE, LOAD, MOMENTS, SET_LORAS, check, loras as checkLoras, invalid, shown } from "./options.js";
 import { catalogue, resolve } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
 
@@ -14,8 +15,9 @@ const OURS = Symbol("tintype");
 /** A checkpoint, as `load` gives it. It may leave memory; drawn with again, it comes back. */
 export class Checkpoint {
   #unload;
+  #setLoras;
 
-  constructor(ours, info, unload) {
+  constructor(ours, info, { unload, setLoras }) {
     if (ours !== OURS) throw invalid("Checkpoint: load() makes these");
     this.id = info.id;
     this.name = info.name;
@@ -25,12 +27,16 @@ export class Checkpoint {
     this.bytes = info.bytes;
     this.warnings = info.warnings ?? [];
     this.#unload = unload;
+    this.#setLoras = setLoras;
     Object.freeze(this);
   }
 
-  /** Puts these LoRAs over the checkpoint; an empty list takes them all off. */
-  async setLoras(loras) {
-    check("setLoras", LOAD, { loras });
+  /**
+   * Puts these LoRAs over the checkpoint in place of those that lie there; an empty list takes them all off. Pictures asked for
+   * before are drawn before. Gives `{ warnings }`.
+   */
+  async setLoras(loras, options) {
+    return this.#setLoras(loras, options);
   }
 
   /** Lets go of its memory. Drawn with again, it comes back. */
@@ -67,6 +73,8 @@ export class Tintype extends EventTarget {
   /** Each checkpoint that was loaded, by its id, and how it is loaded again. */
   #handles = new Map();
   #recipes = new WeakMap();
+  /** The last change of each checkpoint's LoRAs, done or not. */
+  #changes = new WeakMap();
   #residents = [];
   #memory = null;
   #closed = false;
@@ -148,12 +156,12 @@ export class Tintype extends EventTarget {
   }
 
   async load(source, options) {
-    const { signal, onProgress, ...rest } = check("load", LOAD, options);
+    const { signal, onProgress, loras: over = [], ...rest } = check("load", LOAD, options);
     if (this.#closed) throw invalid(CLOSED);
-    const resolved = await this.#resolve(source, signal);
+    const resolved = await this.#resolve((signal) => Promise.all([resolve(source, signal), resolveLoras(over, "load")]), signal);
     if (this.#closed) throw wasClosed();
-    const { source: found, hints } = resolved;
-    const recipe = { source: found, options: { ...hints, ...rest } };
+    const [{ source: found, hints }, loras] = resolved;
+    const recipe = { source: found, options: { ...hints, ...rest }, loras };
     const info = await this.#fetching(() =>
       this.#compute.call(
         "load",
@@ -163,7 +171,10 @@ export class Tintype extends EventTarget {
       ),
     );
     if (this.#closed) throw wasClosed();
-    const checkpoint = new Checkpoint(OURS, info, () => this.#unload(checkpoint));
+    const checkpoint = new Checkpoint(OURS, info, {
+      unload: () => this.#unload(checkpoint),
+      setLoras: (loras, options) => this.#setLoras(checkpoint, loras, options),
+    });
     this.#handles.set(info.id, checkpoint);
     this.#recipes.set(checkpoint, recipe);
     this.#dispatch("change");
@@ -173,8 +184,7 @@ export class Tintype extends EventTarget {
   async generate(options) {
     const { checkpoint, signal, onProgress, onStep, ...request } = check("generate", GENERATE, options);
     if (this.#closed) throw invalid(CLOSED);
-    const recipe = this.#recipes.get(checkpoint);
-    if (!recipe) {
+    if (!this.#recipes.has(checkpoint)) {
       const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which another Tintype loaded` : shown(checkpoint);
       throw invalid(`generate: checkpoint: expected what load() gave, found ${found}`);
     }
@@ -190,7 +200,7 @@ export class Tintype extends EventTarget {
       // Thousands of picked files may be in it.
       const isNew = !known.has(checkpoint.id);
       known.add(checkpoint.id);
-      return { request, recipe: isNew ? recipe : undefined };
+      return { request, recipe: isNew ? this.#recipes.get(checkpoint) : undefined };
     };
     const { images, ...rest } = await this.#fetching(() => this.#compute.call("generate", payload, { signal, onEvent }));
     return {
@@ -220,7 +230,7 @@ export class Tintype extends EventTarget {
   }
 
   /** What the engine is to read; an abort or close() rejects at once, whatever a host or a disk is still asked. */
-  async #resolve(source, signal) {
+  async #resolve(work, signal) {
     const controller = new AbortController();
     let stop, aborted;
     const stopped = new Promise((_, reject) => {
@@ -234,7 +244,7 @@ export class Tintype extends EventTarget {
     signal?.addEventListener("abort", aborted);
     try {
       if (signal?.aborted) aborted();
-      return await Promise.race([stopped, resolve(source, controller.signal)]);
+      return await Promise.race([stopped, work(controller.signal)]);
     } finally {
       this.#resolving.delete(stop);
       signal?.removeEventListener("abort", aborted);
@@ -244,6 +254,32 @@ export class Tintype extends EventTarget {
   async #unload(checkpoint) {
     if (this.#closed || !this.#residents.includes(checkpoint.id)) return;
     await this.#compute.call("unload", () => ({ id: checkpoint.id }));
+  }
+
+  async #setLoras(checkpoint, loras, options) {
+    const asked = checkLoras(loras, "setLoras: loras");
+    const { onProgress } = check("setLoras", SET_LORAS, options);
+    const change = async () => {
+      if (this.#closed) throw invalid(CLOSED);
+      const resolved = await this.#resolve(() => resolveLoras(asked, "setLoras"));
+      if (this.#closed) throw wasClosed();
+      const recipe = this.#recipes.get(checkpoint);
+      const payload = (known) => {
+        const isNew = !known.has(checkpoint.id);
+        known.add(checkpoint.id);
+        return { id: checkpoint.id, loras: resolved, recipe: isNew ? recipe : undefined };
+      };
+      const onEvent = onProgress && guarded(onProgress);
+      const { warnings } = await this.#fetching(() => this.#compute.call("set-loras", payload, { onEvent }));
+      // A worker that takes another's place is told these.
+      this.#recipes.set(checkpoint, { ...recipe, loras: resolved });
+      return { warnings };
+    };
+    // One after the other, in the order in which they are asked for.
+    const before = this.#changes.get(checkpoint) ?? Promise.resolve();
+    const done = before.then(change, change);
+    this.#changes.set(checkpoint, done);
+    return done;
   }
 
   /** Does `work` once more if the worker that fetches died over it. */

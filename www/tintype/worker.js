@@ -116,7 +116,10 @@ function doHarm(moment) {
 }
 
 /** The recipe with who reads its files. */
-const readable = ({ source, options }) => ({ source: { ...source, keeper: files }, options });
+function readable({ source, options, loras = [] }) {
+  const read = (source) => ({ ...source, keeper: files });
+  return { source: read(source), options, loras: loras.map((lora) => ({ ...lora, source: read(lora.source) })) };
+}
 
 /** Tells the page what is in memory now, where that has changed. */
 let told = "";
@@ -154,6 +157,18 @@ const commands = {
         return { width, height, rgba: clamped(rgba), parameters, png };
       }),
     };
+  },
+  async "set-loras"({ job, id, loras, recipe }) {
+    const former = recipe ?? recipes.get(id);
+    const now = { ...former, loras };
+    // What is asked for from now on is drawn after this, and with these even if the checkpoint has to be read again.
+    recipes.set(id, now);
+    try {
+      return await engine.setLoras(job, id, readable(now), report(job));
+    } catch (error) {
+      if (recipes.get(id) === now) recipes.set(id, former);
+      throw error;
+    }
   },
   unload: ({ id }) => engine.unload(id),
   debug({ action, moment }) {

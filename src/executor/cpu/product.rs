@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 /// # Errors
 /// [`Error::Internal`] if lengths and sizes differ; [`Error::OutOfMemory`].
 pub fn product(a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Result<Vec<f32>> {
-    let count = |x: usize, y: usize| x.checked_mul(y).unwrap_or(usize::MAX);
+    let count = usize::saturating_mul;
     if a.len() != count(m, k) || b.len() != count(k, n) {
         return Err(Error::Internal(format!(
             "{} and {} elements for a product of [{m}, {k}] and [{k}, {n}]",

@@ -123,8 +123,7 @@ impl Loras {
             };
             for (w, d) in tensor.iter_mut().zip(&sum) {
                 *w += d;
-                // Not `> most`: NaN is no more finite than what is too large.
-                if !(w.abs() <= most) {
+                if w.is_nan() || w.abs() > most {
                     return Err(Error::Corrupt(format!(
                         "{}: {}: the weights with it are no finite numbers, or too large to be kept: {w}",
                         last.place, part.name
