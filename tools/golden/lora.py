@@ -1,4 +1,4 @@
-"""LoRAs and their kin over two of the tiny checkpoints of pipelines.py, and the pictures that diffusers draws with them.
+"""LoRAs and their kin over three of the tiny checkpoints of pipelines.py, and the pictures that diffusers draws with them.
 
 tests/golden/lora/<case>.safetensors: the file as a person has it. expected.safetensors: `<case>/picture` u8 [height, width, 3] and
 `<case>/<component>.<parameter>` f32, the merged parameter by the formula, here as torch computes it. cases.json: the checkpoint and
@@ -133,10 +133,9 @@ ORIGINAL = {
     "down_blocks.0.attentions.0": "input_blocks.1.1", "mid_block.attentions.0": "middle_block.1",
     "up_blocks.1.attentions.0": "output_blocks.2.1", "up_blocks.1.attentions.1": "output_blocks.3.1",
     "down_blocks.0.resnets.0.conv1": "input_blocks.1.0.in_layers.2", "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
-    "down_blocks.1.resnets.0.conv_shortcut": "input_blocks.3.0.skip_connection", "mid_block.resnets.1.conv2": "middle_block.2.0",
+    "down_blocks.1.resnets.0.conv_shortcut": "input_blocks.3.0.skip_connection", "mid_block.resnets.1.conv2": "middle_block.2.out_layers.3",
     "up_blocks.0.upsamplers.0.conv": "output_blocks.1.1.conv", "up_blocks.1.resnets.1.time_emb_proj": "output_blocks.3.0.emb_layers.1",
 }  # fmt: skip
-ORIGINAL["mid_block.resnets.1.conv2"] = "middle_block.2.out_layers.3"
 
 
 def original(component, module, role):
