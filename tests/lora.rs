@@ -333,7 +333,8 @@ fn overlays_count_in_the_budget() {
     assert!(engine.library.memory().weights + engine.library.memory().working <= budget);
 }
 
-type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+type Raw = (Dtype, Vec<usize>, Vec<u8>);
+type Tensors = BTreeMap<String, Raw>;
 
 /// A file of `tests/golden/lora`, changed.
 fn changed(name: &str, change: impl FnOnce(&mut Tensors)) -> Vec<u8> {
@@ -345,7 +346,7 @@ fn changed(name: &str, change: impl FnOnce(&mut Tensors)) -> Vec<u8> {
 }
 
 fn written(tensors: &Tensors) -> Vec<u8> {
-    let view = |(name, (dtype, shape, bytes)): (&String, &(Dtype, Vec<usize>, Vec<u8>))| {
+    let view = |(name, (dtype, shape, bytes)): (&String, &Raw)| {
         let view =
             safetensors::tensor::TensorView::new(*dtype, shape.clone(), Box::leak(bytes.clone().into_boxed_slice()));
         (name.clone(), view.unwrap())
@@ -361,7 +362,7 @@ fn file(name: &str, bytes: &[u8]) -> LoraSource {
     }
 }
 
-fn floats(shape: &[usize], value: f32) -> (Dtype, Vec<usize>, Vec<u8>) {
+fn floats(shape: &[usize], value: f32) -> Raw {
     let len = if shape.contains(&0) { 0 } else { shape.iter().product() };
     (
         Dtype::F32,
@@ -382,7 +383,7 @@ fn what_is_no_lora_is_refused_by_name() {
     drop(resident);
     let weights = library.memory().weights;
     let kohya = |change: fn(&mut Tensors)| changed("kohya.safetensors", change);
-    let only = |entries: &[(&str, (Dtype, Vec<usize>, Vec<u8>))]| {
+    let only = |entries: &[(&str, Raw)]| {
         written(
             &entries
                 .iter()
