@@ -174,6 +174,7 @@ impl Library {
                 scheduler: parts.scheduler,
             },
             shared,
+            working,
             overlays,
             loras: loras.said(),
             used: self.tick().into(),

@@ -86,6 +86,8 @@ pub struct Resident {
     pub models: Models,
     /// Its weights, which others may have too.
     pub(super) shared: [Rc<Shared>; 3],
+    /// Bytes that a picture of the default size takes besides.
+    pub(super) working: u64,
     /// What LoRAs lay over them.
     pub(super) overlays: Overlays,
     /// The LoRAs that lie over it.

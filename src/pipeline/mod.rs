@@ -44,3 +44,15 @@ pub struct Models {
     /// The checkpoint's own scheduler.
     pub scheduler: SchedulerConfig,
 }
+
+impl Models {
+    /// Puts other weights in place of the models' own, in the order of a checkpoint's components.
+    pub(crate) fn set_weights(&mut self, weights: impl IntoIterator<Item = Weights>) {
+        let own = [
+            &mut self.text_encoder.weights,
+            &mut self.unet.weights,
+            &mut self.vae.weights,
+        ];
+        own.into_iter().zip(weights).for_each(|(own, new)| *own = new);
+    }
+}

@@ -11,7 +11,6 @@ use crate::checkpoint::{Lora, LoraSource, ProgressSink};
 use crate::error::{Error, Result};
 use crate::executor::{WeightDtype, Weights};
 use crate::graph::ParamSpec;
-use crate::pipeline::{Key, Models};
 use crate::platform::yield_now;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -269,49 +268,19 @@ impl Library {
     }
 
     async fn lay(&self, resident: &Resident, loras: &Loras, room: Room, cancel: &CancelToken) -> Result<Rc<Resident>> {
-        let working = self.working_bytes(&resident.models, resident)?;
         if self.overlay_bytes(loras) > 0 {
-            self.make_room(&resident.name, self.overlay_bytes(loras), working, room)?;
+            self.make_room(&resident.name, self.overlay_bytes(loras), resident.working, room)?;
         }
         let rooms = self.allocate_overlays(loras, room).await?;
         let overlays = self.merge(loras, &resident.shared, rooms, cancel).await?;
         self.replace(resident, overlays, loras.said())
     }
 
-    /// What a picture of the default size takes besides weights.
-    fn working_bytes(&self, models: &Models, resident: &Resident) -> Result<u64> {
-        let defaults = &resident.defaults;
-        let tokens = models.tokenizer.length();
-        let size = [defaults.height, defaults.width].map(|n| (n / resident.factor).max(1));
-        let branches = if defaults.guidance_scale > 1.0 { 2 } else { 1 };
-        let keys = [
-            Key::text(&models.text_encoder.config, tokens),
-            Key::unet(
-                &self.executor,
-                &models.unet.config,
-                size,
-                tokens,
-                defaults.steps,
-                branches,
-            ),
-            Key::decoder(&models.vae.config, size),
-        ];
-        let bytes = |key: &Key| Ok(self.plans.plan(key)?.peak_bytes(key.contexts()));
-        let bytes: Vec<u64> = keys.iter().map(bytes).collect::<Result<_>>()?;
-        Ok(bytes.into_iter().fold(0, u64::saturating_add))
-    }
-
     /// Puts the checkpoint with these overlays where it was without them. Who draws with the former one goes on with it.
     fn replace(&self, former: &Resident, overlays: Overlays, loras: LoraInfo) -> Result<Rc<Resident>> {
         let weights = self.overlaid(&former.shared, &overlays)?;
         let mut resident = former.clone();
-        let models = &mut resident.models;
-        let own = [
-            &mut models.text_encoder.weights,
-            &mut models.unet.weights,
-            &mut models.vae.weights,
-        ];
-        own.into_iter().zip(weights).for_each(|(own, new)| *own = new);
+        resident.models.set_weights(weights);
         (resident.overlays, resident.loras) = (overlays, loras);
         let resident = Rc::new(resident);
         let mut residents = self.residents.borrow_mut();
