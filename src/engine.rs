@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
 use crate::library::{Library, LoadOptions, Resident, Room};
 use crate::pipeline::{Request, StepReport, Timings, check, text_to_image};
+use crate::platform::now_ms;
 use crate::queue::Queue;
 use crate::sampler::SamplerKind;
 use futures_util::future::try_join;
@@ -132,6 +133,7 @@ impl Engine {
         progress: &ProgressSink<'_>,
         on_step: impl Fn(StepReport),
     ) -> Result<Generated> {
+        let mut asked = now_ms();
         let job = self.job(job);
         let token = &job.token;
         let _reserved = self.library.reserve(&options.checkpoint);
@@ -161,9 +163,12 @@ impl Engine {
                 ..request.clone()
             };
             let Library { executor, plans, .. } = &self.library;
+            executor.take_began();
             let drawing = text_to_image(executor, &resident.models, plans, &request, &on_step, token);
             // Guarded: a device that never answers must not keep the next caller waiting.
-            let (pixels, timings, warnings) = token.guard(drawing).await?;
+            let (pixels, mut timings, warnings) = token.guard(drawing).await?;
+            timings.start = executor.take_began().map_or(0.0, |began| began - asked);
+            asked = now_ms();
             generated.pictures.push(Picture {
                 pixels,
                 parameters: parameters(&request, &resident),

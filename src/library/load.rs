@@ -209,6 +209,7 @@ impl Library {
             .wanted
             .read(&self.executor, &mut job.component, &weights, progress, cancel);
         let files = files.await?;
+        self.uploaded.set(self.uploaded.get() + job.bytes);
         let id = content_id(&job.component.class, &files);
         Ok(self.pool.keep(Shared {
             id,

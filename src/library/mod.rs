@@ -30,6 +30,19 @@ pub struct Library {
     reserved: RefCell<Vec<String>>,
     /// Counts what is asked for, to know what was asked for longest ago.
     clock: Cell<u64>,
+    /// Bytes of weights that were read to the device so far.
+    uploaded: Cell<u64>,
+}
+
+/// What was made since the beginning: a change between checkpoints that are held adds nothing to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// How often slots were made for a plan.
+    pub plans: u64,
+    /// Pipelines that were compiled.
+    pub pipelines: usize,
+    /// Bytes of weights that were read to the device.
+    pub uploaded: u64,
 }
 
 /// What is held, in bytes of the device's memory.
@@ -69,6 +82,7 @@ impl Library {
             budget,
             reserved: RefCell::default(),
             clock: Cell::new(0),
+            uploaded: Cell::new(0),
         };
         library.set_plan_limit(0);
         library
@@ -122,6 +136,15 @@ impl Library {
             budget: self.budget,
             weights: self.pool.bytes(),
             working: self.plans.bytes(),
+        }
+    }
+
+    /// What was made so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            plans: self.plans.made(),
+            pipelines: self.executor.pipelines(),
+            uploaded: self.uploaded.get(),
         }
     }
 

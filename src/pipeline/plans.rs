@@ -156,6 +156,7 @@ pub struct PlanCache {
     kept: RefCell<Vec<(Key, Prepared)>>,
     built: RefCell<Vec<(Key, Rc<Plan>)>>,
     limit: Cell<Option<u64>>,
+    made: Cell<u64>,
 }
 
 impl PlanCache {
@@ -163,6 +164,11 @@ impl PlanCache {
     pub fn set_limit(&self, bytes: Option<u64>) {
         self.limit.set(bytes);
         self.shrink_to(bytes.unwrap_or(u64::MAX));
+    }
+
+    /// How often slots were made for a plan.
+    pub fn made(&self) -> u64 {
+        self.made.get()
     }
 
     /// Bytes of the slots of all plans that are kept.
@@ -222,6 +228,7 @@ impl PlanCache {
             }
         }
         let instance = executor.prepare(plan.clone(), key.contexts()).await?;
+        self.made.set(self.made.get() + 1);
         let prepared = Prepared { plan, instance };
         let mut kept = self.kept.borrow_mut();
         kept.push((key, prepared.clone()));

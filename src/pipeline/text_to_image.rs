@@ -51,6 +51,8 @@ pub struct StepReport {
 /// Where the time went, in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Timings {
+    /// From when it was asked for until its first node ran.
+    pub start: f64,
     /// Text encoder, and what depends on the prompt alone.
     pub prompt: f64,
     /// Each step.

@@ -1,7 +1,7 @@
 // The client of keeper.js: files by their address, from the store or from their host, over a port.
 
 /** Bytes of one file that may be on their way. */
-const WINDOW = 16 << 20;
+const WINDOW = 8 << 20;
 
 const typed = ({ code, message }) => Object.assign(new Error(message), { code });
 
@@ -13,6 +13,8 @@ class FileStream {
   #forget;
   #chunks = [];
   #waiting = null;
+  /** Bytes that were taken, of which the keeper does not know yet. */
+  #taken = 0;
   /** Set once: `{ error }`, or `{}` at the file's end. */
   #end = null;
   /** Bytes; undefined where the host does not say. */
@@ -31,19 +33,25 @@ class FileStream {
 
   /** The next bytes, or null when all have come and their length and hash were checked. */
   async read() {
+    if (this.#taken > 0) this.#credit();
     while (this.#chunks.length === 0) {
       if (this.#end?.error) throw this.#end.error;
       if (this.#end) return null;
       await new Promise((resolve) => (this.#waiting = resolve));
     }
     const bytes = this.#chunks.shift();
-    this.#port.postMessage({ type: "credit", stream: this.#id, bytes: bytes.length });
+    this.#taken = bytes.length;
     return bytes;
+  }
+
+  #credit(buffer) {
+    this.#port.postMessage({ type: "credit", stream: this.#id, bytes: this.#taken, buffer }, buffer ? [buffer] : []);
+    this.#taken = 0;
   }
 
   /** Gives the memory of bytes that `read` gave back to the keeper, which fills it anew: faster than new memory. */
   recycle(bytes) {
-    if (bytes.buffer.byteLength > 0) this.#port.postMessage({ type: "credit", stream: this.#id, bytes: 0, buffer: bytes.buffer }, [bytes.buffer]);
+    if (bytes.buffer.byteLength > 0) this.#credit(bytes.buffer);
   }
 
   /** Ends it; what has come stays in the store, to go on from. */

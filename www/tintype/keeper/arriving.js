@@ -7,7 +7,7 @@ import { Hasher } from "./hash.js";
 import { isQuota } from "./partial.js";
 import { readable } from "./room.js";
 
-/** Network pieces are gathered up to this, so that they cost few messages; but for no longer than a moment. */
+/** Network pieces are gathered up to this, so that they cost few messages; but for no longer than a moment. Larger than a piece. */
 const GATHER = 256 << 10;
 const MOMENT = 100;
 /** What is read at once of a file's kept beginning. */
@@ -23,6 +23,7 @@ export class ArrivingFile {
   /** What the index knew of this address. */
   #record;
   #keeping;
+  #pool;
   #download;
   #partial;
   #warn;
@@ -43,9 +44,9 @@ export class ArrivingFile {
 
   /**
    * Asks the host. `keeping`: `{ store, room }`, or null where nothing is kept. `warn(kind, message)` hears why it isn't
-   * stored.
+   * stored. `pool` has the buffers that came back.
    */
-  static async open({ url, place, expected, record, keeping, stallTimeout, warn }) {
+  static async open({ url, place, expected, record, keeping, stallTimeout, pool, warn }) {
     const file = new ArrivingFile();
     Object.assign(file, { size: expected.size, sha256: expected.sha256 });
     file.#url = url;
@@ -53,6 +54,7 @@ export class ArrivingFile {
     file.#expected = expected;
     file.#record = record;
     file.#keeping = keeping;
+    file.#pool = pool;
     file.#warn = warn;
     // What the store keeps, the browser's own cache need not keep too.
     file.#download = new Download({ url, place, stallTimeout, cache: keeping ? "no-store" : "default" });
@@ -155,7 +157,7 @@ export class ArrivingFile {
         this.#later = piece;
         break;
       }
-      buffer ??= new Uint8Array(2 * GATHER);
+      buffer ??= this.#pool.take(2 * GATHER);
       buffer.set(piece, length);
       length += piece.length;
       first ??= performance.now();
@@ -216,7 +218,7 @@ export class ArrivingFile {
       const size = this.size;
       await store.note(this.#url, (record) => {
         const proven = Boolean(record?.proven) && record.firstSha256 === sha256;
-        return { sha256, size, etag, lastModified, length, firstSha256: sha256, stale: false, proven };
+        return { sha256, size, etag, lastModified, length, firstSha256: sha256, stale: false, missing: false, proven };
       });
     } catch (error) {
       await partial?.discard().catch(() => {});

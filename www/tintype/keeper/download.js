@@ -12,6 +12,9 @@ const LONGEST_PAUSE = 30_000;
 /** A first byte may take this many times as long as the next ones: the host may have to look for it. */
 const FIRST_BYTE = 3;
 
+/** What is read at once, into the same memory again and again: pieces of their own would be garbage faster than it is collected. */
+const PIECE = 192 << 10;
+
 const WORTH_ANOTHER_TRY = (status) => status === 408 || status === 425 || status === 429 || status >= 500;
 
 /** What can be tried again. */
@@ -31,6 +34,9 @@ export class Download {
   /** Of the request under way. */
   #controller = null;
   #reader = null;
+  /** Memory to read into; null where the browser gives pieces of its own, or while it is with the reader. */
+  #memory = null;
+  #fills = false;
   #cancelled = new AbortController();
   #firstByte = false;
   /** How far the file has arrived. */
@@ -74,7 +80,7 @@ export class Download {
     return 0;
   }
 
-  /** The next bytes, or null at the file's end. */
+  /** The next bytes, or null at the file's end. They hold until the next call. */
   async next() {
     for (;;) {
       let piece;
@@ -195,8 +201,29 @@ export class Download {
       else if (++this.#restarts > WHOLE_TRIES) throw this.#broken(new Error(`the host sent it from its start ${WHOLE_TRIES} times`));
     }
     this.#skip = this.#received - start;
-    this.#reader = response.body?.getReader() ?? null;
+    this.#reader = this.#readerOf(response.body);
     this.#firstByte = true;
+  }
+
+  #readerOf(body) {
+    this.#fills = false;
+    if (!body) return null;
+    try {
+      const reader = body.getReader({ mode: "byob" });
+      this.#fills = true;
+      return reader;
+    } catch {
+      return body.getReader();
+    }
+  }
+
+  async #piece() {
+    if (!this.#fills) return this.#reader.read();
+    const memory = this.#memory ?? new ArrayBuffer(PIECE);
+    this.#memory = null;
+    const read = await this.#reader.read(new Uint8Array(memory));
+    if (read.value) this.#memory = read.value.buffer;
+    return read;
   }
 
   /** The host says that the file has no byte at `from`: then all of it is here, or it is another file by now. */
@@ -231,7 +258,7 @@ export class Download {
     if (!this.#reader) return null;
     const limit = (this.#firstByte ? FIRST_BYTE : 1) * this.#stallTimeout;
     for (;;) {
-      const { done, value } = await this.#awake(limit, () => this.#reader.read()).catch((error) => {
+      const { done, value } = await this.#awake(limit, () => this.#piece()).catch((error) => {
         if (error instanceof Broken || error.code === "cancelled") throw error;
         throw new Broken(error.message);
       });

@@ -126,7 +126,10 @@ export class Connection {
   }
 
   #open({ session, stream: id, url, place, size, sha256, credit }) {
-    const stream = new Stream(this.#port, id, credit, () => this.#streams.delete(id));
+    const stream = new Stream(this.#port, id, credit, () => {
+      this.#streams.delete(id);
+      if (this.#streams.size === 0) this.#keeper.pool.clear();
+    });
     this.#streams.set(id, stream);
     const owner = this.#sessions.get(session);
     const opening = owner

@@ -14,6 +14,8 @@ export class Session {
   #label;
   /** Address → `{ url, place, sha256, size, stored, expected, record }`, of files that were read to their end. */
   #files = new Map();
+  /** Address → `{ url, place, record }`, of files that the host does not have. */
+  #missing = new Map();
   #open = new Set();
   #pinned = [];
   #warnings = new Set();
@@ -69,12 +71,21 @@ export class Session {
             return Object.assign(new StoredFile({ ...file, place, size, sha256, pool }), { about: { ...about, record } });
           }
         }
+        if (record?.missing && !record.stale) {
+          this.#missing.set(url, { url, place, record });
+          throw failure("not-found", `${place}: the host had no such file when it was loaded before`);
+        }
       } catch (error) {
+        if (error.code === "not-found") throw error;
         warn("store", `${place}: not stored: ${error.message}`);
         keeping = null;
       }
     }
-    const file = await ArrivingFile.open({ ...about, record, keeping, stallTimeout, warn });
+    const opening = ArrivingFile.open({ ...about, record, keeping, stallTimeout, pool, warn });
+    const file = await opening.catch((error) => {
+      if (error.code === "not-found") this.#missing.set(url, { url, place });
+      throw error;
+    });
     return Object.assign(file, { about: { ...about, record } });
   }
 
@@ -146,14 +157,19 @@ export class Session {
     const { store } = this.#keeper;
     if (!store) return;
     const kept = files.map(({ url, place, sha256, size }) => ({ url, place, sha256, size }));
+    const missing = [...this.#missing.values()];
     try {
-      await store.commit(checkpoint, kept);
+      // It works without them, and so it does with its host out of reach.
+      if (await store.commit(checkpoint, kept)) {
+        const found = missing.filter(({ record }) => !record);
+        for (const { url } of found) await store.note(url, () => ({ missing: true, sha256: undefined, stale: false }));
+      }
     } catch (error) {
       this.#warn("store", `not stored: ${error.message}`);
     } finally {
       this.#unpin();
     }
-    this.#refresh(files.filter(({ stored, expected }) => stored && !expected.sha256));
+    this.#refresh([...files.filter(({ stored, expected }) => stored && !expected.sha256), ...missing]);
   }
 
   /** The load failed with `code`, or was given up. */
@@ -162,6 +178,7 @@ export class Session {
     await this.#stop();
     const { store } = this.#keeper;
     if (store && BAD.includes(code)) {
+      for (const { url, record } of this.#missing.values()) if (record) await store.note(url, (now) => now && { stale: true });
       await store.dropUnproven(files.filter(({ expected }) => !expected.sha256).map(({ url }) => url));
       // A disk may have changed bytes that were right when they came.
       if (code === "corrupt") await verify(store, { only: files.filter(({ stored }) => stored).map(({ sha256 }) => sha256) });
@@ -187,7 +204,8 @@ export class Session {
       try {
         const signal = AbortSignal.timeout(3 * stallTimeout);
         const answer = await fetch(url, { method: "HEAD", referrerPolicy: "no-referrer", cache: "no-store", signal });
-        const changed = answer.ok && difference(record, facts(answer), ["etag", "lastModified", "length"]);
+        const differs = () => difference(record, facts(answer), ["etag", "lastModified", "length"]);
+        const changed = answer.ok && (record.missing ? "it is there now" : differs());
         if (!changed) continue;
         await store.note(url, (now) => now && { stale: true });
         notice("store", `${place}: changed on its host (${changed}): it will be fetched anew the next time`);

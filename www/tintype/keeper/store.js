@@ -186,7 +186,7 @@ export class Store {
 
   // ---- checkpoints ---------------------------------------------------------------------------------------------------
 
-  /** Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`. */
+  /** Remembers which files a checkpoint is made of, and says whether any of them is here. `files`: `[{ url, place, sha256, size }]`. */
   commit({ id, name, url, bytes }, files) {
     return alone(async () => {
       const now = Date.now();
@@ -200,7 +200,7 @@ export class Store {
           const record = await urls.get(file.url);
           if (record?.sha256 === file.sha256) await urls.put({ ...record, proven: true });
         }
-        if (kept === 0) return [];
+        if (kept === 0) return null;
         // Under the same address, it is a newer version of the same checkpoint.
         const older = (await checkpoints.all()).filter((other) => other.id === id || (url && other.url === url));
         for (const other of older) await checkpoints.delete(other.id);
@@ -208,7 +208,8 @@ export class Store {
         const used = hashesOf(await checkpoints.all());
         return [...hashesOf(older)].filter((sha256) => !used.has(sha256));
       });
-      await this.#forget(new Set(left.filter((sha256) => !this.#pins.has(sha256))));
+      if (left) await this.#forget(new Set(left.filter((sha256) => !this.#pins.has(sha256))));
+      return left !== null;
     });
   }
 
@@ -235,6 +236,8 @@ export class Store {
       const within = (url) => url === idOrUrl || (idOrUrl.endsWith("/") && url.startsWith(idOrUrl));
       const addresses = new Set(removed.flatMap(({ files }) => files.map(({ url }) => url)));
       for (const { url } of [...urls, ...partials]) if (within(url)) addresses.add(url);
+      const without = removed.map(({ url }) => url).filter((url) => url?.endsWith("/"));
+      for (const { url, missing } of urls) if (missing && without.some((folder) => url.startsWith(folder))) addresses.add(url);
       for (const url of addresses) if (elsewhere.has(url)) addresses.delete(url);
       if (removed.length === 0 && addresses.size === 0) return false;
 
