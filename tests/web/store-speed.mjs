@@ -30,14 +30,16 @@ export const readRaw = (page) =>
       }),
   );
 
-/** Loads and reads in turns, with a Tintype that has `debug`. The store must hold nothing but the checkpoint. Gives medians, in bytes a second. */
-export async function compare(page, api, url, rounds) {
+/** Loads and reads in turns, with a Tintype that has `debug`. The store must hold nothing but the checkpoint. `prepare` is called before each. Gives medians, in bytes a second. */
+export async function compare(page, api, url, rounds, prepare = () => {}) {
   const times = { raw: [], load: [] };
   let bytes;
   for (let i = 0; i < rounds; i++) {
+    prepare();
     const raw = await readRaw(page);
     times.raw.push(raw.milliseconds);
     bytes = raw.bytes;
+    prepare();
     const load = await page.evaluate(async (url) => {
       const { uploaded } = await window.tintype.debug.counts();
       const started = performance.now();
