@@ -1,7 +1,7 @@
 // The client of keeper.js: files by their address, from the store or from their host, over a port.
 
 /** Bytes of one file that may be on their way. */
-const WINDOW = 8 << 20;
+const WINDOW = 16 << 20;
 
 const typed = ({ code, message }) => Object.assign(new Error(message), { code });
 
@@ -13,8 +13,8 @@ class FileStream {
   #forget;
   #chunks = [];
   #waiting = null;
-  /** Bytes that were taken, of which the keeper does not know yet. */
-  #taken = 0;
+  /** Bytes that were read and not asked for anew. */
+  #owed = 0;
   /** Set once: `{ error }`, or `{}` at the file's end. */
   #end = null;
   /** Bytes; undefined where the host does not say. */
@@ -33,25 +33,28 @@ class FileStream {
 
   /** The next bytes, or null when all have come and their length and hash were checked. */
   async read() {
-    if (this.#taken > 0) this.#credit();
+    this.#repay();
     while (this.#chunks.length === 0) {
       if (this.#end?.error) throw this.#end.error;
       if (this.#end) return null;
       await new Promise((resolve) => (this.#waiting = resolve));
     }
     const bytes = this.#chunks.shift();
-    this.#taken = bytes.length;
+    this.#owed = bytes.length;
     return bytes;
   }
 
-  #credit(buffer) {
-    this.#port.postMessage({ type: "credit", stream: this.#id, bytes: this.#taken, buffer }, buffer ? [buffer] : []);
-    this.#taken = 0;
+  /** Lets as much more come as was read. */
+  #repay(buffer) {
+    if (this.#owed === 0 && !buffer) return;
+    const message = { type: "credit", stream: this.#id, bytes: this.#owed, buffer };
+    this.#owed = 0;
+    this.#port.postMessage(message, buffer ? [buffer] : []);
   }
 
   /** Gives the memory of bytes that `read` gave back to the keeper, which fills it anew: faster than new memory. */
   recycle(bytes) {
-    if (bytes.buffer.byteLength > 0) this.#credit(bytes.buffer);
+    if (bytes.buffer.byteLength > 0) this.#repay(bytes.buffer);
   }
 
   /** Ends it; what has come stays in the store, to go on from. */

@@ -7,11 +7,11 @@ import { Hasher } from "./hash.js";
 import { isQuota } from "./partial.js";
 import { readable } from "./room.js";
 
-/** Network pieces are gathered up to this, so that they cost few messages; but for no longer than a moment. Larger than a piece. */
+/** Network pieces are gathered up to this, so that they cost few messages; but for no longer than a moment. */
 const GATHER = 256 << 10;
 const MOMENT = 100;
 /** What is read at once of a file's kept beginning. */
-const KEPT_CHUNK = 1 << 20;
+const KEPT_CHUNK = 2 * GATHER;
 
 /** Address → the hash that was refused there: a host that insists on it is believed. */
 const doubts = new Map();
@@ -23,15 +23,15 @@ export class ArrivingFile {
   /** What the index knew of this address. */
   #record;
   #keeping;
-  #pool;
   #download;
   #partial;
   #warn;
+  #pool;
   #hasher = new Hasher();
   /** Bytes of the beginning that were here, and bytes handed on. */
   #kept = 0;
   #given = 0;
-  /** A piece, or an error, that comes after what was gathered. */
+  /** The rest of a piece, or an error, that comes after what was gathered. */
   #later = null;
   #busy = null;
   #storing = false;
@@ -44,9 +44,9 @@ export class ArrivingFile {
 
   /**
    * Asks the host. `keeping`: `{ store, room }`, or null where nothing is kept. `warn(kind, message)` hears why it isn't
-   * stored. `pool` has the buffers that came back.
+   * stored; `signal` ends the asking.
    */
-  static async open({ url, place, expected, record, keeping, stallTimeout, pool, warn }) {
+  static async open({ url, place, expected, record, keeping, stallTimeout, pool, warn, signal }) {
     const file = new ArrivingFile();
     Object.assign(file, { size: expected.size, sha256: expected.sha256 });
     file.#url = url;
@@ -54,15 +54,19 @@ export class ArrivingFile {
     file.#expected = expected;
     file.#record = record;
     file.#keeping = keeping;
-    file.#pool = pool;
     file.#warn = warn;
+    file.#pool = pool;
     // What the store keeps, the browser's own cache need not keep too.
     file.#download = new Download({ url, place, stallTimeout, cache: keeping ? "no-store" : "default" });
+    const stop = () => file.#download.cancel();
+    signal.addEventListener("abort", stop);
     try {
       await file.#open();
     } catch (error) {
       await file.#end(error);
       throw error;
+    } finally {
+      signal.removeEventListener("abort", stop);
     }
     return file;
   }
@@ -84,9 +88,13 @@ export class ArrivingFile {
     this.sha256 ??= facts.hash;
     if (!this.#partial) return;
     this.#storing = true;
-    const short = this.size === undefined ? undefined : await this.#keeping.room.take(this.#partial, this.size);
-    if (short) await this.#stopStoring("quota", short);
-    else await this.#partial.describe({ ...facts, size: this.size });
+    try {
+      const short = this.size === undefined ? undefined : await this.#keeping.room.take(this.#partial, this.size);
+      if (short) await this.#stopStoring("quota", short);
+      else await this.#partial.describe({ ...facts, size: this.size });
+    } catch (error) {
+      await this.#stopStoring(isQuota(error) ? "quota" : "store", error.message);
+    }
   }
 
   /** The next bytes, or null at the end, when length and hash were checked. */
@@ -128,7 +136,7 @@ export class ArrivingFile {
   }
 
   #readKept() {
-    const bytes = new Uint8Array(Math.min(KEPT_CHUNK, this.#kept - this.#given));
+    const bytes = this.#pool.take(KEPT_CHUNK).subarray(0, this.#kept - this.#given);
     const count = this.#partial.read(bytes, this.#given);
     if (count < bytes.length) throw failure("corrupt", `${this.#place}: expected ${this.#kept} bytes in the store, found ${this.#given + count}`);
     this.#given += count;
@@ -145,21 +153,17 @@ export class ArrivingFile {
       try {
         if (this.#later instanceof Error) throw this.#later;
         piece = this.#later ?? (await this.#download.next());
-        this.#later = null;
       } catch (error) {
         if (length === 0) throw error;
         this.#later = error;
         break;
       }
       if (!piece) break;
-      if (piece.length >= GATHER) {
-        if (length === 0) return piece;
-        this.#later = piece;
-        break;
-      }
       buffer ??= this.#pool.take(2 * GATHER);
-      buffer.set(piece, length);
-      length += piece.length;
+      const fits = Math.min(piece.length, buffer.length - length);
+      buffer.set(fits < piece.length ? piece.subarray(0, fits) : piece, length);
+      this.#later = fits < piece.length ? piece.subarray(fits) : null;
+      length += fits;
       first ??= performance.now();
       if (performance.now() - first > MOMENT) break;
     }
@@ -195,7 +199,7 @@ export class ArrivingFile {
   }
 
   async #finish() {
-    if (this.size !== undefined && this.#given < this.size) throw this.#wrongSize(this.#given);
+    if (this.size !== undefined && this.#given !== this.size) throw this.#wrongSize(this.#given);
     const found = this.#hasher.finish();
     this.#hasher = null;
     this.#judge(found);
@@ -218,7 +222,7 @@ export class ArrivingFile {
       const size = this.size;
       await store.note(this.#url, (record) => {
         const proven = Boolean(record?.proven) && record.firstSha256 === sha256;
-        return { sha256, size, etag, lastModified, length, firstSha256: sha256, stale: false, missing: false, proven };
+        return { sha256, size, etag, lastModified, length, firstSha256: sha256, stale: false, proven };
       });
     } catch (error) {
       await partial?.discard().catch(() => {});

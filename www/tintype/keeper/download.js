@@ -12,8 +12,8 @@ const LONGEST_PAUSE = 30_000;
 /** A first byte may take this many times as long as the next ones: the host may have to look for it. */
 const FIRST_BYTE = 3;
 
-/** What is read at once, into the same memory again and again: pieces of their own would be garbage faster than it is collected. */
-const PIECE = 192 << 10;
+/** What is read at once. */
+const SCRATCH = 256 << 10;
 
 const WORTH_ANOTHER_TRY = (status) => status === 408 || status === 425 || status === 429 || status >= 500;
 
@@ -34,9 +34,9 @@ export class Download {
   /** Of the request under way. */
   #controller = null;
   #reader = null;
-  /** Memory to read into; null where the browser gives pieces of its own, or while it is with the reader. */
-  #memory = null;
-  #fills = false;
+  /** Memory that the browser fills again and again, where it can: new memory for each piece piles up. */
+  #scratch = null;
+  #refills = false;
   #cancelled = new AbortController();
   #firstByte = false;
   /** How far the file has arrived. */
@@ -80,7 +80,7 @@ export class Download {
     return 0;
   }
 
-  /** The next bytes, or null at the file's end. They hold until the next call. */
+  /** The next bytes, good until the next call, or null at the file's end. */
   async next() {
     for (;;) {
       let piece;
@@ -201,29 +201,15 @@ export class Download {
       else if (++this.#restarts > WHOLE_TRIES) throw this.#broken(new Error(`the host sent it from its start ${WHOLE_TRIES} times`));
     }
     this.#skip = this.#received - start;
-    this.#reader = this.#readerOf(response.body);
     this.#firstByte = true;
-  }
-
-  #readerOf(body) {
-    this.#fills = false;
-    if (!body) return null;
+    if (!response.body) return;
     try {
-      const reader = body.getReader({ mode: "byob" });
-      this.#fills = true;
-      return reader;
+      this.#reader = response.body.getReader({ mode: "byob" });
+      this.#refills = true;
     } catch {
-      return body.getReader();
+      this.#reader = response.body.getReader();
+      this.#refills = false;
     }
-  }
-
-  async #piece() {
-    if (!this.#fills) return this.#reader.read();
-    const memory = this.#memory ?? new ArrayBuffer(PIECE);
-    this.#memory = null;
-    const read = await this.#reader.read(new Uint8Array(memory));
-    if (read.value) this.#memory = read.value.buffer;
-    return read;
   }
 
   /** The host says that the file has no byte at `from`: then all of it is here, or it is another file by now. */
@@ -258,13 +244,21 @@ export class Download {
     if (!this.#reader) return null;
     const limit = (this.#firstByte ? FIRST_BYTE : 1) * this.#stallTimeout;
     for (;;) {
-      const { done, value } = await this.#awake(limit, () => this.#piece()).catch((error) => {
+      const { done, value } = await this.#awake(limit, () => this.#fill()).catch((error) => {
         if (error instanceof Broken || error.code === "cancelled") throw error;
         throw new Broken(error.message);
       });
+      if (this.#refills && value) this.#scratch = value.buffer;
       if (done) return null;
       this.#firstByte = false;
       if (value.length > 0) return value;
     }
+  }
+  #fill() {
+    if (!this.#refills) return this.#reader.read();
+    // A connection that broke off took it along.
+    const scratch = this.#scratch ?? new ArrayBuffer(SCRATCH);
+    this.#scratch = null;
+    return this.#reader.read(new Uint8Array(scratch));
   }
 }

@@ -1,26 +1,27 @@
-// Buffers that came back from their reader: a new one costs as much as filling it, and is garbage soon.
+/** Bytes that are kept for reuse, in buffers of one size: as many as may be on their way. */
+const MOST = 16 << 20;
+/** How long nobody must have been reading until the memory goes. A load opens one file after another. */
+const IDLE = 1000;
 
-/** Bytes of one size of buffers that are kept. */
-const MOST = 8 << 20;
-
+/** Buffers that came back from their reader: a new one costs as much as filling it, and is garbage afterwards. */
 export class Pool {
-  /** Size → buffers. */
   #free = new Map();
+  #idle;
 
-  /** A buffer of `size` bytes, whatever is in it. */
   take(size) {
-    if (!this.#free.has(size)) this.#free.set(size, []);
-    return this.#free.get(size).pop() ?? new Uint8Array(size);
+    return new Uint8Array(this.#free.get(size)?.pop() ?? size);
   }
 
-  /** Lets go of all of them. */
-  clear() {
-    this.#free.clear();
-  }
-
-  /** Takes it back, if it is of a size that was asked for. */
   give(buffer) {
-    const free = this.#free.get(buffer.byteLength);
-    if (free && (free.length + 1) * buffer.byteLength <= MOST) free.push(new Uint8Array(buffer));
+    const size = buffer.byteLength;
+    const free = this.#free.get(size) ?? [];
+    if (size > 0 && (free.length + 1) * size <= MOST) free.push(buffer);
+    this.#free.set(size, free);
+  }
+
+  /** So many files are open now. */
+  use(files) {
+    clearTimeout(this.#idle);
+    if (files === 0) this.#idle = setTimeout(() => this.#free.clear(), IDLE);
   }
 }

@@ -117,7 +117,7 @@ export class Connection {
       this.#streams.get(stream)?.skip();
     } else if (type === "cancel") {
       this.#streams.get(stream)?.cancel();
-      this.#streams.delete(stream);
+      this.#close(stream);
     } else if (type === "commit") {
       this.#finish(message, (session) => session.commit(message.checkpoint));
     } else if (type === "abort") {
@@ -126,16 +126,19 @@ export class Connection {
   }
 
   #open({ session, stream: id, url, place, size, sha256, credit }) {
-    const stream = new Stream(this.#port, id, credit, () => {
-      this.#streams.delete(id);
-      if (this.#streams.size === 0) this.#keeper.pool.clear();
-    });
+    const stream = new Stream(this.#port, id, credit, () => this.#close(id));
     this.#streams.set(id, stream);
+    this.#keeper.pool.use(this.#streams.size);
     const owner = this.#sessions.get(session);
     const opening = owner
       ? owner.open(url, place, { size, sha256 })
       : Promise.reject(failure("cancelled", `${place}: the load has ended`));
     stream.start(opening);
+  }
+
+  #close(stream) {
+    this.#streams.delete(stream);
+    this.#keeper.pool.use(this.#streams.size);
   }
 
   async #finish({ session, job }, how) {
