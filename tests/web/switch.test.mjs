@@ -14,7 +14,8 @@ const UNET = "unet/diffusion_pytorch_model.safetensors";
 const TINY = { prompt: "fox", seed: 7, width: 64, height: 64, steps: 1, guidanceScale: 1 };
 /** A display's frame, in milliseconds. */
 const FRAME = 16;
-const ROUNDS = 12;
+/** Two measurements each. */
+const ROUNDS = 5;
 const MIB = 1 << 20;
 
 /** The shipped checkpoint `id` with other weights of its UNet: each is a little smaller. */
@@ -101,7 +102,8 @@ describe("switching", { timeout: 600_000 }, () => {
     });
   }
 
-  for (const [backend, switches] of [["cpu", 200], ["webgpu", 20]]) {
+  // A software adapter takes a second for each picture.
+  for (const [backend, switches] of [["cpu", 200], ["webgpu", 15]]) {
     test(`${switches} switches among five, with room for three, leave nothing behind: ${backend}`, async (t) => {
       await api.create({ backend });
       await loadFive(3);
