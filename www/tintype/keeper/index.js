@@ -50,7 +50,8 @@ export class Index {
     const transaction = (await this.ready()).transaction(stores, mode);
     const written = new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
-      transaction.onerror = transaction.onabort = () => reject(transaction.error ?? new Error("the index refused a change"));
+      const refused = () => reject(transaction.error ?? new Error("the index refused a change"));
+      transaction.onerror = transaction.onabort = refused;
     });
     written.catch(() => {});
     const tables = Object.fromEntries(

@@ -14,6 +14,8 @@ export class Session {
   #label;
   /** Address → `{ url, place, sha256, size, stored, expected, record }`, of files that were read to their end. */
   #files = new Map();
+  /** Addresses of files whose hash nobody knew beforehand. */
+  #unjudged = new Set();
   #open = new Set();
   /** Files that are being opened: promises. */
   #opening = new Set();
@@ -39,10 +41,13 @@ export class Session {
   /** `{ size, sha256, stored, next(), cancel() }`: the file's bytes, from the store or from its host. */
   async open(url, place, { size, sha256 } = {}) {
     if (this.#end.signal.aborted) throw failure("cancelled", `${place}: the load "${this.#label}" has ended`);
-    if (!URL.canParse(url, location.href)) throw failure("invalid-argument", `${place}: expected an address, found ${url}`);
+    if (!URL.canParse(url, location.href)) {
+      throw failure("invalid-argument", `${place}: expected an address, found ${url}`);
+    }
     const address = new URL(url, location.href);
     address.hash = "";
     const expected = { size, sha256: sha256?.toLowerCase() };
+    if (!expected.sha256) this.#unjudged.add(address.href);
     const opening = this.#find(address.href, place, expected);
     this.#opening.add(opening);
     let file;
@@ -181,9 +186,10 @@ export class Session {
     await this.#stop();
     const { store } = this.#keeper;
     if (store && BAD.includes(code)) {
-      await store.dropUnproven(files.filter(({ expected }) => !expected.sha256).map(({ url }) => url));
+      await store.dropUnproven([...this.#unjudged]);
       // A disk may have changed bytes that were right when they came.
-      if (code === "corrupt") await verify(store, { only: files.filter(({ stored }) => stored).map(({ sha256 }) => sha256) });
+      const only = files.filter(({ stored }) => stored).map(({ sha256 }) => sha256);
+      if (code === "corrupt") await verify(store, { only });
     }
     this.#unpin();
   }

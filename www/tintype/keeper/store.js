@@ -11,6 +11,14 @@ import { Partial } from "./partial.js";
 /** The files that checkpoints are made of. */
 const hashesOf = (checkpoints) => new Set(checkpoints.flatMap(({ files }) => files.map(({ sha256 }) => sha256)));
 
+/** How long an unfinished file is trusted to have the same rest if nothing would show that it hasn't. */
+const DAY = 24 * 3600 * 1000;
+
+function canGoOn({ sha256, etag, lastModified, lastUsed }, expected) {
+  if (expected) return !sha256 || sha256 === expected;
+  return etag !== undefined || lastModified !== undefined || Date.now() - lastUsed < DAY;
+}
+
 export class Store {
   #index = new Index();
   /** sha256 → how many open sessions of this worker use it. */
@@ -21,7 +29,8 @@ export class Store {
     if (!navigator.storage?.getDirectory || !globalThis.indexedDB || !navigator.locks) {
       throw new Error(isSecureContext ? "this browser has no place for files" : "that needs https or localhost");
     }
-    if (!("move" in FileSystemFileHandle.prototype) || !("createSyncAccessHandle" in FileSystemFileHandle.prototype)) {
+    const { prototype } = FileSystemFileHandle;
+    if (!("move" in prototype) || !("createSyncAccessHandle" in prototype)) {
       throw new Error("this browser is too old to keep files");
     }
     const store = new Store();
@@ -53,11 +62,11 @@ export class Store {
     else this.#pins.delete(sha256);
   }
 
-  // ---- one file ------------------------------------------------------------------------------------------------------
+  // ---- one file ----------------------------------------------------------------------------------------------------
 
   /**
-   * What is known of an address, and the whole file if it is here: `{ record, blob }`; or, where its host has a newer one
-   * by now, the `older` file.
+   * What is known of an address, and the whole file if it is here: `{ record, blob }`; or, where its host has a newer
+   * one by now, the `older` file.
    */
   find(url, { size, sha256 }) {
     return this.#index.read(["urls", "blobs"], async ({ urls, blobs }) => {
@@ -98,7 +107,7 @@ export class Store {
     try {
       let record = await this.#index.get("partials", url);
       const name = record?.name ?? hashOf(url);
-      if (!record || (expected && record.sha256 && record.sha256 !== expected)) {
+      if (!record || !canGoOn(record, expected)) {
         await removeFile("partial", name);
         record = { url, name, sha256: expected };
       }
@@ -150,25 +159,23 @@ export class Store {
     return alone(() => this.#forget(gone));
   }
 
-  /** Forgets files of this session that no load has ever proven to be what was asked for. */
+  /** Forgets, of these addresses, whole and unfinished files that no load has proven to be what was asked for. */
   dropUnproven(urls) {
     return alone(async () => {
-      const { records, checkpoints } = await this.#index.read(["urls", "checkpoints"], async (tables) => ({
-        records: await tables.urls.all(),
-        checkpoints: await tables.checkpoints.all(),
-      }));
+      const { urls: records, partials, checkpoints } = await this.contents();
       const used = hashesOf(checkpoints);
       const unproven = records.filter(({ url, proven }) => urls.includes(url) && !proven);
       const elsewhere = new Set(records.filter(({ proven }) => proven).map(({ sha256 }) => sha256));
-      const gone = unproven.map(({ sha256 }) => sha256).filter((sha256) => !used.has(sha256) && !elsewhere.has(sha256));
-      await this.#forget(new Set(gone));
+      const gone = unproven.map(({ sha256 }) => sha256);
+      await this.#forget(new Set(gone.filter((sha256) => !used.has(sha256) && !elsewhere.has(sha256))));
       await this.#index.change(["urls"], (tables) => Promise.all(unproven.map(({ url }) => tables.urls.delete(url))));
+      for (const partial of partials) if (urls.includes(partial.url)) await this.#removePartial(partial);
     });
   }
 
   /**
-   * Takes files off the disk and out of the index; with `idle`, only those which nobody is reading. Gives the bytes that
-   * came free. What a reader keeps on the disk is swept up another time.
+   * Takes files off the disk and out of the index; with `idle`, only those which nobody is reading. Gives the bytes
+   * that came free. What a reader keeps on the disk is swept up another time.
    */
   async #forget(gone, { idle = false } = {}) {
     const removed = new Set();
@@ -188,7 +195,7 @@ export class Store {
     });
   }
 
-  // ---- checkpoints ---------------------------------------------------------------------------------------------------
+  // ---- checkpoints -------------------------------------------------------------------------------------------------
 
   /** Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`. */
   commit({ id, name, url, bytes }, files) {
@@ -309,8 +316,12 @@ export class Store {
     const { blobs, partials, checkpoints } = await this.contents();
     const sizes = new Map(blobs.map(({ sha256, size }) => [sha256, size]));
     const used = hashesOf(checkpoints);
-    const found = checkpoints.map((checkpoint) => ({ lastUsed: checkpoint.lastUsed, checkpoint, hashes: hashesOf([checkpoint]) }));
-    for (const { sha256, lastUsed } of blobs) if (!used.has(sha256)) found.push({ lastUsed, hashes: new Set([sha256]) });
+    const found = checkpoints.map((checkpoint) => {
+      return { lastUsed: checkpoint.lastUsed, checkpoint, hashes: hashesOf([checkpoint]) };
+    });
+    for (const { sha256, lastUsed } of blobs) {
+      if (!used.has(sha256)) found.push({ lastUsed, hashes: new Set([sha256]) });
+    }
     for (const partial of partials) {
       const bytes = (await sizeOf("partial", partial.name)) ?? 0;
       found.push({ lastUsed: partial.lastUsed, partial, hashes: new Set(), bytes });
@@ -320,7 +331,8 @@ export class Store {
     for (const candidate of found) {
       remaining.delete(candidate.checkpoint);
       const needed = hashesOf([...remaining]);
-      const free = [...candidate.hashes].filter((sha256) => sizes.has(sha256) && !needed.has(sha256) && !this.#pins.has(sha256));
+      const gives = (sha256) => sizes.has(sha256) && !needed.has(sha256) && !this.#pins.has(sha256);
+      const free = [...candidate.hashes].filter(gives);
       candidate.hashes = new Set(free);
       candidate.bytes ??= free.reduce((sum, sha256) => sum + sizes.get(sha256), 0);
       for (const sha256 of free) sizes.delete(sha256);
