@@ -199,7 +199,7 @@ describe("the page", { timeout: 1_200_000 }, () => {
     const fetched = [];
     own.page.on("request", (request) => fetched.push(request.url()));
     await bring(own.page, path.join(DIST, "checkpoints/flat"));
-    await own.page.waitForSelector('.card[data-state="here"]:has([value^="own-"]:checked)', DRAWN);
+    await own.page.waitForSelector('.card[data-state="ready"]:has([value^="own-"]:checked)', DRAWN);
     assert.deepEqual(fetched.filter((url) => url.endsWith(".safetensors")), [], "read from the host, not from the folder");
     await own.page.fill("#prompt", "fox");
     await own.page.$eval("#steps", (field) => { field.value = 1; field.dispatchEvent(new Event("input", { bubbles: true })); });
@@ -239,7 +239,7 @@ describe("the page", { timeout: 1_200_000 }, () => {
     });
     await small.goto(site.url);
     await small.waitForSelector("#generate:enabled");
-    const here = () => small.$$eval('.card[data-state="here"] .name', (names) => names.map((name) => name.textContent));
+    const here = () => small.$$eval('.card[data-state="ready"] .name', (names) => names.map((name) => name.textContent));
     const drawn = async (words, count) => {
       await small.fill("#prompt", words);
       await small.$eval("#steps", (field) => { field.value = 1; field.dispatchEvent(new Event("input", { bubbles: true })); });
@@ -250,7 +250,7 @@ describe("the page", { timeout: 1_200_000 }, () => {
     assert.equal(await drawn("fox", 1), "fox, drawn by Soft");
     assert.deepEqual(await here(), ["Soft"]);
     await small.click('.card:has([value="flat"])');
-    await small.waitForSelector('.card[data-state="here"]:has([value="flat"])', DRAWN);
+    await small.waitForSelector('.card[data-state="ready"]:has([value="flat"])', DRAWN);
     assert.deepEqual(await here(), ["Flat"]);
     assert.match(await small.textContent("#warnings"), /not enough memory for Flat.*Soft had to go/);
     assert.equal(await drawn("fox", 2), "fox, drawn by Flat");

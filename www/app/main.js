@@ -4,13 +4,14 @@ import { Tintype } from "../tintype/tintype.js";
 import { Cards } from "./cards.js";
 import { Controls } from "./controls.js";
 import { el, make } from "./dom.js";
+import { listen as listenForKeys } from "./keys.js";
 import { fromHash, toHash } from "./link.js";
 import { Maker } from "./maker.js";
 import { listen as listenForOwn } from "./own.js";
 import { Stage } from "./stage.js";
 import { Strip } from "./strip.js";
 
-/** Moving over the cards with the arrow keys should not fetch each of them. */
+/** Moving over the cards with the arrow keys should not fetch each of them, where they are to be fetched. */
 const CHOICE_SETTLES_MS = 250;
 
 const maker = new Maker();
@@ -189,17 +190,21 @@ function showPrompts(entry) {
   el("tries").replaceChildren(...buttons);
 }
 
-function chosen(entry) {
+function chosen(entry, { settled = maker.state(entry).state === "ready" } = {}) {
   showPrompts(entry);
   controls.offer({ ...entry.defaults, ...maker.state(entry).checkpoint?.defaults });
   showActions();
   clearTimeout(choiceTimer);
-  choiceTimer = setTimeout(() => {
-    maker.keepOnly(entry);
-    const recipe = work?.recipe ?? stage.shown?.recipe;
-    if (controls.keepsSeed && recipe) return drawAgain(recipe);
-    maker.load(entry).then(({ defaults }) => cards.chosen === entry && controls.offer(defaults), showError);
-  }, CHOICE_SETTLES_MS);
+  if (settled) settle(entry);
+  else choiceTimer = setTimeout(settle, CHOICE_SETTLES_MS, entry);
+}
+
+/** The choice stands: it is drawn with, or else loaded beside the picture that is being drawn. */
+function settle(entry) {
+  maker.keepOnly(entry);
+  const recipe = work?.recipe ?? stage.shown?.recipe;
+  if (controls.keepsSeed && recipe) return drawAgain(recipe);
+  maker.load(entry).then(({ defaults }) => cards.chosen === entry && controls.offer(defaults), showError);
 }
 
 function restore(item) {
@@ -302,6 +307,11 @@ addEventListener("keydown", (event) => {
   }
 });
 cards.addEventListener("choose", () => chosen(cards.chosen));
+cards.addEventListener("pick", () => {
+  chosen(cards.chosen, { settled: true });
+  say(`${cards.chosen.name} is chosen.`);
+});
+listenForKeys((digit) => cards.pick(digit));
 strip.addEventListener("pick", ({ detail }) => restore(detail));
 maker.addEventListener("change", () => cards.update((entry) => maker.state(entry)));
 maker.addEventListener("room", ({ detail }) => tellOfRoom(detail));

@@ -31,11 +31,11 @@ export class Maker extends EventTarget {
     return this.#tintype?.samplers ?? [];
   }
 
-  /** "absent", "coming" (with how far it is) or "here" (with its handle). */
+  /** "absent", "coming" (with how far it is) or "ready" (with its handle). */
   state(entry) {
     const load = this.#loads.get(entry);
     if (!load) return { state: "absent" };
-    return load.done ? { state: "here", checkpoint: load.done } : { state: "coming", progress: load.progress };
+    return load.done ? { state: "ready", checkpoint: load.done } : { state: "coming", progress: load.progress };
   }
 
   /** The checkpoint of an entry: the one in memory, the one on its way, or a new download. */
