@@ -210,8 +210,12 @@ impl Engine {
             }
             (options.id, options.taken) = (Some(id.into()), Vec::new());
         }
-        let source = recipe.source.clone();
-        self.library.load(source, &options, room, progress, token).await
+        let source = recipe.source.begin();
+        let loaded = self.library.load(source.clone(), &options, room, progress, token).await;
+        let end = loaded.as_ref().map(|r| (r.id.as_str(), r.name.as_str(), r.bytes));
+        // What could not be kept is no reason not to draw; the keeper says so by itself.
+        drop(source.end(end).await);
+        loaded
     }
 
     fn job(&self, number: u32) -> Job<'_> {

@@ -48,6 +48,23 @@ impl Error {
         }
     }
 
+    /// The error of a code; a code that is none is a fault of ours.
+    pub fn from_code(code: &str, message: String) -> Self {
+        let kinds = [
+            Self::InvalidArgument,
+            Self::Network,
+            Self::NotFound,
+            Self::Corrupt,
+            Self::Unsupported,
+            Self::OutOfMemory,
+            Self::Quota,
+            Self::DeviceLost,
+            Self::Cancelled,
+        ];
+        let found = kinds.iter().find(|kind| kind(String::new()).code() == code);
+        found.unwrap_or(&(Self::Internal as fn(String) -> Self))(message)
+    }
+
     /// The message without the code.
     pub fn message(&self) -> &str {
         match self {

@@ -45,12 +45,12 @@ pub struct WeightsFile {
 }
 
 impl WeightsFile {
-    pub(super) fn new(path: String, expected: ExpectedFile, file: OpenFile) -> Self {
+    pub(super) fn new(path: String, file: OpenFile) -> Self {
         Self {
             path,
             bytes: file.file_bytes(),
             header: Rc::clone(file.header()),
-            expected,
+            expected: file.expected().clone(),
             open: Some(file),
         }
     }
@@ -101,6 +101,25 @@ impl Component {
     /// How many bytes the weights' files have.
     pub fn bytes(&self) -> u64 {
         self.weights.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
+    }
+
+    /// Says that the weights are in memory already, and ends their downloads.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub async fn skip(self, cancel: &CancelToken) -> Result<()> {
+        for file in self.weights {
+            match file.open {
+                Some(open) => open.skip(),
+                None => match cancel.guard(self.source.open(&file.path, &file.expected)).await {
+                    Ok(stream) => stream.skip(),
+                    Err(error @ Error::Cancelled(_)) => return Err(error),
+                    // It is not needed, and was there when its header was read.
+                    Err(_) => {}
+                },
+            }
+        }
+        Ok(())
     }
 
     /// The sha256 of each file, if all are known before they were read.

@@ -245,8 +245,8 @@ impl Folder<'_, '_> {
     async fn weights_file(&self, path: String, class: &str) -> Result<WeightsFile> {
         let expected = self.expected(&path)?;
         self.progress.opening(&path);
-        let file = OpenFile::open(&self.source, &path, class, expected.clone(), self.cancel).await?;
-        Ok(WeightsFile::new(path, expected, file))
+        let file = OpenFile::open(&self.source, &path, class, expected, self.cancel).await?;
+        Ok(WeightsFile::new(path, file))
     }
 
     async fn tokenizer(&self, index: &Value) -> Result<TokenizerFiles> {
@@ -312,9 +312,7 @@ impl Folder<'_, '_> {
     async fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>> {
         let expected = self.expected(path)?;
         self.progress.opening(path);
-        let bytes = self.source.read(path, limit).await?;
-        expected.check(&self.source.locate(path), &bytes)?;
-        Ok(bytes)
+        self.source.read(path, limit, &expected).await
     }
 
     fn expected(&self, path: &str) -> Result<ExpectedFile> {

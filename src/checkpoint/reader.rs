@@ -37,10 +37,11 @@ impl OpenFile {
         source: &Source,
         path: &str,
         class: &str,
-        expected: ExpectedFile,
+        mut expected: ExpectedFile,
         cancel: &CancelToken,
     ) -> Result<Self> {
-        let stream = cancel.guard(source.open(path)).await?;
+        let stream = cancel.guard(source.open(path, &expected)).await?;
+        expected.sha256 = expected.sha256.or_else(|| stream.sha256());
         let place = source.locate(path);
         if let Some(len) = stream.len {
             expected.check_size(&place, len)?;
@@ -97,6 +98,16 @@ impl OpenFile {
         &self.header
     }
 
+    /// What is known of the file.
+    pub fn expected(&self) -> &ExpectedFile {
+        &self.expected
+    }
+
+    /// Says that what is in it is here already, and ends the download.
+    pub fn skip(self) {
+        self.feed.stream.skip();
+    }
+
     /// How many bytes the whole file has.
     pub fn file_bytes(&self) -> u64 {
         self.expected.size.unwrap_or_default()
@@ -143,7 +154,14 @@ impl OpenFile {
                 "{place}: expected {file_bytes} bytes by its header, found more"
             )));
         }
-        let sha256 = feed.sha256.finalize().into();
+        let Some(sha256) = feed.sha256 else {
+            let sha256 = feed.stream.sha256();
+            let known = ExpectedFile { sha256, size: None };
+            return known
+                .hash()
+                .ok_or_else(|| Error::Internal(format!("{}: no hash", feed.place)));
+        };
+        let sha256 = sha256.finalize().into();
         expected.check_hash(&feed.place, &sha256)?;
         Ok(sha256)
     }
@@ -157,18 +175,19 @@ struct Feed {
     piece: Vec<u8>,
     used: usize,
     received: u64,
-    sha256: Sha256,
+    /// Unless whoever reads the stream knows it.
+    sha256: Option<Sha256>,
 }
 
 impl Feed {
     fn new(stream: ByteStream, place: String) -> Self {
         Self {
+            sha256: (!stream.is_checked()).then(Sha256::new),
             stream,
             place,
             piece: Vec::new(),
             used: 0,
             received: 0,
-            sha256: Sha256::new(),
         }
     }
 
@@ -249,7 +268,9 @@ impl Feed {
             let Some(piece) = cancel.guard(self.stream.next()).await? else {
                 return Ok(false);
             };
-            self.sha256.update(&piece);
+            if let Some(sha256) = &mut self.sha256 {
+                sha256.update(&piece);
+            }
             self.received += piece.len() as u64;
             arrived(piece.len() as u64);
             (self.piece, self.used) = (piece, 0);

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use crate::checkpoint::expected::ExpectedFile;
 use crate::checkpoint::stream::ByteStream;
 #[cfg(target_arch = "wasm32")]
-use crate::checkpoint::web;
+use crate::checkpoint::web::{self, Keeper};
 use crate::{Error, Result};
 
 /// Bytes that [`Source::Memory`] hands over at once.
@@ -30,9 +31,9 @@ pub enum Source {
     /// A folder of the file system.
     #[cfg(not(target_arch = "wasm32"))]
     Dir(PathBuf),
-    /// A folder of a web server.
+    /// A folder of a web server, by way of the keeper; and one load of it, once that has begun.
     #[cfg(target_arch = "wasm32")]
-    Http(BaseUrl),
+    Http(BaseUrl, Keeper, Option<Rc<web::Session>>),
     /// What a person picked or dropped. The files are read in place, not copied.
     #[cfg(target_arch = "wasm32")]
     Files(Rc<Picked<web_sys::File>>),
@@ -50,8 +51,8 @@ impl Source {
 
     /// The folder at an absolute URL. A query string is kept and sent with every file; the last slash may be left out.
     #[cfg(target_arch = "wasm32")]
-    pub fn http(url: &str) -> Self {
-        Self::Http(BaseUrl::new(url))
+    pub fn http(url: &str, keeper: Keeper) -> Self {
+        Self::Http(BaseUrl::new(url), keeper, None)
     }
 
     /// Picked files with the paths that the browser gives them. The folder that holds `model_index.json` is the root,
@@ -61,12 +62,46 @@ impl Source {
         Self::Files(Rc::new(rooted(files.into_iter().collect())))
     }
 
-    /// What a person should know of it.
-    pub fn warning(&self) -> Option<String> {
+    /// The same source for one load, which is told how it ends by [`end`](Self::end).
+    #[must_use]
+    pub fn begin(&self) -> Self {
         match self {
             #[cfg(target_arch = "wasm32")]
-            Self::Files(picked) => picked.warning(),
-            _ => None,
+            Self::Http(url, keeper, _) => {
+                let session = web::Session::begin(keeper, url.label());
+                Self::Http(url.clone(), keeper.clone(), Some(Rc::new(session)))
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// How a load ended: with a checkpoint's id, name and bytes, or with an error. A keeper keeps what was good.
+    ///
+    /// # Errors
+    /// Those of the keeper.
+    pub async fn end(&self, loaded: Result<(&str, &str, u64), &Error>) -> Result<()> {
+        match (self, loaded) {
+            #[cfg(target_arch = "wasm32")]
+            (Self::Http(url, _, Some(session)), Ok((id, name, bytes))) => {
+                session.commit(id, name, url.label(), bytes).await
+            }
+            #[cfg(target_arch = "wasm32")]
+            (Self::Http(_, _, Some(session)), Err(error)) => {
+                session.abort(error.code()).await;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a person should know of it.
+    pub fn warnings(&self) -> Vec<String> {
+        match self {
+            #[cfg(target_arch = "wasm32")]
+            Self::Files(picked) => picked.warning().into_iter().collect(),
+            #[cfg(target_arch = "wasm32")]
+            Self::Http(_, _, Some(session)) => session.warnings(),
+            _ => Vec::new(),
         }
     }
 
@@ -77,7 +112,7 @@ impl Source {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Dir(path) => path.display().to_string(),
             #[cfg(target_arch = "wasm32")]
-            Self::Http(url) => url.label().into(),
+            Self::Http(url, ..) => url.label().into(),
             #[cfg(target_arch = "wasm32")]
             Self::Files(_) => "picked files".into(),
         }
@@ -87,21 +122,21 @@ impl Source {
     pub fn locate(&self, path: &str) -> String {
         match self {
             #[cfg(target_arch = "wasm32")]
-            Self::Http(url) => format!("{}{path}", url.label()),
+            Self::Http(url, ..) => format!("{}{path}", url.label()),
             _ => path.into(),
         }
     }
 
-    /// Reads a whole small file. One that is not there is [`Error::NotFound`]; one longer than `limit` bytes is
+    /// Reads a whole small file, of which this is known. One that is not there is [`Error::NotFound`]; one longer than `limit` bytes is
     /// [`Error::Corrupt`].
-    pub async fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>> {
+    pub async fn read(&self, path: &str, limit: u64, expected: &ExpectedFile) -> Result<Vec<u8>> {
         let too_long = |found: String| {
             Error::Corrupt(format!(
                 "{}: expected at most {limit} bytes, found {found}",
                 self.locate(path)
             ))
         };
-        let mut stream = self.open(path).await?;
+        let mut stream = self.open(path, expected).await?;
         if let Some(len) = stream.len.filter(|&len| len > limit) {
             return Err(too_long(len.to_string()));
         }
@@ -112,12 +147,17 @@ impl Source {
                 return Err(too_long("more".into()));
             }
         }
+        if !stream.is_checked() {
+            expected.check(&self.locate(path), &bytes)?;
+        }
         Ok(bytes)
     }
 
-    /// Opens a file for reading from its start.
-    pub async fn open(&self, path: &str) -> Result<ByteStream> {
+    /// Opens a file for reading from its start. Not every source checks what is known of it: [`ByteStream::is_checked`].
+    pub async fn open(&self, path: &str, expected: &ExpectedFile) -> Result<ByteStream> {
         check_path(path)?;
+        #[cfg(not(target_arch = "wasm32"))]
+        let _ = expected;
         match self {
             Self::Memory { files, chunk, sized } => match files.contains_key(path) {
                 true => Ok(ByteStream::memory(Rc::clone(files), path, *chunk, *sized)),
@@ -126,9 +166,13 @@ impl Source {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Dir(folder) => ByteStream::file(&folder.join(path)),
             #[cfg(target_arch = "wasm32")]
-            Self::Http(url) => web::fetch(url.join(path), self.locate(path))
-                .await
-                .map(ByteStream::from),
+            Self::Http(url, _, session) => {
+                let session = session
+                    .as_ref()
+                    .ok_or_else(|| Error::Internal("the load has not begun".into()))?;
+                let file = session.open(&url.join(path), &self.locate(path), expected).await?;
+                Ok(ByteStream::from(file))
+            }
             #[cfg(target_arch = "wasm32")]
             Self::Files(picked) => match picked.files.get(path) {
                 Some(file) => Ok(web::BlobReader::new(file.clone(), path).into()),
@@ -316,7 +360,7 @@ mod tests {
             "https://host/x",
             "a\\..\\b",
         ] {
-            let error = pollster::block_on(Source::memory([]).open(path)).unwrap_err();
+            let error = pollster::block_on(Source::memory([]).open(path, &ExpectedFile::default())).unwrap_err();
             assert_eq!(error.code(), "corrupt", "{path}");
         }
     }
@@ -329,10 +373,20 @@ mod tests {
             chunk: 7,
             sized: false,
         };
-        assert_eq!(pollster::block_on(source.read("a", 100)), Ok((0..100).collect()));
-        assert_eq!(pollster::block_on(source.read("a", 99)).unwrap_err().code(), "corrupt");
         assert_eq!(
-            pollster::block_on(source.read("b", 99)).unwrap_err().code(),
+            pollster::block_on(source.read("a", 100, &ExpectedFile::default())),
+            Ok((0..100).collect())
+        );
+        assert_eq!(
+            pollster::block_on(source.read("a", 99, &ExpectedFile::default()))
+                .unwrap_err()
+                .code(),
+            "corrupt"
+        );
+        assert_eq!(
+            pollster::block_on(source.read("b", 99, &ExpectedFile::default()))
+                .unwrap_err()
+                .code(),
             "not-found"
         );
     }
@@ -341,10 +395,10 @@ mod tests {
     fn a_folder_is_read() {
         let source = Source::Dir(env!("CARGO_MANIFEST_DIR").into());
         assert_eq!(
-            pollster::block_on(source.read("src/cancel.rs", 1 << 20)),
+            pollster::block_on(source.read("src/cancel.rs", 1 << 20, &ExpectedFile::default())),
             Ok(include_bytes!("../cancel.rs").to_vec())
         );
-        let error = pollster::block_on(source.read("src/no.rs", 1)).unwrap_err();
+        let error = pollster::block_on(source.read("src/no.rs", 1, &ExpectedFile::default())).unwrap_err();
         assert_eq!(error.code(), "not-found");
         assert!(error.message().contains("no.rs"));
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::Result;
 #[cfg(target_arch = "wasm32")]
-use crate::checkpoint::web::{BlobReader, WebStream};
+use crate::checkpoint::web::{BlobReader, KeptFile};
 
 #[cfg(not(target_arch = "wasm32"))]
 use crate::Error;
@@ -39,7 +39,7 @@ enum Inner {
     #[cfg(target_arch = "wasm32")]
     Blob(BlobReader),
     #[cfg(target_arch = "wasm32")]
-    Web(WebStream),
+    Kept(KeptFile),
 }
 
 impl ByteStream {
@@ -70,7 +70,34 @@ impl ByteStream {
             #[cfg(target_arch = "wasm32")]
             Inner::Blob(blob) => blob.next().await,
             #[cfg(target_arch = "wasm32")]
-            Inner::Web(stream) => stream.next().await,
+            Inner::Kept(file) => file.next().await,
+        }
+    }
+
+    /// The file's sha256, where whoever reads it knows it and answers for it: beforehand, or when it was read to its end.
+    pub fn sha256(&self) -> Option<String> {
+        match &self.inner {
+            #[cfg(target_arch = "wasm32")]
+            Inner::Kept(file) => file.sha256(),
+            _ => None,
+        }
+    }
+
+    /// Whether whoever reads it checks its hash; if not, its reader has to.
+    pub fn is_checked(&self) -> bool {
+        match &self.inner {
+            #[cfg(target_arch = "wasm32")]
+            Inner::Kept(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Says that its content is here already, and that it will not be read.
+    pub fn skip(self) {
+        match &self.inner {
+            #[cfg(target_arch = "wasm32")]
+            Inner::Kept(file) => file.skip(),
+            _ => {}
         }
     }
 
@@ -120,11 +147,11 @@ impl From<BlobReader> for ByteStream {
 }
 
 #[cfg(target_arch = "wasm32")]
-impl From<WebStream> for ByteStream {
-    fn from(stream: WebStream) -> Self {
+impl From<KeptFile> for ByteStream {
+    fn from(file: KeptFile) -> Self {
         Self {
-            len: stream.len(),
-            inner: Inner::Web(stream),
+            len: file.len(),
+            inner: Inner::Kept(file),
         }
     }
 }

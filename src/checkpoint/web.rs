@@ -1,192 +1,161 @@
-//! Files as a browser gives them: answers of a web server, and picked files.
+//! Files as a browser gives them: through the keeper, which fetches, checks and stores them in a worker of its own, and picked
+//! ones.
 
-use js_sys::{ArrayBuffer, Function, Promise, Reflect, Uint8Array};
-use wasm_bindgen::{JsCast, JsValue};
+use js_sys::{ArrayBuffer, Object, Promise, Reflect, Uint8Array};
+use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{AbortController, File, Headers, ReadableStreamDefaultReader, RequestInit, Response, ResponseType};
+use web_sys::File;
 
+use crate::checkpoint::expected::ExpectedFile;
 use crate::{Error, Result};
 
 /// Bytes of a picked file that are read at once.
 const BLOB_CHUNK: u64 = 4 << 20;
-/// Milliseconds to wait before each attempt to take up a download that broke off. A server may also have given up on a
-/// connection because the file's turn came late.
-const RESUME_AFTER: [i32; 3] = [0, 1000, 4000];
 
-/// Asks a web server for a file. `place` is the file's URL as it may be shown.
-pub(super) async fn fetch(url: String, place: String) -> Result<WebStream> {
-    let answer = Answer::get(&url, &place, 0).await?;
-    Ok(WebStream {
-        url,
-        place,
-        len: answer.sure_length(),
-        received: 0,
-        again: 0,
-        attempts: 0,
-        answer,
-    })
+#[wasm_bindgen]
+extern "C" {
+    /// The keeper's client: `Files` of `www/tintype/files.js`.
+    #[derive(Clone, Debug)]
+    pub type Keeper;
+    #[wasm_bindgen(method)]
+    fn begin(this: &Keeper, label: &str) -> KeeperSession;
+
+    /// One load of the keeper's.
+    #[derive(Clone, Debug)]
+    pub type KeeperSession;
+    #[wasm_bindgen(method)]
+    fn open(this: &KeeperSession, url: &str, place: &str, expected: &JsValue) -> Promise;
+    #[wasm_bindgen(method)]
+    fn commit(this: &KeeperSession, checkpoint: &JsValue) -> Promise;
+    #[wasm_bindgen(method)]
+    fn abort(this: &KeeperSession, code: &str) -> Promise;
+    #[wasm_bindgen(method, getter)]
+    fn warnings(this: &KeeperSession) -> Vec<String>;
+
+    /// A file of the keeper's.
+    #[derive(Debug)]
+    type KeeperStream;
+    #[wasm_bindgen(method)]
+    fn read(this: &KeeperStream) -> Promise;
+    #[wasm_bindgen(method)]
+    fn cancel(this: &KeeperStream);
+    #[wasm_bindgen(method)]
+    fn skip(this: &KeeperStream);
+    #[wasm_bindgen(method)]
+    fn recycle(this: &KeeperStream, bytes: &Uint8Array);
+    #[wasm_bindgen(method, getter)]
+    fn size(this: &KeeperStream) -> Option<f64>;
+    #[wasm_bindgen(method, getter)]
+    fn sha256(this: &KeeperStream) -> Option<String>;
 }
 
-/// A web server's answer, whose body is being read.
+/// A load by way of the keeper. Given up, unless it was said how it ended.
 #[derive(Debug)]
-struct Answer {
-    response: Response,
-    reader: Option<ReadableStreamDefaultReader>,
-    _abort: AbortOnDrop,
-}
+pub struct Session(KeeperSession, std::cell::Cell<bool>);
 
-/// Ends the request when its answer is dropped before its end; does nothing after it.
-#[derive(Debug)]
-struct AbortOnDrop(AbortController);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Session {
+    pub(super) fn begin(keeper: &Keeper, label: &str) -> Self {
+        Self(keeper.begin(label), false.into())
     }
-}
 
-impl Answer {
-    /// Asks for the bytes from `start` on. The answer may hold all of them even so: then its status is 200.
-    async fn get(url: &str, place: &str, start: u64) -> Result<Self> {
-        let failed = |error: JsValue| Error::Network(format!("{place}: the request failed: {}", message(&error)));
-        let abort = AbortOnDrop(AbortController::new().map_err(failed)?);
-        let init = RequestInit::new();
-        init.set_signal(Some(&abort.0.signal()));
-        if start > 0 {
-            let headers = Headers::new().map_err(failed)?;
-            headers.set("range", &format!("bytes={start}-")).map_err(failed)?;
-            init.set_headers(&headers);
-        }
-        let response = JsFuture::from(call_fetch(url, &init).map_err(failed)?)
+    /// What a person should know, such as that something could not be stored.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.0.warnings()
+    }
+
+    /// All that was asked for was read, and is this checkpoint.
+    pub(super) async fn commit(&self, id: &str, name: &str, url: &str, bytes: u64) -> Result<()> {
+        self.1.set(true);
+        let checkpoint = object(&[
+            ("id", id.into()),
+            ("name", name.into()),
+            ("url", url.into()),
+            ("bytes", (bytes as f64).into()),
+        ]);
+        JsFuture::from(self.0.commit(&checkpoint))
+            .await
+            .map(drop)
+            .map_err(failed)
+    }
+
+    /// It failed so.
+    pub(super) async fn abort(&self, code: &str) {
+        self.1.set(true);
+        // The load's own error is what counts.
+        let _ = JsFuture::from(self.0.abort(code)).await;
+    }
+
+    pub(super) async fn open(&self, url: &str, place: &str, expected: &ExpectedFile) -> Result<KeptFile> {
+        let size = expected.size.map_or(JsValue::UNDEFINED, |size| (size as f64).into());
+        let sha256 = expected.sha256.as_deref().map_or(JsValue::UNDEFINED, Into::into);
+        let expected = object(&[("size", size), ("sha256", sha256)]);
+        let stream = JsFuture::from(self.0.open(url, place, &expected))
             .await
             .map_err(failed)?;
-        let response: Response = response.dyn_into().map_err(failed)?;
-        match response.status() {
-            status @ (404 | 410) => {
-                return Err(Error::NotFound(format!(
-                    "{place}: the host has no such file (status {status})"
-                )));
-            }
-            status if !response.ok() => {
-                let text = response.status_text();
-                return Err(Error::Network(format!(
-                    "{place}: expected status 200, found {status} {text}"
-                )));
-            }
-            _ => {}
-        }
-        let reader = match response.body() {
-            Some(body) => Some(ReadableStreamDefaultReader::new(&body).map_err(failed)?),
-            None => None,
-        };
-        Ok(Self {
-            response,
-            reader,
-            _abort: abort,
-        })
+        Ok(KeptFile(stream.unchecked_into()))
     }
+}
 
-    /// `Content-Length` counts compressed bytes, and whether they are compressed is hidden from other origins.
-    fn sure_length(&self) -> Option<u64> {
-        let headers = self.response.headers();
-        let basic = self.response.type_() == ResponseType::Basic;
-        let plain = basic && headers.get("content-encoding").ok()?.is_none();
-        plain.then(|| headers.get("content-length").ok()??.parse().ok())?
-    }
-
-    async fn next(&self) -> Result<Option<Vec<u8>>, JsValue> {
-        let Some(reader) = &self.reader else { return Ok(None) };
-        loop {
-            let read = JsFuture::from(reader.read()).await?;
-            if Reflect::get(&read, &"done".into())?.is_truthy() {
-                return Ok(None);
-            }
-            let value: Uint8Array = Reflect::get(&read, &"value".into())?.dyn_into()?;
-            if value.length() > 0 {
-                return Ok(Some(value.to_vec()));
-            }
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.1.get() {
+            // Nobody is left to hear what becomes of it.
+            let _ = self.0.abort("cancelled");
         }
     }
 }
 
-/// `fetch` of the page or of the worker, whichever this runs in.
-fn call_fetch(url: &str, init: &RequestInit) -> Result<Promise, JsValue> {
-    let global = js_sys::global();
-    let fetch: Function = Reflect::get(&global, &"fetch".into())?.dyn_into()?;
-    fetch.call2(&global, &url.into(), init)?.dyn_into()
+fn object(fields: &[(&str, JsValue)]) -> JsValue {
+    let object = Object::new();
+    for (key, value) in fields {
+        // A fresh object takes any property.
+        let _ = Reflect::set(&object, &(*key).into(), value);
+    }
+    object.into()
 }
 
-async fn wait(milliseconds: i32) -> Result<(), JsValue> {
-    let global = js_sys::global();
-    let set_timeout: Function = Reflect::get(&global, &"setTimeout".into())?.dyn_into()?;
-    let mut set = Ok(JsValue::UNDEFINED);
-    let elapsed = Promise::new(&mut |resolve, _| set = set_timeout.call2(&global, &resolve, &milliseconds.into()));
-    set?;
-    JsFuture::from(elapsed).await.map(drop)
+/// What the keeper's client throws: an error of ours, by its `code`.
+fn failed(error: JsValue) -> Error {
+    let code = Reflect::get(&error, &"code".into())
+        .ok()
+        .and_then(|code| code.as_string());
+    Error::from_code(code.as_deref().unwrap_or("internal"), message(&error))
 }
 
-/// A file of a web server. A download that breaks off is taken up where it did.
+/// A file that the keeper reads, from its host or from the store; it has checked length and hash when the last byte is read.
 #[derive(Debug)]
-pub(super) struct WebStream {
-    url: String,
-    place: String,
-    len: Option<u64>,
-    received: u64,
-    /// Bytes that come a second time, as the host knows no ranges.
-    again: u64,
-    /// Attempts to take the download up since the last bytes came.
-    attempts: usize,
-    answer: Answer,
+pub(super) struct KeptFile(KeeperStream);
+
+impl Drop for KeptFile {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
-impl WebStream {
+impl KeptFile {
     pub(super) fn len(&self) -> Option<u64> {
-        self.len
+        self.0.size().map(|size| size as u64)
+    }
+
+    /// The file's hash, where it is known: at the end always.
+    pub(super) fn sha256(&self) -> Option<String> {
+        self.0.sha256()
+    }
+
+    /// Says that its content is here already: it belongs to the checkpoint without being read.
+    pub(super) fn skip(&self) {
+        self.0.skip();
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        loop {
-            let mut piece = match self.answer.next().await {
-                Ok(Some(piece)) => piece,
-                Ok(None) => return Ok(None),
-                Err(error) => {
-                    self.resume(&error).await?;
-                    continue;
-                }
-            };
-            let again = usize::try_from(self.again).map_or(piece.len(), |again| again.min(piece.len()));
-            self.again -= again as u64;
-            piece.drain(..again);
-            if !piece.is_empty() {
-                self.received += piece.len() as u64;
-                self.attempts = 0;
-                return Ok(Some(piece));
-            }
+        let read = JsFuture::from(self.0.read()).await.map_err(failed)?;
+        if read.is_null() {
+            return Ok(None);
         }
-    }
-
-    async fn resume(&mut self, error: &JsValue) -> Result<()> {
-        let (url, place, received) = (self.url.clone(), self.place.clone(), self.received);
-        let broken = || {
-            let why = message(error);
-            Error::Network(format!(
-                "{place}: the connection broke off after {received} bytes: {why}"
-            ))
-        };
-        loop {
-            let pause = *RESUME_AFTER.get(self.attempts).ok_or_else(broken)?;
-            self.attempts += 1;
-            wait(pause).await.map_err(|_| broken())?;
-            match Answer::get(&url, &place, received).await {
-                Ok(answer) => {
-                    self.again = if answer.response.status() == 206 { 0 } else { received };
-                    self.answer = answer;
-                    return Ok(());
-                }
-                Err(Error::Network(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let bytes: Uint8Array = read.unchecked_into();
+        let piece = bytes.to_vec();
+        self.0.recycle(&bytes);
+        Ok(Some(piece))
     }
 }
 

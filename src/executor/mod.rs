@@ -138,6 +138,13 @@ impl Executor {
         each!(self, e => e.info())
     }
 
+    /// Destroys the GPU device, as a driver that is reset would. The CPU has none.
+    pub fn lose_device(&self) {
+        if let Self::Webgpu(e) = self {
+            e.lose_device();
+        }
+    }
+
     /// How `branches` of guidance run, as batch and contexts: a GPU takes them in one batch, a CPU one after the other.
     pub fn batch_and_contexts(&self, branches: usize) -> (usize, usize) {
         match self {

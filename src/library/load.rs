@@ -115,6 +115,12 @@ impl Library {
         let ((), shared) = try_join(compile, fetch).await?;
         progress.done();
         let bytes = shared.iter().map(|s| s.bytes).sum();
+        // Meanwhile there may be more to say, such as that there was no room to store it.
+        for warning in source.warnings() {
+            if !parts.warnings.contains(&warning) {
+                parts.warnings.push(warning);
+            }
+        }
         for (info, shared) in components.iter_mut().zip(&shared) {
             info.id.clone_from(&shared.id);
         }
@@ -191,10 +197,13 @@ impl Library {
         progress: &ProgressSink<'_>,
         cancel: &CancelToken,
     ) -> Result<Rc<Shared>> {
-        let (None, Some(weights)) = (&job.found, weights) else {
-            return job
-                .found
-                .ok_or_else(|| Error::Internal("a component has no room".into()));
+        let weights = match (job.found, weights) {
+            (Some(found), _) => {
+                job.component.skip(cancel).await?;
+                return Ok(found);
+            }
+            (None, Some(weights)) => weights,
+            (None, None) => return Err(Error::Internal("a component has no room".into())),
         };
         let files = job
             .wanted

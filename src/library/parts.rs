@@ -50,7 +50,7 @@ impl Parts {
         if let Some(prediction_type) = &options.prediction_type {
             scheduler = scheduler.with_prediction_type(prediction_type)?;
         }
-        let mut warnings: Vec<String> = checkpoint.source.warning().into_iter().collect();
+        let mut warnings: Vec<String> = checkpoint.source.warnings();
         if let Some(variant) = &options.open.variant {
             let others = checkpoint.components().into_iter().filter(|c| c.variant.is_none());
             let fell_back =

@@ -33,6 +33,16 @@ pub(super) async fn choose(options: &CreateOptions) -> Result<(Executor, String)
     }
 }
 
+/// Bytes that checkpoints and pictures may take where the page does not say: half of what the device has. A page's WebAssembly
+/// addresses 4 GiB, of which the CPU leaves one to what cannot be planned.
+pub(super) fn default_budget(kind: &str, device_memory: Option<f64>) -> u64 {
+    const GIB: f64 = (1u64 << 30) as f64;
+    // Browsers that do not tell run on phones too.
+    let half = device_memory.unwrap_or(4.0) * GIB / 2.0;
+    let most = if kind == "cpu" { 3.0 * GIB } else { f64::MAX };
+    half.min(most) as u64
+}
+
 fn name(adapter: &AdapterInfo) -> String {
     let parts = [
         &adapter.description,

@@ -1,6 +1,7 @@
 //! What the worker sees: [`Engine`] for JavaScript. Thin: values are turned from JavaScript's to ours and back, nothing else.
 
 mod backend;
+mod sha256;
 mod values;
 
 use crate::checkpoint::ProgressSink;
@@ -27,11 +28,12 @@ fn start() {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Chooses the device: `options` are `{ backend, memoryBudget, threads, adapterInfo }`.
+    /// Chooses the device: `options` are `{ backend, memoryBudget, deviceMemory, adapterInfo }`.
     pub async fn create(options: JsValue) -> Result<Engine, JsValue> {
         let options: CreateOptions = values::read(options, "create")?;
         let (executor, reason) = backend::choose(&options).await.map_err(values::error)?;
-        let library = Library::new(executor, options.memory_budget.map(|b| b as u64));
+        let default = backend::default_budget(executor.info().kind, options.device_memory);
+        let library = Library::new(executor, Some(options.memory_budget.map_or(default, |b| b as u64)));
         Ok(Engine {
             engine: Rc::new(engine::Engine::new(library)),
             reason,
@@ -97,9 +99,16 @@ impl Engine {
             .collect()
     }
 
-    /// Lets a checkpoint go.
-    pub fn unload(&self, id: &str) -> Result<(), JsValue> {
-        self.engine.library.unload(id).map_err(values::error)
+    /// Lets a checkpoint go, if it is in memory.
+    pub fn unload(&self, id: &str) {
+        // One that gave way to others is not.
+        let _ = self.engine.library.unload(id);
+    }
+
+    /// Destroys the GPU device, as a driver that is reset would: for tests of what comes after.
+    #[wasm_bindgen(js_name = loseDevice)]
+    pub fn lose_device(&self) {
+        self.engine.library.executor.lose_device();
     }
 
     /// Asks a job to stop.

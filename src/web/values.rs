@@ -20,6 +20,8 @@ use wasm_bindgen::prelude::*;
 pub(super) struct CreateOptions {
     pub(super) backend: Option<String>,
     pub(super) memory_budget: Option<f64>,
+    /// GiB, rounded, where the browser tells.
+    pub(super) device_memory: Option<f64>,
     pub(super) adapter_info: Option<AdapterInfo>,
 }
 
@@ -98,7 +100,7 @@ fn source(value: &JsValue, known: &mut BTreeMap<String, ExpectedFile>) -> Result
     let files = get(value, "files")?;
     if let Some(url) = get(value, "url")?.as_string() {
         *known = read(files, "source: files")?;
-        return Ok(Source::http(&url));
+        return Ok(Source::http(&url, get(value, "keeper")?.unchecked_into()));
     }
     if !Array::is_array(&files) {
         return Err(wrong("expected a url or files"));

@@ -23,6 +23,14 @@ export function startBrowser({ webgpu = false } = {}) {
   });
 }
 
+/** Starts Chromium with the profile in `folder`: what its pages keep is kept on the disk. Gives the browser's context. */
+export function startPersistent(folder) {
+  return chromium.launchPersistentContext(folder, {
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [...ALWAYS, ...NO_GPU],
+  });
+}
+
 const withBytes = (image) => ({
   ...image,
   rgba: Buffer.from(image.rgba, "base64"),

@@ -1,17 +1,20 @@
-// The page's end of the worker: numbered calls, their answers, and what happens to them when the worker dies.
+// The page's end of a worker: numbered calls, their answers, and what happens to them when the worker dies.
 
 import { TintypeError } from "./error.js";
 
-/** A worker from another origin is refused, a module imported from there isn't: a small local worker imports it. */
-function startWorker() {
-  if (new URL(import.meta.url).origin === globalThis.location.origin) {
-    // Written out in one expression: bundlers look for exactly this.
-    return new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "tintype" });
-  }
-  const script = `import ${JSON.stringify(new URL("./worker.js", import.meta.url).href)};`;
-  const wrapper = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
-  return new Worker(wrapper, { type: "module", name: "tintype" });
+/**
+ * Starts a worker of this folder. `here` makes one from the script itself; a worker from another origin is refused, a module
+ * imported from there isn't: a small local worker imports it.
+ */
+export function startWorker(script, name, here) {
+  if (new URL(import.meta.url).origin === globalThis.location.origin) return here();
+  const source = `import ${JSON.stringify(script.href)};`;
+  const wrapper = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  return new Worker(wrapper, { type: "module", name });
 }
+
+/** A lock's name that no other worker has. */
+export const lockName = () => `tintype-${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
 
 export class Link {
   #worker;
@@ -22,10 +25,20 @@ export class Link {
   /** Set once, when nothing more can be asked: what every later call rejects with. */
   #end = null;
   #watch = new AbortController();
+  #lock;
+  #onMessage;
+  #onDeath;
 
-  constructor() {
+  /**
+   * `start` gives the worker, which holds the lock `lock` from when it says that it is `ready`. `onMessage` hears what is no
+   * call's; `onDeath` that the worker ended by itself.
+   */
+  constructor(start, { lock, onMessage = () => {}, onDeath = () => {} }) {
+    this.#lock = lock;
+    this.#onMessage = onMessage;
+    this.#onDeath = onDeath;
     try {
-      this.#worker = startWorker();
+      this.#worker = start();
     } catch (error) {
       throw new TintypeError("unsupported", `the worker could not be started: ${error.message}`, { cause: error });
     }
@@ -33,10 +46,21 @@ export class Link {
     this.#worker.onerror = (event) => {
       event.preventDefault();
       const where = event.filename ? ` (${event.filename}:${event.lineno})` : "";
-      const unloadable = "its script could not be loaded: is worker.js beside tintype.js, and allowed here?";
-      this.#fail(`the worker failed: ${event.message ? `${event.message}${where}` : unloadable}`);
+      const unloadable = "its script could not be loaded: is it beside tintype.js, and allowed here?";
+      this.#fail("internal", `the worker failed: ${event.message ? `${event.message}${where}` : unloadable}`);
     };
-    this.#worker.onmessageerror = () => this.#fail("a message of the worker could not be read");
+    this.#worker.onmessageerror = () => this.#fail("internal", "a message of the worker could not be read");
+  }
+
+  /** Why the worker ended by itself, if it did: `{ code, message }`. */
+  death = null;
+
+  get isOpen() {
+    return this.#end === null;
+  }
+
+  post(message, transfer = []) {
+    if (!this.#end) this.#worker.postMessage(message, transfer);
   }
 
   /**
@@ -64,16 +88,6 @@ export class Link {
     });
   }
 
-  /** The browser tells nobody that a worker died; the lock which it held while it lived does. */
-  async watch(lock) {
-    if (!globalThis.navigator?.locks) return;
-    try {
-      await navigator.locks.request(lock, { signal: this.#watch.signal }, () => this.#fail("the worker died"));
-    } catch {
-      // Aborted by close(), or locks are refused in this context: nothing to watch.
-    }
-  }
-
   /** Ends the worker. Each of the two makes an error: for the calls under way, and for those that come later. */
   close(now, later) {
     if (this.#end) return;
@@ -81,6 +95,16 @@ export class Link {
     this.#watch.abort();
     this.#worker.terminate();
     for (const job of [...this.#calls.keys()]) this.#settle(job).reject(now());
+  }
+
+  /** The browser tells nobody that a worker died; the lock which it held while it lived does. */
+  async #watchLock() {
+    if (!globalThis.navigator?.locks) return;
+    try {
+      await navigator.locks.request(this.#lock, { signal: this.#watch.signal }, () => this.#fail("internal", "the worker died"));
+    } catch {
+      // Aborted by close(), or locks are refused in this context: nothing to watch.
+    }
   }
 
   #settle(job) {
@@ -91,23 +115,31 @@ export class Link {
   }
 
   #receive(message) {
-    if (message.type === "fatal") return this.#fail(message.message);
-    if (message.type === "event") return this.#calls.get(message.job)?.onEvent?.(message.value);
-    if (this.#abandoned.delete(message.job)) {
+    const { type, job } = message;
+    if (type === "ready") return this.#watchLock();
+    if (type === "fatal") return this.#fail("internal", message.message);
+    if (type === "event") return this.#calls.get(job)?.onEvent?.(message.value);
+    if (type !== "answer" && type !== "failure") return this.#onMessage(message);
+    // Without its device the worker is of no more use than a dead one, even where nobody waits for the job.
+    if (type === "failure" && message.error.code === "device-lost") return this.#fail("device-lost", message.error.message);
+    if (this.#abandoned.delete(job)) {
       // Loaded all the same, since the abort came too late: nobody has a handle to let go of it.
-      if (message.type === "answer" && message.value?.id !== undefined) {
+      if (type === "answer" && message.value?.id !== undefined) {
         this.#worker.postMessage({ type: "unload", job: this.#nextJob++, id: message.value.id });
       }
       return;
     }
-    const call = this.#settle(message.job);
-    if (message.type === "answer") call?.resolve(message.value);
+    const call = this.#settle(job);
+    if (type === "answer") call?.resolve(message.value);
     else call?.reject(new TintypeError(message.error.code, message.error.message));
   }
 
-  #fail(message) {
-    const internal = (text) => () => new TintypeError("internal", text);
-    this.close(internal(message), internal(`${message}; make a new Tintype to go on`));
+  #fail(code, message) {
+    if (this.#end) return;
+    this.death = { code, message };
+    const error = () => new TintypeError(code, message);
+    this.close(error, error);
+    this.#onDeath(this.death);
   }
 }
 

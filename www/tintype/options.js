@@ -68,7 +68,19 @@ function seed(value, where) {
   return seed.toString();
 }
 
-export const CREATE = { backend: oneOf("auto", "webgpu", "cpu"), memoryBudget: positive, threads: oneThread };
+export const CREATE = {
+  backend: oneOf("auto", "webgpu", "cpu"),
+  memoryBudget: positive,
+  threads: oneThread,
+  store: oneOf("keep", "evict", "off"),
+  stallTimeout: positive,
+  debug: flag,
+};
+
+export const VERIFY = { signal, onProgress: callback };
+
+/** When a test of recovery does its harm. */
+export const MOMENTS = ["load", "text", "step", "decode", "idle"];
 
 export const CATALOGUE = { signal };
 

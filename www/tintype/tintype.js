@@ -1,16 +1,17 @@
 // Tintype: image-generation checkpoints in a web page. This is the module a site imports; worker.js does the work.
 
+import { Compute } from "./compute.js";
 import { TintypeError } from "./error.js";
-import { Link } from "./link.js";
-import { CREATE, GENERATE, LOAD, check, invalid, shown } from "./options.js";
+import { CREATE, GENERATE, LOAD, MOMENTS, check, invalid, shown } from "./options.js";
 import { catalogue, resolve } from "./source.js";
+import { Storage, storeOf } from "./storage.js";
 
 export { TintypeError };
 
 /** Only this module makes handles. */
 const OURS = Symbol("tintype");
 
-/** A checkpoint in memory, as `load` gives it. */
+/** A checkpoint, as `load` gives it. It may leave memory; drawn with again, it comes back. */
 export class Checkpoint {
   #unload;
 
@@ -32,20 +33,13 @@ export class Checkpoint {
     check("setLoras", LOAD, { loras });
   }
 
-  /** Lets go of its memory. The handle is of no use afterwards. */
+  /** Lets go of its memory. Drawn with again, it comes back. */
   unload() {
     return this.#unload();
   }
 }
 
 const unsupported = (what) => Promise.reject(new TintypeError("unsupported", `${what} is not implemented`));
-
-/** What is kept on this device: nothing, as long as keeping is not implemented. */
-const STORE = Object.freeze({
-  list: async () => [],
-  remove: () => unsupported("store.remove"),
-  persist: () => unsupported("store.persist"),
-});
 
 const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
 
@@ -64,41 +58,57 @@ const wasClosed = () => new TintypeError("cancelled", "this Tintype was closed")
 const toImageData = ({ width, height, rgba }) => new ImageData(rgba, width, height);
 
 export class Tintype extends EventTarget {
-  #link;
+  #compute;
+  #storage;
+  #store;
+  #debug;
   #backend;
   #samplers;
-  #checkpoints = new Map();
+  /** Each checkpoint that was loaded, by its id, and how it is loaded again. */
+  #handles = new Map();
+  #recipes = new WeakMap();
+  #residents = [];
+  #memory = null;
   #closed = false;
   /** What ends, for each `load` that still finds out what its source is, when this closes. */
   #resolving = new Set();
 
-  constructor(ours, link, started) {
+  constructor(ours, { store, stallTimeout, debug, ...options }) {
     if (ours !== OURS) throw invalid("Tintype: use Tintype.create()");
     super();
-    const { backend, samplers } = started;
-    this.#link = link;
-    this.#backend = Object.freeze(backend);
-    this.#samplers = Object.freeze(samplers);
+    const onNotice = (kind, message) => this.#dispatch("notice", { kind, message });
+    this.#storage = new Storage(
+      { store, stallTimeout },
+      {
+        onNotice: ({ kind, message }) => onNotice(kind, message),
+        onDeath: (again, { message }) => {
+          onNotice("worker", again ? `${message}; another one took its place` : message);
+          if (again) this.#compute.reconnect();
+        },
+      },
+    );
+    this.#compute = new Compute(options, {
+      onStarted: (started) => this.#started(started),
+      onMessage: (message) => message.type === "state" && this.#changed(message),
+      onNotice,
+      connect: (port, module) => this.#storage.connect(port, module),
+    });
+    this.#store = storeOf(this.#storage);
+    if (debug) this.#debug = Object.freeze({ loseDevice: this.#harm("lose-device"), killWorker: this.#harm("kill") });
   }
 
-  /** Starts a worker with an engine in it. */
+  /** Starts the workers, one with an engine in it. */
   static async create(options) {
     const checked = check("create", CREATE, options);
-    const link = new Link();
+    const tintype = new Tintype(OURS, checked);
     try {
-      const lock = `tintype-${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
-      const started = await link.call("create", { lock, options: checked });
-      link.watch(lock);
-      const tintype = new Tintype(OURS, link, started);
-      tintype.#announce(checked);
-      return tintype;
+      await tintype.#compute.start();
     } catch (error) {
-      link.close(
-        () => error,
-        () => error,
-      );
+      tintype.close();
       throw error;
     }
+    tintype.#announce(checked);
+    return tintype;
   }
 
   /** The entries of a `checkpoints.json`, ready for `load`: their addresses made absolute. */
@@ -113,7 +123,12 @@ export class Tintype extends EventTarget {
 
   /** The checkpoints in memory. */
   get checkpoints() {
-    return [...this.#checkpoints.values()];
+    return this.#residents.map((id) => this.#handles.get(id)).filter((checkpoint) => checkpoint !== undefined);
+  }
+
+  /** What is held, in bytes: `{ budget, weights, working, gpu, wasm }`. */
+  get memory() {
+    return this.#memory;
   }
 
   /** The names that `sampler` takes, for a menu. */
@@ -121,8 +136,14 @@ export class Tintype extends EventTarget {
     return this.#samplers;
   }
 
+  /** What is kept on this device. */
   get store() {
-    return STORE;
+    return this.#store;
+  }
+
+  /** For tests of recovery, where `create` was asked for them: `{ loseDevice(moment), killWorker(moment) }`. */
+  get debug() {
+    return this.#debug;
   }
 
   async load(source, options) {
@@ -130,21 +151,30 @@ export class Tintype extends EventTarget {
     if (this.#closed) throw invalid(CLOSED);
     const resolved = await this.#resolve(source, signal);
     if (this.#closed) throw wasClosed();
-    const info = await this.#link.call(
-      "load",
-      { source: resolved.source, options: { ...resolved.hints, ...rest } },
-      { signal, onEvent: onProgress && guarded(onProgress) },
+    const { source: found, hints } = resolved;
+    const recipe = { source: found, options: { ...hints, ...rest } };
+    const info = await this.#fetching(() =>
+      this.#compute.call(
+        "load",
+        // Ids of those that are not in memory are taken too.
+        () => ({ recipe: { ...recipe, options: { ...recipe.options, taken: [...this.#handles.keys()] } } }),
+        { signal, onEvent: onProgress && guarded(onProgress) },
+      ),
     );
+    if (this.#closed) throw wasClosed();
     const checkpoint = new Checkpoint(OURS, info, () => this.#unload(checkpoint));
-    this.#checkpoints.set(info.id, checkpoint);
+    this.#handles.set(info.id, checkpoint);
+    this.#recipes.set(checkpoint, recipe);
+    this.#dispatch("change");
     return checkpoint;
   }
 
   async generate(options) {
     const { checkpoint, signal, onStep, ...request } = check("generate", GENERATE, options);
     if (this.#closed) throw invalid(CLOSED);
-    if (!checkpoint || this.#checkpoints.get(checkpoint.id) !== checkpoint) {
-      const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which is not loaded` : shown(checkpoint);
+    const recipe = this.#recipes.get(checkpoint);
+    if (!recipe) {
+      const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which another Tintype loaded` : shown(checkpoint);
       throw invalid(`generate: checkpoint: expected what load() gave, found ${found}`);
     }
     request.checkpoint = checkpoint.id;
@@ -153,7 +183,13 @@ export class Tintype extends EventTarget {
     const hear = onStep && guarded(onStep);
     const onEvent =
       hear && (({ preview, ...step }) => hear({ ...step, preview: preview ? toImageData(preview) : undefined }));
-    const { images, ...rest } = await this.#link.call("generate", { request }, { signal, onEvent });
+    const payload = (known) => {
+      // Thousands of picked files may be in it.
+      const isNew = !known.has(checkpoint.id);
+      known.add(checkpoint.id);
+      return { request, recipe: isNew ? recipe : undefined };
+    };
+    const { images, ...rest } = await this.#fetching(() => this.#compute.call("generate", payload, { signal, onEvent }));
     return {
       ...rest,
       images: images.map(({ png, parameters, ...pixels }) => ({
@@ -175,9 +211,9 @@ export class Tintype extends EventTarget {
   /** Ends the worker. What is under way rejects with `cancelled`. */
   async close() {
     this.#closed = true;
-    this.#checkpoints.clear();
+    this.#residents = [];
     for (const stop of this.#resolving) stop(wasClosed());
-    this.#link.close(wasClosed, () => invalid(CLOSED));
+    for (const worker of [this.#compute, this.#storage]) worker.close(wasClosed, () => invalid(CLOSED));
   }
 
   /** What the engine is to read; an abort or close() rejects at once, whatever a host or a disk is still asked. */
@@ -203,15 +239,45 @@ export class Tintype extends EventTarget {
   }
 
   async #unload(checkpoint) {
-    if (this.#checkpoints.get(checkpoint.id) !== checkpoint) return;
-    this.#checkpoints.delete(checkpoint.id);
-    await this.#link.call("unload", { id: checkpoint.id });
+    if (this.#closed || !this.#residents.includes(checkpoint.id)) return;
+    await this.#compute.call("unload", () => ({ id: checkpoint.id }));
   }
+
+  /** Does `work` once more if the worker that fetches died over it. */
+  async #fetching(work) {
+    const { deaths } = this.#storage;
+    try {
+      return await work();
+    } catch (error) {
+      if (this.#storage.deaths === deaths || this.#closed || error.code !== "network") throw error;
+      return work();
+    }
+  }
+
+  #started({ backend, samplers }) {
+    this.#backend = Object.freeze(backend);
+    this.#samplers = Object.freeze(samplers);
+    this.#changed({ residents: [], memory: null });
+  }
+
+  #changed({ residents, memory }) {
+    this.#residents = residents;
+    this.#memory = memory && Object.freeze(memory);
+    this.#dispatch("change");
+  }
+
+  #dispatch(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  #harm = (action) => async (moment = "idle") => {
+    if (!MOMENTS.includes(moment)) throw invalid(`debug: expected ${MOMENTS.join(", ")}, found ${shown(moment)}`);
+    await this.#compute.call("debug", () => ({ action, moment }));
+  };
 
   /** Says that `auto` found no GPU; after create() has resolved, when someone can be listening. */
   #announce({ backend = "auto" }) {
     if (backend !== "auto" || this.#backend.kind === "webgpu") return;
-    const detail = { kind: "backend", message: this.#backend.reason };
-    setTimeout(() => this.dispatchEvent(new CustomEvent("notice", { detail })));
+    setTimeout(() => this.#dispatch("notice", { kind: "backend", message: this.#backend.reason }));
   }
 }

@@ -1,6 +1,14 @@
 // The worker: owns the wasm engine and does all its work, so that the page's thread only ever sees results.
 
+import { Files } from "./files.js";
+
 let engine;
+/** What fetches and keeps files; another one, if the first one died. */
+let files;
+/** How each checkpoint is loaded again, by its id. */
+const recipes = new Map();
+/** What a test of recovery asked for: `{ action, moment }`. */
+let harm = null;
 
 /** What the platform says of its GPU. Wasm sees less of it than JavaScript does: this asks, the engine decides. */
 async function adapterInfo() {
@@ -48,22 +56,31 @@ async function fetchWasm(url) {
   return type.startsWith("application/wasm") ? response : response.arrayBuffer();
 }
 
-async function start(options) {
+/** The compiled module: `given` by the page where a worker before this one compiled it. */
+async function compile(given) {
+  if (given) return given;
+  const url = new URL("./wasm/tintype_bg.wasm", import.meta.url).href;
+  const bytes = await fetchWasm(url);
+  try {
+    return bytes instanceof Response ? await WebAssembly.compileStreaming(bytes) : await WebAssembly.compile(bytes);
+  } catch (error) {
+    throw failure("unsupported", `${url}: this browser or the page's policy refuses it (${error.message})`, error);
+  }
+}
+
+async function start(options, given) {
   const glue = new URL("./wasm/tintype.js", import.meta.url).href;
-  const wasm = new URL("./wasm/tintype_bg.wasm", import.meta.url).href;
-  const [module, bytes, info] = await Promise.all([
+  const [bindings, module, info] = await Promise.all([
     import("./wasm/tintype.js").catch((error) => {
       throw failure("not-found", `${glue}: ${error.message}`, error);
     }),
-    fetchWasm(wasm),
+    compile(given),
     options.backend === "cpu" ? undefined : adapterInfo(),
   ]);
-  try {
-    await module.default({ module_or_path: bytes });
-  } catch (error) {
-    throw failure("unsupported", `${wasm}: this browser or the page's policy refuses it (${error.message})`, error);
-  }
-  engine = await module.Engine.create({ backend: "auto", ...options, adapterInfo: info });
+  await bindings.default({ module_or_path: module });
+  const { deviceMemory } = navigator;
+  engine = await bindings.Engine.create({ backend: "auto", ...options, deviceMemory, adapterInfo: info });
+  return module;
 }
 
 /** Held until this worker ends, however it ends. */
@@ -84,17 +101,52 @@ const report = (job) => (value) => {
     transfer.push(rgba.buffer);
   }
   postMessage({ type: "event", job, value }, transfer);
+  if (value.phase === "weights") doHarm("load");
+  else if (value.step === value.steps) doHarm("decode");
+  else if (value.step) doHarm("step");
 };
 
+/** Does what a test asked for, if this is the moment. */
+function doHarm(moment) {
+  if (harm?.moment !== moment) return;
+  const { action } = harm;
+  harm = null;
+  if (action === "kill") close();
+  else engine.loseDevice();
+}
+
+/** The recipe with who reads its files. */
+const readable = ({ source, options }) => ({ source: { ...source, keeper: files }, options });
+
+/** Tells the page what is in memory now, where that has changed. */
+let told = "";
+function tell() {
+  const residents = engine.checkpoints().map(({ id }) => id);
+  const memory = engine.memory();
+  const state = JSON.stringify([residents, memory]);
+  if (state === told) return;
+  told = state;
+  postMessage({ type: "state", residents, memory });
+}
+
 const commands = {
-  async create({ lock, options }) {
+  async create({ lock, options, module }) {
     await holdLock(lock);
-    await start(options);
-    return { backend: engine.backend(), samplers: engine.samplers() };
+    postMessage({ type: "ready" });
+    const compiled = await start(options, module);
+    return { backend: engine.backend(), samplers: engine.samplers(), module: compiled };
   },
-  load: ({ job, source, options }) => engine.load(job, source, options, report(job)),
-  async generate({ job, request }) {
-    const { images, ...rest } = await engine.generate(job, request, report(job));
+  async load({ job, recipe }) {
+    const checkpoint = await engine.load(job, readable(recipe), report(job));
+    recipes.set(checkpoint.id, recipe);
+    return checkpoint;
+  },
+  async generate({ job, request, recipe }) {
+    if (recipe) recipes.set(request.checkpoint, recipe);
+    const known = recipes.get(request.checkpoint);
+    const drawing = engine.generate(job, request, known && readable(known), report(job));
+    doHarm("text");
+    const { images, ...rest } = await drawing;
     return {
       ...rest,
       images: images.map(({ width, height, rgba, parameters, text }) => {
@@ -104,13 +156,23 @@ const commands = {
     };
   },
   unload: ({ id }) => engine.unload(id),
+  debug({ action, moment }) {
+    harm = { action, moment };
+    doHarm("idle");
+  },
 };
 
 onmessage = async ({ data }) => {
   if (data.type === "cancel") return engine?.cancel(data.job);
+  if (data.type === "files") {
+    files?.close(failure("network", "the worker that fetches files was replaced"));
+    files = new Files(data.port);
+    return;
+  }
   const { job } = data;
   try {
     const value = await commands[data.type](data);
+    tell();
     postMessage(
       { type: "answer", job, value },
       (value?.images ?? []).map(({ rgba }) => rgba.buffer),
@@ -119,6 +181,7 @@ onmessage = async ({ data }) => {
     // After a trap nothing in the module's memory can be trusted.
     if (error instanceof WebAssembly.RuntimeError)
       return postMessage({ type: "fatal", message: `the engine failed: ${error.message}` });
+    if (engine) tell();
     postMessage({
       type: "failure",
       job,

@@ -93,6 +93,10 @@ impl Webgpu {
         self.info.features = features;
     }
 
+    pub(super) fn lose_device(&self) {
+        self.device.device.destroy();
+    }
+
     pub(super) fn info(&self) -> &BackendInfo {
         &self.info
     }

@@ -1,0 +1,108 @@
+// The worker that computes, and another in its place when it dies or its GPU is lost: what was asked of it is asked once more.
+
+import { Link, lockName, startWorker } from "./link.js";
+
+const SCRIPT = new URL("./worker.js", import.meta.url);
+
+// Written out in one expression: bundlers look for exactly this.
+const start = () =>
+  startWorker(SCRIPT, "tintype", () => new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "tintype" }));
+
+/** Losses of the GPU in a row, without a picture in between, after which the CPU takes over. */
+const LOSSES = 2;
+
+export class Compute {
+  #options;
+  #hooks;
+  #link = null;
+  #starting = null;
+  #losses = 0;
+  #module = null;
+  #closed = null;
+
+  /**
+   * `onStarted(started)` hears what each worker that starts has; `onMessage` what is no call's answer; `onNotice(kind, message)`
+   * what a person should know; `connect(port)` hands the keeper the other end of a port.
+   */
+  constructor(options, hooks) {
+    this.#options = options;
+    this.#hooks = hooks;
+  }
+
+  /** The compiled module, once the first worker has started. */
+  get module() {
+    return this.#module;
+  }
+
+  /** Starts the first worker. */
+  start() {
+    return this.#alive();
+  }
+
+  /**
+   * Asks the worker for `type`; if it dies over it, or before, asks another one once more. `payload` is made for the worker
+   * that is asked: `known` is a set of its own, for what it was told before.
+   */
+  async call(type, payload, options = {}) {
+    for (let again = false; ; again = true) {
+      const link = await this.#alive();
+      try {
+        const value = await link.call(type, payload(link.known), options);
+        if (type === "generate") this.#losses = 0;
+        return value;
+      } catch (error) {
+        if (!link.death || again || options.signal?.aborted || this.#closed) throw error;
+      }
+    }
+  }
+
+  /** Connects the worker that there is to a keeper that took another's place. */
+  reconnect() {
+    if (this.#link?.isOpen) this.#connect(this.#link);
+  }
+
+  close(now, later) {
+    this.#closed = later;
+    this.#link?.close(now, later);
+  }
+
+  async #alive() {
+    if (this.#closed) throw this.#closed();
+    if (this.#link?.isOpen) return this.#link;
+    return (this.#starting ??= this.#start().finally(() => (this.#starting = null)));
+  }
+
+  async #start() {
+    const death = this.#link?.death;
+    if (death?.code === "device-lost" && ++this.#losses >= LOSSES) this.#options = { ...this.#options, backend: "cpu" };
+    const lock = lockName();
+    const link = new Link(start, { lock, onMessage: this.#hooks.onMessage });
+    link.known = new Set();
+    // From now on close() ends it too.
+    this.#link = link;
+    try {
+      const { module, ...started } = await link.call("create", { lock, options: this.#options, module: this.#module });
+      this.#module ??= module;
+      this.#connect(link);
+      this.#hooks.onStarted(started);
+      if (death) this.#announce(death, started.backend);
+      return link;
+    } catch (error) {
+      const same = () => error;
+      link.close(same, same);
+      throw error;
+    }
+  }
+
+  #connect(link) {
+    const { port1, port2 } = new MessageChannel();
+    link.post({ type: "files", port: port1 }, [port1]);
+    this.#hooks.connect(port2, this.#module);
+  }
+
+  #announce({ code, message }, backend) {
+    if (code !== "device-lost") return this.#hooks.onNotice("worker", `${message}; another one took its place`);
+    const now = backend.kind === "webgpu" ? "it was set up anew" : "the CPU took its place";
+    this.#hooks.onNotice(backend.kind === "webgpu" ? "device" : "backend", `${message}; ${now}`);
+  }
+}

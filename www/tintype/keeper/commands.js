@@ -1,0 +1,76 @@
+// What the page may ask of the store.
+
+import { failure } from "./failure.js";
+import { sizeOf } from "./folder.js";
+import { verify } from "./verify.js";
+
+const NOTHING = { urls: [], blobs: [], partials: [], checkpoints: [] };
+
+const sum = (sizes) => sizes.reduce((total, size) => total + size, 0);
+
+export class Commands {
+  #store;
+
+  /** `store` may be null: then nothing is kept here. */
+  constructor(store) {
+    this.#store = store;
+  }
+
+  #contents() {
+    return this.#store?.contents() ?? NOTHING;
+  }
+
+  /** `[{ id, name, url, bytes, files, lastUsed, complete }]`: the checkpoints, the one used last first. */
+  async list() {
+    const { blobs, checkpoints } = await this.#contents();
+    const kept = new Map(blobs.map(({ sha256, size }) => [sha256, size]));
+    return checkpoints
+      .map(({ id, name, url, bytes, files, lastUsed }) => ({
+        id,
+        name,
+        url,
+        bytes: bytes ?? sum(files.map(({ size }) => size)),
+        files: files.length,
+        lastUsed: new Date(lastUsed).toISOString(),
+        complete: files.every(({ sha256 }) => kept.has(sha256)),
+      }))
+      .sort((a, b) => (a.lastUsed < b.lastUsed ? 1 : -1));
+  }
+
+  /** `{ bytes, blobs, partialBytes, checkpoints: { id: bytes } }`; a file that two share counts for both, once in all. */
+  async sizes() {
+    const { blobs, partials, checkpoints } = await this.#contents();
+    const kept = new Map(blobs.map(({ sha256, size }) => [sha256, size]));
+    const partialBytes = sum(await Promise.all(partials.map(async ({ name }) => (await sizeOf("partial", name)) ?? 0)));
+    const own = ({ files }) => sum([...new Set(files.map(({ sha256 }) => sha256))].map((sha256) => kept.get(sha256) ?? 0));
+    return {
+      bytes: sum([...kept.values()]) + partialBytes,
+      blobs: blobs.length,
+      partialBytes,
+      checkpoints: Object.fromEntries(checkpoints.map((checkpoint) => [checkpoint.id, own(checkpoint)])),
+    };
+  }
+
+  /** Removes a checkpoint by its id or address; or what is kept of an address that was never loaded whole. */
+  async remove([idOrUrl]) {
+    if (typeof idOrUrl !== "string" || !(await this.#store?.remove(idOrUrl))) {
+      throw failure("not-found", `store.remove: expected the id or address of a kept checkpoint, found ${JSON.stringify(idOrUrl)}`);
+    }
+  }
+
+  async clear() {
+    await this.#store?.clear();
+  }
+
+  /** `{ usage, quota, persisted }`, in bytes; all of the site, not only ours. */
+  async quota() {
+    const { usage, quota } = (await navigator.storage?.estimate?.()) ?? {};
+    return { usage, quota, persisted: (await navigator.storage?.persisted?.()) ?? false };
+  }
+
+  verify(_, { onProgress, signal }) {
+    return this.#store ? verify(this.#store, { onProgress, signal }) : { files: 0, bytes: 0, bad: [] };
+  }
+}
+
+export const COMMANDS = ["list", "sizes", "remove", "clear", "quota", "verify"];

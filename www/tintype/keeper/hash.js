@@ -1,0 +1,35 @@
+// sha256 of bytes as they stream, by the crate's wasm: the platform's digest wants all of them at once.
+
+import { Sha256, initSync } from "../wasm/tintype.js";
+
+/** What is copied into wasm at once: its memory grows by this and never shrinks. */
+const PIECE = 1 << 20;
+
+/** Must have been called before the first hash. */
+export function startHashing(module) {
+  initSync({ module });
+}
+
+export class Hasher {
+  #sha = new Sha256();
+
+  update(bytes) {
+    for (let at = 0; at < bytes.length; at += PIECE) this.#sha.update(bytes.subarray(at, at + PIECE));
+  }
+
+  /** 64 hexadecimal digits. The hasher is of no use afterwards. */
+  finish() {
+    return this.#sha.finish();
+  }
+
+  /** Lets go of a hash that nobody will ask for. */
+  drop() {
+    this.#sha.free();
+  }
+}
+
+export function hashOf(text) {
+  const hasher = new Hasher();
+  hasher.update(new TextEncoder().encode(text));
+  return hasher.finish();
+}

@@ -1,0 +1,314 @@
+// The files that are kept on this device: whole ones by their hash, unfinished ones by their address, and the index of
+// both. Two addresses with the same bytes are one file.
+
+import { failure } from "./failure.js";
+import { folder, isMissing, namesIn, openForReading, removeFile, sizeOf } from "./folder.js";
+import { hashOf } from "./hash.js";
+import { ALL, Index } from "./index.js";
+import { alone, lockFile } from "./locks.js";
+import { Partial } from "./partial.js";
+
+/** The files that checkpoints are made of. */
+const hashesOf = (checkpoints) => new Set(checkpoints.flatMap(({ files }) => files.map(({ sha256 }) => sha256)));
+
+export class Store {
+  #index = new Index();
+  /** sha256 → how many open sessions of this worker use it. */
+  #pins = new Map();
+
+  /** Rejects with the reason where this browser keeps no files for this page. */
+  static async open() {
+    if (!navigator.storage?.getDirectory || !globalThis.indexedDB || !navigator.locks) {
+      throw new Error(isSecureContext ? "this browser has no place for files" : "that needs https or localhost");
+    }
+    if (!("move" in FileSystemFileHandle.prototype) || !("createSyncAccessHandle" in FileSystemFileHandle.prototype)) {
+      throw new Error("this browser is too old to keep files");
+    }
+    const store = new Store();
+    await store.#index.ready();
+    await store.#sweep();
+    return store;
+  }
+
+  /** Removes files that the index does not know: what was in use when it was removed, or a crash left behind. */
+  #sweep() {
+    return alone(async () => {
+      const [blobs, partials] = [await namesIn("blobs"), await namesIn("partial")];
+      const known = await this.#index.read(["blobs", "partials"], async (tables) => ({
+        blobs: new Set((await tables.blobs.all()).map(({ sha256 }) => sha256)),
+        partials: new Set((await tables.partials.all()).map(({ name }) => name)),
+      }));
+      for (const name of blobs) if (!known.blobs.has(name)) await removeFile("blobs", name);
+      for (const name of partials) if (!known.partials.has(name)) await removeFile("partial", name);
+    });
+  }
+
+  pin(sha256) {
+    this.#pins.set(sha256, (this.#pins.get(sha256) ?? 0) + 1);
+  }
+
+  unpin(sha256) {
+    const count = this.#pins.get(sha256) - 1;
+    if (count > 0) this.#pins.set(sha256, count);
+    else this.#pins.delete(sha256);
+  }
+
+  // ---- one file ------------------------------------------------------------------------------------------------------
+
+  /** What is known of an address, and the whole file if it is here: `{ record, blob }`. */
+  find(url, { size, sha256 }) {
+    return this.#index.read(["urls", "blobs"], async ({ urls, blobs }) => {
+      const record = await urls.get(url);
+      const wanted = sha256 ?? (record && !record.stale ? record.sha256 : undefined);
+      const blob = wanted && (await blobs.get(wanted));
+      return { record, blob: blob && (size ?? blob.size) === blob.size ? blob : undefined };
+    });
+  }
+
+  /**
+   * A whole file for reading. Null where it is missing; where it is not as long as it was, an error. Either way it is
+   * forgotten, so that it is fetched the next time.
+   */
+  async read({ sha256, size }, place) {
+    let file;
+    try {
+      file = await openForReading("blobs", sha256);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+      await this.drop([sha256]);
+      return null;
+    }
+    if (file.size === size) return file;
+    file.close();
+    await this.drop([sha256]);
+    throw failure("corrupt", `${place}: expected ${size} bytes in the store, found ${file.size}`);
+  }
+
+  /**
+   * The unfinished file of an address, for writing, with what was kept of it. Null where another page is writing it.
+   * `expected` is the hash that it must have.
+   */
+  async resume(url, expected) {
+    const release = await lockFile(url);
+    if (!release) return null;
+    try {
+      let record = await this.#index.get("partials", url);
+      const name = record?.name ?? hashOf(url);
+      if (!record || (expected && record.sha256 && record.sha256 !== expected)) {
+        await removeFile("partial", name);
+        record = { url, name, sha256: expected };
+      }
+      record = { ...record, sha256: expected ?? record.sha256, lastUsed: Date.now() };
+      await this.#index.change(["partials"], ({ partials }) => partials.put(record));
+      return await Partial.open(this, record, release);
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  notePartial(record) {
+    return this.#index.change(["partials"], ({ partials }) => partials.put(record));
+  }
+
+  forgetPartial(url) {
+    return this.#index.change(["partials"], ({ partials }) => partials.delete(url));
+  }
+
+  /** Makes a whole file of an unfinished one, which is closed and was checked. */
+  keep(handle, partial, { sha256, size }) {
+    return alone(async () => {
+      if ((await this.#index.get("blobs", sha256)) && (await sizeOf("blobs", sha256)) === size) {
+        await removeFile("partial", partial.name);
+      } else {
+        await removeFile("blobs", sha256);
+        await handle.move(await folder("blobs"), sha256);
+      }
+      await this.#index.change(["blobs", "partials"], ({ blobs, partials }) => {
+        partials.delete(partial.url);
+        return blobs.put({ sha256, size, lastUsed: Date.now() });
+      });
+    });
+  }
+
+  /** Changes what is known of an address. */
+  note(url, change) {
+    return this.#index.change(["urls"], async ({ urls }) => {
+      const record = await urls.get(url);
+      const changed = change(record);
+      if (changed) await urls.put({ ...record, url, ...changed });
+    });
+  }
+
+  /** Forgets whole files, and what is known of the addresses that led to them. */
+  drop(hashes) {
+    const gone = new Set(hashes);
+    return alone(() => this.#forget(gone));
+  }
+
+  /** Forgets files of this session that no load has ever proven to be what was asked for. */
+  dropUnproven(urls) {
+    return alone(async () => {
+      const { records, checkpoints } = await this.#index.read(["urls", "checkpoints"], async (tables) => ({
+        records: await tables.urls.all(),
+        checkpoints: await tables.checkpoints.all(),
+      }));
+      const used = hashesOf(checkpoints);
+      const unproven = records.filter(({ url, proven }) => urls.includes(url) && !proven);
+      const elsewhere = new Set(records.filter(({ proven }) => proven).map(({ sha256 }) => sha256));
+      const gone = unproven.map(({ sha256 }) => sha256).filter((sha256) => !used.has(sha256) && !elsewhere.has(sha256));
+      await this.#forget(new Set(gone));
+      await this.#index.change(["urls"], (tables) => Promise.all(unproven.map(({ url }) => tables.urls.delete(url))));
+    });
+  }
+
+  /**
+   * Takes files off the disk and out of the index; with `idle`, only those which nobody is reading. Gives the bytes that
+   * came free. What a reader keeps on the disk is swept up another time.
+   */
+  async #forget(gone, { idle = false } = {}) {
+    const removed = new Set();
+    for (const sha256 of gone) if (await removeFile("blobs", sha256)) removed.add(sha256);
+    const forgotten = idle ? removed : gone;
+    return this.#index.change(["urls", "blobs"], async ({ urls, blobs }) => {
+      let bytes = 0;
+      for (const sha256 of forgotten) {
+        if (removed.has(sha256)) bytes += (await blobs.get(sha256))?.size ?? 0;
+        blobs.delete(sha256);
+      }
+      for (const record of await urls.all()) {
+        // What was seen there first stays known.
+        if (forgotten.has(record.sha256)) await urls.put({ ...record, sha256: undefined });
+      }
+      return bytes;
+    });
+  }
+
+  // ---- checkpoints ---------------------------------------------------------------------------------------------------
+
+  /** Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`. */
+  commit({ id, name, url, bytes }, files) {
+    return alone(async () => {
+      const now = Date.now();
+      const left = await this.#index.change(ALL, async ({ urls, blobs, checkpoints }) => {
+        let kept = 0;
+        for (const file of files) {
+          const blob = await blobs.get(file.sha256);
+          if (!blob) continue;
+          kept++;
+          await blobs.put({ ...blob, lastUsed: now });
+          const record = await urls.get(file.url);
+          if (record?.sha256 === file.sha256) await urls.put({ ...record, proven: true });
+        }
+        if (kept === 0) return [];
+        // Under the same address, it is a newer version of the same checkpoint.
+        const older = (await checkpoints.all()).filter((other) => other.id === id || (url && other.url === url));
+        for (const other of older) await checkpoints.delete(other.id);
+        await checkpoints.put({ id, name, url, bytes, files, lastUsed: now });
+        const used = hashesOf(await checkpoints.all());
+        return [...hashesOf(older)].filter((sha256) => !used.has(sha256));
+      });
+      await this.#forget(new Set(left.filter((sha256) => !this.#pins.has(sha256))));
+    });
+  }
+
+  /** What the index holds, all of it. */
+  contents() {
+    return this.#index.read(ALL, async (tables) => {
+      const [urls, blobs, partials, checkpoints] = await Promise.all(ALL.map((name) => tables[name].all()));
+      return { urls, blobs, partials, checkpoints };
+    });
+  }
+
+  /**
+   * Removes the checkpoint with this id or address, and files that no other one uses; or, for the address of something
+   * unfinished, its files. False where nothing has that name.
+   */
+  remove(idOrUrl) {
+    return alone(async () => {
+      const { urls, partials, checkpoints } = await this.contents();
+      const isIt = ({ id, url }) => id === idOrUrl || url === idOrUrl;
+      const removed = checkpoints.filter(isIt);
+      const others = checkpoints.filter((checkpoint) => !isIt(checkpoint));
+      const used = hashesOf(others);
+      const elsewhere = new Set(others.flatMap(({ files }) => files.map(({ url }) => url)));
+      const within = (url) => url === idOrUrl || (idOrUrl.endsWith("/") && url.startsWith(idOrUrl));
+      const addresses = new Set(removed.flatMap(({ files }) => files.map(({ url }) => url)));
+      for (const { url } of [...urls, ...partials]) if (within(url)) addresses.add(url);
+      for (const url of addresses) if (elsewhere.has(url)) addresses.delete(url);
+      if (removed.length === 0 && addresses.size === 0) return false;
+
+      const hashes = new Set(hashesOf(removed));
+      for (const { url, sha256 } of urls) if (addresses.has(url) && sha256) hashes.add(sha256);
+      await this.#index.change(["urls", "checkpoints"], async (tables) => {
+        for (const { id } of removed) tables.checkpoints.delete(id);
+        for (const url of addresses) await tables.urls.delete(url);
+      });
+      await this.#forget(new Set([...hashes].filter((sha256) => !used.has(sha256))));
+      for (const partial of partials) if (addresses.has(partial.url)) await this.#removePartial(partial);
+      return true;
+    });
+  }
+
+  /** Removes everything but what is just being written. */
+  clear() {
+    return alone(async () => {
+      const { blobs, partials } = await this.contents();
+      await this.#index.change(["urls", "checkpoints"], async (tables) => {
+        for (const { id } of await tables.checkpoints.all()) tables.checkpoints.delete(id);
+        for (const { url } of await tables.urls.all()) tables.urls.delete(url);
+      });
+      await this.#forget(new Set(blobs.map(({ sha256 }) => sha256)));
+      for (const partial of partials) await this.#removePartial(partial);
+    });
+  }
+
+  /** Bytes that came free: none where a page is writing it. */
+  async #removePartial({ url, name }) {
+    const release = await lockFile(url, 0);
+    if (!release) return 0;
+    try {
+      const bytes = (await sizeOf("partial", name)) ?? 0;
+      await this.forgetPartial(url);
+      return (await removeFile("partial", name)) ? bytes : 0;
+    } finally {
+      release();
+    }
+  }
+
+  /**
+   * Removes what was used longest ago until `bytes` have come free: whole checkpoints, files of none, unfinished files.
+   * What an open session uses stays. Gives the bytes and the names of the checkpoints.
+   */
+  evict(bytes) {
+    return alone(async () => {
+      const { blobs, partials, checkpoints } = await this.contents();
+      const used = hashesOf(checkpoints);
+      const loose = blobs.filter(({ sha256 }) => !used.has(sha256));
+      const candidates = [
+        ...checkpoints.map((checkpoint) => ({ lastUsed: checkpoint.lastUsed, checkpoint })),
+        ...loose.map(({ sha256, lastUsed }) => ({ lastUsed, sha256 })),
+        ...partials.map((partial) => ({ lastUsed: partial.lastUsed, partial })),
+      ].sort((a, b) => a.lastUsed - b.lastUsed);
+      const remaining = new Set(checkpoints);
+      let freed = 0;
+      const names = [];
+      for (const { checkpoint, sha256, partial } of candidates) {
+        if (freed >= bytes) break;
+        if (partial) freed += await this.#removePartial(partial);
+        if (sha256 && !this.#pins.has(sha256)) freed += await this.#forget(new Set([sha256]), { idle: true });
+        if (!checkpoint) continue;
+        const needed = hashesOf([...remaining].filter((other) => other !== checkpoint));
+        const own = [...hashesOf([checkpoint])].filter((hash) => !needed.has(hash) && !this.#pins.has(hash));
+        const came = await this.#forget(new Set(own), { idle: true });
+        // With files still in use it is no less a checkpoint than before.
+        if (came === 0) continue;
+        freed += came;
+        remaining.delete(checkpoint);
+        names.push(checkpoint.name ?? checkpoint.id);
+        await this.#index.change(["checkpoints"], (tables) => tables.checkpoints.delete(checkpoint.id));
+      }
+      return { freed, names };
+    });
+  }
+}

@@ -1,0 +1,83 @@
+// The worker that fetches, hashes and keeps files, and what a page may ask of what is kept.
+
+import { TintypeError } from "./error.js";
+import { Link, lockName, startWorker } from "./link.js";
+import { check, invalid, VERIFY } from "./options.js";
+
+const SCRIPT = new URL("./keeper.js", import.meta.url);
+
+// Written out in one expression: bundlers look for exactly this.
+const start = () =>
+  startWorker(SCRIPT, "tintype keeper", () => new Worker(new URL("./keeper.js", import.meta.url), { type: "module", name: "tintype keeper" }));
+
+export class Storage {
+  #options;
+  #hooks;
+  #link = null;
+  #module;
+  #closed = false;
+  /** How many workers have died so far. */
+  deaths = 0;
+
+  /** `onNotice(detail)` hears what a person should know; `onDeath()` that there is another worker, which nobody is connected to. */
+  constructor(options, hooks) {
+    this.#options = options;
+    this.#hooks = hooks;
+  }
+
+  /** Gives the worker a port to one that computes. `module` is for its hashes. */
+  connect(port, module) {
+    this.#module = module;
+    this.#alive().post({ type: "connect", port }, [port]);
+  }
+
+  command(command, args = [], options = {}) {
+    return this.#alive().call("store", { command, args }, options);
+  }
+
+  close(now, later) {
+    this.#closed = true;
+    this.#link?.close(now, later);
+  }
+
+  #alive() {
+    if (this.#link?.isOpen || this.#closed) return this.#link;
+    const lock = lockName();
+    const onMessage = ({ type, detail }) => type === "notice" && this.#hooks.onNotice(detail);
+    this.#link = new Link(start, { lock, onMessage, onDeath: () => this.#died() });
+    this.#link.post({ type: "start", module: this.#module, options: { ...this.#options, lock } });
+    return this.#link;
+  }
+
+  /** One that cannot even start would die again at once: only a few follow one another. */
+  #died() {
+    this.deaths += 1;
+    this.#hooks.onDeath(this.deaths <= MOST_DEATHS, this.#link.death);
+  }
+}
+
+const MOST_DEATHS = 5;
+
+/** What `tintype.store` is. */
+export function storeOf(storage) {
+  const text = (value, where) => {
+    if (typeof value !== "string") throw invalid(`${where}: expected the id or address of a kept checkpoint`);
+    return value;
+  };
+  return Object.freeze({
+    list: async () => storage.command("list"),
+    sizes: async () => storage.command("sizes"),
+    remove: async (idOrUrl) => storage.command("remove", [text(idOrUrl, "store.remove")]),
+    clear: async () => storage.command("clear"),
+    quota: async () => storage.command("quota"),
+    async verify(options) {
+      const { signal, onProgress } = check("store.verify", VERIFY, options);
+      return storage.command("verify", [], { signal, onEvent: onProgress });
+    },
+    /** Only a page may ask for this, no worker. */
+    async persist() {
+      if (!navigator.storage?.persist) throw new TintypeError("unsupported", "store.persist: this browser cannot be asked for it");
+      return navigator.storage.persist();
+    },
+  });
+}
