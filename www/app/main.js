@@ -7,7 +7,10 @@ import { el, make } from "./dom.js";
 import { listen as listenForKeys } from "./keys.js";
 import { fromHash, toHash } from "./link.js";
 import { Maker } from "./maker.js";
-import { listen as listenForOwn } from "./own.js";
+import { Memory } from "./memory.js";
+import { Notices } from "./notices.js";
+import { addressOf, keptEntry, listen as listenForOwn } from "./own.js";
+import { Shelf } from "./shelf.js";
 import { Stage } from "./stage.js";
 import { Strip } from "./strip.js";
 
@@ -19,8 +22,14 @@ const cards = new Cards(el("cards"));
 const controls = new Controls(el("form"));
 const stage = new Stage();
 const strip = new Strip(el("strip"));
+const notices = new Notices(el("notices"));
+const shelf = new Shelf({
+  store: () => maker.store,
+  hasCard: (url) => cards.entries.some((entry) => addressOf(entry) === url),
+});
+new Memory(maker);
 
-/** What is being drawn: { controller, recipe, notes }, or null. */
+/** What is being drawn: { controller, recipe }, or null. */
 let work = null;
 let choiceTimer = 0;
 
@@ -56,18 +65,22 @@ async function startEngine() {
   line.dataset.kind = "starting";
   line.textContent = "Starting…";
   try {
-    const backend = await maker.start(el("runs-on").value);
-    if (!backend) return;
-    const { kind, name, reason } = backend;
-    line.dataset.kind = kind;
-    line.textContent = `${kind === "webgpu" ? `WebGPU on ${name}` : "CPU"}: ${reason}`;
-    line.title = name;
-    controls.samplers(maker.samplers);
+    if (await maker.start(el("runs-on").value)) controls.samplers(maker.samplers);
   } catch (error) {
     line.dataset.kind = "failed";
     line.textContent = "Not running";
     showError(error);
   }
+}
+
+function showBackend() {
+  const line = el("backend");
+  if (!maker.backend) return;
+  const { kind, name, reason } = maker.backend;
+  const text = `${kind === "webgpu" ? `WebGPU on ${name}` : "CPU"}: ${reason}`;
+  line.dataset.kind = kind;
+  line.title = name;
+  if (line.textContent !== text) line.textContent = text;
 }
 
 function showWorking(working) {
@@ -92,11 +105,10 @@ function showActions() {
   if (other) el("again").textContent = `Draw this in ${cards.chosen.name}`;
 }
 
-/** `notes` are of this moment, where the picture's own warnings are shown whenever it is. */
-function present(item, notes = []) {
+function present(item) {
   stage.show(item);
   strip.mark(item);
-  showWarnings([...notes, ...item.warnings]);
+  showWarnings(item.warnings);
   showActions();
   history.replaceState(null, "", toHash({ ...item.recipe, checkpoint: item.entry.own ? "" : item.entry.id }));
 }
@@ -105,7 +117,7 @@ function present(item, notes = []) {
 async function draw(recipe, count = 1) {
   const entry = cards.chosen;
   const before = work;
-  const mine = { controller: new AbortController(), recipe, notes: [] };
+  const mine = { controller: new AbortController(), recipe };
   work = mine;
   clearTimeout(choiceTimer);
   hideError();
@@ -126,7 +138,6 @@ async function draw(recipe, count = 1) {
       showError(error);
       say(error.code === "cancelled" ? "Cancelled." : "");
     }
-    if (error.code === "internal" || error.code === "device-lost") startEngine();
   } finally {
     if (work === mine) {
       work = null;
@@ -136,7 +147,7 @@ async function draw(recipe, count = 1) {
   }
 }
 
-async function drawOne(entry, recipe, { controller, notes }, place) {
+async function drawOne(entry, recipe, { controller }, place) {
   const title = `${recipe.prompt || "untitled"}${place}`;
   stage.begin({ title, ...recipe });
   say(`Drawing ${title} in ${entry.name}.`);
@@ -153,17 +164,8 @@ async function drawOne(entry, recipe, { controller, notes }, place) {
   if (!cards.hasPicture(entry)) cards.picture(entry, item.url);
   el("session").hidden = false;
   strip.add(item);
-  present(item, notes);
+  present(item);
   say(`Done: ${title}.`);
-}
-
-/** Checkpoints went so that another could come. */
-function tellOfRoom({ entry, gone }) {
-  const names = gone.map(({ name }) => name).join(", ");
-  const text = `There was not enough memory for ${entry.name} as well, so ${names} had to go: what is chosen again is fetched again.`;
-  work?.notes.push(text);
-  showWarnings([text]);
-  say(text);
 }
 
 function generate() {
@@ -176,6 +178,14 @@ function drawAgain(recipe = stage.shown.recipe) {
   const { prompt, negativePrompt, seed } = recipe;
   controls.restore({ prompt, negativePrompt, seed });
   draw(controls.takeRecipe());
+}
+
+/** A checkpoint that is not in memory may be on this device. */
+function showStates() {
+  cards.update((entry) => {
+    const state = maker.state(entry);
+    return state.state === "absent" && shelf.keeps(addressOf(entry)) ? { ...state, state: "here" } : state;
+  });
 }
 
 function showPrompts(entry) {
@@ -235,6 +245,7 @@ async function addOwn(entry) {
   const before = cards.chosen;
   hideError();
   cards.add(entry);
+  shelf.refresh();
   cards.choose(entry);
   chosen(entry);
   try {
@@ -245,6 +256,7 @@ async function addOwn(entry) {
     if (error.code === "cancelled") return;
     showError(error);
     cards.remove(entry);
+    shelf.refresh();
     if (cards.chosen !== entry || !before) return;
     cards.choose(before);
     showPrompts(before);
@@ -313,8 +325,15 @@ cards.addEventListener("pick", () => {
 });
 listenForKeys((digit) => cards.pick(digit));
 strip.addEventListener("pick", ({ detail }) => restore(detail));
-maker.addEventListener("change", () => cards.update((entry) => maker.state(entry)));
-maker.addEventListener("room", ({ detail }) => tellOfRoom(detail));
+maker.addEventListener("change", showStates);
+maker.addEventListener("held", () => {
+  showBackend();
+  shelf.refresh();
+});
+// What the line of the backend says need not be said twice.
+maker.addEventListener("notice", ({ detail }) => detail !== maker.backend?.reason && notices.add(detail));
+shelf.addEventListener("change", showStates);
+shelf.addEventListener("open", ({ detail }) => addOwn(keptEntry(detail)));
 addEventListener("hashchange", restoreFromAddress);
 listenForOwn({ onEntry: addOwn, onError: showError });
 
@@ -324,6 +343,7 @@ try {
 } catch (error) {
   showError(error);
 }
+shelf.refresh();
 restoreFromAddress();
 el("generate").disabled = false;
 if (matchMedia("(pointer: fine)").matches) el("prompt").focus({ preventScroll: true });
