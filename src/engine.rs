@@ -120,7 +120,7 @@ impl Engine {
     }
 
     /// Draws pictures as job `job`. Calls wait for one another. A checkpoint that is no longer in memory is read again by its
-    /// `recipe`, where there is one, while pictures asked for before are drawn.
+    /// `recipe`, where there is one, while pictures asked for before are drawn; `progress` hears of it.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] naming the option; those of [`text_to_image`], and of [`Library::load`].
@@ -129,6 +129,7 @@ impl Engine {
         job: u32,
         options: &GenerateOptions,
         recipe: Option<&Recipe>,
+        progress: &ProgressSink<'_>,
         on_step: impl Fn(StepReport),
     ) -> Result<Generated> {
         let job = self.job(job);
@@ -136,7 +137,7 @@ impl Engine {
         let _reserved = self.library.reserve(&options.checkpoint);
         let turn = async { Ok(self.drawing.turn().await) };
         let early = async {
-            match self.bring(options, recipe, Room::Idle, token).await {
+            match self.bring(options, recipe, Room::Idle, progress, token).await {
                 Err(Error::OutOfMemory(_)) if self.library.is_crowded() => Ok(()),
                 Err(error) => Err(error),
                 // What cannot be drawn is refused before it waits.
@@ -144,7 +145,9 @@ impl Engine {
             }
         };
         let (_turn, ()) = token.guard(try_join(turn, early)).await?;
-        let resident = token.guard(self.bring(options, recipe, Room::Any, token)).await?;
+        let resident = token
+            .guard(self.bring(options, recipe, Room::Any, progress, token))
+            .await?;
         let (request, count) = resolve(options, &resident)?;
         let mut generated = Generated {
             pictures: Vec::new(),
@@ -181,6 +184,7 @@ impl Engine {
         options: &GenerateOptions,
         recipe: Option<&Recipe>,
         room: Room,
+        progress: &ProgressSink<'_>,
         token: &CancelToken,
     ) -> Result<Rc<Resident>> {
         match (self.library.get(&options.checkpoint), recipe) {
@@ -188,7 +192,7 @@ impl Engine {
             (Err(error), None) => Err(error),
             (Err(_), Some(recipe)) => {
                 let again = Some(options.checkpoint.as_str());
-                self.read(recipe, again, room, &ProgressSink::none(), token).await
+                self.read(recipe, again, room, progress, token).await
             }
         }
     }

@@ -60,7 +60,9 @@ async fn draw(engine: &Engine, style: &str) -> Result<Generated> {
         steps: Some(1),
         ..GenerateOptions::default()
     };
-    engine.generate(1, &options, Some(&recipe(style)), |_| ()).await
+    engine
+        .generate(1, &options, Some(&recipe(style)), &ProgressSink::none(), |_| ())
+        .await
 }
 
 #[test]

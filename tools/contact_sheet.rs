@@ -108,7 +108,9 @@ async fn draw(arguments: &Arguments) -> Result<()> {
                 prompt: prompt.clone(),
                 ..arguments.options.clone()
             };
-            let mut generated = engine.generate(0, &options, None, |_| ()).await?;
+            let mut generated = engine
+                .generate(0, &options, None, &ProgressSink::none(), |_| ())
+                .await?;
             let total: f64 = generated
                 .timings
                 .iter()

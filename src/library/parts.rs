@@ -48,7 +48,8 @@ impl Parts {
             .map_err(|e| e.at(place("scheduler/scheduler_config.json")))?
             .for_stable_diffusion();
         if let Some(prediction_type) = &options.prediction_type {
-            scheduler = scheduler.with_prediction_type(prediction_type)?;
+            let with = scheduler.with_prediction_type(prediction_type);
+            scheduler = with.map_err(|e| e.at("predictionType"))?;
         }
         let mut warnings: Vec<String> = checkpoint.source.warnings();
         if let Some(variant) = &options.open.variant {

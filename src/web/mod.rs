@@ -21,6 +21,15 @@ pub struct Engine {
     reason: String,
 }
 
+fn progress_sink(report: Option<&Function>) -> ProgressSink<'_> {
+    ProgressSink::new(move |p| {
+        if let (Some(report), Ok(value)) = (report, values::progress(&p)) {
+            // A callback that throws must not end the load; the worker's own does not throw.
+            let _ = report.call1(&JsValue::NULL, &value);
+        }
+    })
+}
+
 #[wasm_bindgen(start)]
 fn start() {
     console_error_panic_hook::set_once();
@@ -56,29 +65,25 @@ impl Engine {
         let engine = self.engine.clone();
         wasm_bindgen_futures::future_to_promise(async move {
             let recipe = values::recipe(&recipe)?;
-            let progress = ProgressSink::new(|p| {
-                if let (Some(report), Ok(value)) = (&on_progress, values::progress(&p)) {
-                    // A callback that throws must not end the load; the worker's own does not throw.
-                    let _ = report.call1(&JsValue::NULL, &value);
-                }
-            });
+            let progress = progress_sink(on_progress.as_ref());
             let resident = engine.load(job, &recipe, &progress).await.map_err(values::error)?;
             values::checkpoint(&resident)
         })
     }
 
-    /// Draws pictures. `recipe` is the checkpoint's, if it can be loaded again.
-    pub fn generate(&self, job: u32, request: JsValue, recipe: JsValue, on_step: Option<Function>) -> js_sys::Promise {
+    /// Draws pictures. `recipe` is the checkpoint's, if it can be loaded again. `on_event` hears of steps, and of that load's progress.
+    pub fn generate(&self, job: u32, request: JsValue, recipe: JsValue, on_event: Option<Function>) -> js_sys::Promise {
         let engine = self.engine.clone();
         wasm_bindgen_futures::future_to_promise(async move {
             let options: engine::GenerateOptions = values::read(request, "generate")?;
             let recipe = (!recipe.is_undefined()).then(|| values::recipe(&recipe)).transpose()?;
+            let progress = progress_sink(on_event.as_ref());
             let report = |step: StepReport| {
-                if let (Some(report), Ok(value)) = (&on_step, values::step(&step)) {
+                if let (Some(report), Ok(value)) = (&on_event, values::step(&step)) {
                     let _ = report.call1(&JsValue::NULL, &value);
                 }
             };
-            let generated = engine.generate(job, &options, recipe.as_ref(), report);
+            let generated = engine.generate(job, &options, recipe.as_ref(), &progress, report);
             values::generated(&generated.await.map_err(values::error)?)
         })
     }

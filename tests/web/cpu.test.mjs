@@ -33,7 +33,6 @@ describe("the CPU backend", { timeout: 1_200_000 }, () => {
     assert.equal(fractions.at(-1), 1);
     assert.ok(fractions[0] < 1);
     await api.unload("Ink");
-    await assert.rejects(api.draw({ ...FOX, checkpoint: "Ink" }), { code: "invalid-argument" });
   });
 
   test("an entry of checkpoints.json and picked files are the same checkpoint as the folder", async () => {
@@ -103,6 +102,50 @@ describe("the CPU backend", { timeout: 1_200_000 }, () => {
     assert.ok(end >= 0 && begin > end, JSON.stringify(events));
     assert.ok(pictures[0][0].rgba.equals(first.images[0].rgba));
     assert.ok(difference(pictures[1][0].rgba, first.images[0].rgba).mean > 1);
+  });
+
+  test("the next checkpoint loads while a picture is drawn, and draws when it is its turn", async () => {
+    const { value, error } = await api.outcome(`async () => {
+      const [checkpoint] = tintype.checkpoints;
+      const order = [];
+      let loading;
+      const onStep = ({ step }) => {
+        loading ??= tintype.load("/checkpoints/3d/").then((loaded) => (order.push("loaded"), loaded));
+        order.push(step);
+      };
+      const drawing = tintype.generate({ checkpoint, prompt: "fox", seed: 7, steps: 60, onStep });
+      await drawing;
+      const next = await loading;
+      const { images } = await tintype.generate({ checkpoint: next, prompt: "fox", seed: 7, steps: 1 });
+      await next.unload();
+      return { order, size: images[0].imageData.width };
+    }`);
+    assert.equal(error, undefined);
+    const loaded = value.order.indexOf("loaded");
+    assert.ok(loaded > 0 && loaded < value.order.length - 1, JSON.stringify(value.order));
+    assert.equal(value.size, 128);
+  });
+
+  test("a checkpoint that left memory is a handle still: it comes back, and says how far that is", async () => {
+    const { value, error } = await api.outcome(`async () => {
+      const [checkpoint] = tintype.checkpoints;
+      const draw = async (onProgress) => {
+        const { images } = await tintype.generate({ checkpoint, prompt: "fox", seed: 7, steps: 1, onProgress });
+        return images[0].imageData.data.join();
+      };
+      const before = await draw();
+      await checkpoint.unload();
+      const gone = tintype.checkpoints.includes(checkpoint);
+      const fractions = [];
+      const after = await draw(({ fraction }) => fractions.push(fraction));
+      return { gone, same: before === after, fractions, back: tintype.checkpoints.includes(checkpoint), memory: tintype.memory };
+    }`);
+    assert.equal(error, undefined);
+    const { fractions, memory, ...said } = value;
+    assert.deepEqual(said, { gone: false, same: true, back: true });
+    assert.equal(fractions.at(-1), 1);
+    assert.ok(memory.weights > 10e6 && memory.working > 0 && memory.weights + memory.working < memory.budget, JSON.stringify(memory));
+    assert.ok(memory.wasm > memory.weights);
   });
 
   test("cancelling is answered within 200 ms, and the next picture is right", async (t) => {

@@ -88,6 +88,8 @@ describe("bad input", { timeout: 1_200_000 }, () => {
     const bytes = shipped("soft", UNET);
     bytes[bytes.length - 1] ^= 1;
     const folder = site.changed("tampered", { [UNET]: bytes });
+    // What is kept, or in memory, under the hash that the entry promises would be taken in its place.
+    await api.outcome(`async () => { await tintype.checkpoints[0].unload(); await tintype.store.clear(); }`);
     await assert.rejects(api.loadEntry("soft", folder), { code: "corrupt", message: /unet.*sha256/ });
     await stillWorks();
   });
@@ -106,11 +108,13 @@ describe("bad input", { timeout: 1_200_000 }, () => {
     await stillWorks();
   });
 
-  test("generate: a checkpoint that was unloaded", async () => {
-    await api.load(SOFT, { name: "again" });
-    await api.load("/checkpoints/flat/", { name: "gone" });
-    await api.unload("gone");
-    await assert.rejects(api.draw({ ...FOX, checkpoint: "gone" }), { code: "invalid-argument", message: /Flat|gone/ });
+  test("generate: a checkpoint of another Tintype", async () => {
+    const call = `async () => {
+      const other = await window.api.Tintype.create({ backend: "cpu" });
+      const theirs = await other.load("${SOFT}", { name: "theirs" }).finally(() => other.close());
+      return tintype.generate({ checkpoint: theirs });
+    }`;
+    await api.refuses(call, "invalid-argument", /"theirs"/);
     await stillWorks();
   });
 

@@ -45,14 +45,16 @@ export async function startHost() {
 
   /**
    * What a file may have: bytes, etag, lastModified, type; ranges (default true); length (default true); cuts: bytes after
-   * which each request's connection breaks; stalls: the same, with silence; delay: milliseconds between pieces; statuses:
-   * of the next requests; headers.
+   * which each request's connection breaks; stalls: the same, with silence; mute: requests without an answer; delay: milliseconds between pieces; statuses:
+   * of the next requests; early: how many bytes before the asked ones a range begins; headers.
    */
   async function file(request, response, name) {
     const entry = { name, method: request.method, range: request.headers.range, sent: 0 };
     log.push(entry);
     if (down) return response.destroy();
-    const { bytes, etag, lastModified, type, ranges = true, length = true, cuts, stalls, delay, statuses, headers: more } = files.get(name) ?? {};
+    const what = files.get(name) ?? {};
+    if (what.mute > 0) return void what.mute--;
+    const { bytes, etag, lastModified, type, ranges = true, length = true, cuts, stalls, delay, statuses, early = 0, headers: more } = what;
     const headers = { "access-control-allow-origin": "*", ...more };
     const status = statuses?.shift() ?? (bytes ? 200 : 404);
     entry.status = status;
@@ -62,7 +64,8 @@ export async function startHost() {
       entry.status = 416;
       return response.writeHead(416, { ...headers, "content-range": `bytes */${bytes.length}` }).end();
     }
-    const [first, last] = range ?? [0, bytes.length - 1];
+    const [asked, last] = range ?? [0, bytes.length - 1];
+    const first = Math.max(0, asked - early);
     const body = bytes.subarray(first, last + 1);
     entry.status = range ? 206 : 200;
     if (range) headers["content-range"] = `bytes ${first}-${last}/${bytes.length}`;
@@ -75,8 +78,8 @@ export async function startHost() {
     const stall = stalls?.shift();
     const cut = stall ?? cuts?.shift();
     const part = cut === undefined ? body : body.subarray(0, cut);
-    const before = response.socket.bytesWritten;
-    const { socket } = response;
+    const { socket } = request;
+    const before = socket.bytesWritten;
     response.on("close", () => (entry.sent = socket.bytesWritten - before));
     await write(response, part, delay);
     if (stall !== undefined) return;

@@ -24,7 +24,7 @@ function receive({ data }) {
 }
 
 const calls = {
-  async start(options = {}) {
+  async start({ module: other, ...options } = {}) {
     window.notices = [];
     window.fatal = undefined;
     worker?.terminate();
@@ -35,7 +35,7 @@ const calls = {
         if (["ready", "fatal"].includes(event.data.type)) resolve();
       };
     });
-    worker.postMessage({ type: "start", module: await module, options });
+    worker.postMessage({ type: "start", module: other ?? (await module), options });
     calls.connect();
     await ready;
     return window.fatal;
@@ -53,6 +53,13 @@ const calls = {
   },
 
   disconnect: () => worker.postMessage({ type: "disconnect" }),
+
+  /** Asks for it, and at once to stop it. */
+  async stopped(command) {
+    const asking = calls.store(command);
+    worker.postMessage({ type: "cancel", job: jobs });
+    return asking;
+  },
 
   async store(command, ...args) {
     const job = ++jobs;
@@ -83,6 +90,33 @@ const calls = {
       reading.chunks.push(chunk);
     }
     return { length: reading.length };
+  },
+
+  /** Reads to the end and keeps nothing. */
+  async skim(place) {
+    const { stream } = streams.get(place);
+    for (let bytes; (bytes = await stream.read()); ) stream.recycle(bytes);
+    return stream.sha256;
+  },
+
+  /** MiB/s of reading a stored file through files.js in a worker, and in a raw loop, in turns. */
+  async speed(url, sha256) {
+    const reader = new Worker("/test/keeper-reader.js", { type: "module" });
+    const ask = (message, transfer = []) =>
+      new Promise((resolve) => {
+        reader.onmessage = ({ data }) => resolve(data);
+        reader.postMessage(message, transfer);
+      });
+    const { port1, port2 } = new MessageChannel();
+    worker.postMessage({ type: "connect", port: port1 }, [port1]);
+    await ask({ type: "connect", port: port2 }, [port2]);
+    const result = { stored: [], raw: [] };
+    for (let round = 0; round < 7; round++) {
+      result.stored.push(await ask({ type: "stored", url }));
+      result.raw.push(await ask({ type: "raw", sha256 }));
+    }
+    reader.terminate();
+    return result;
   },
 
   cancel: (place) => streams.get(place).stream.cancel(),

@@ -61,6 +61,11 @@ export class Compute {
     if (this.#link?.isOpen) this.#connect(this.#link);
   }
 
+  /** Tells it that there is no keeper any more. */
+  disconnect(message) {
+    this.#link?.post({ type: "no files", message });
+  }
+
   close(now, later) {
     this.#closed = later;
     this.#link?.close(now, later);
@@ -68,7 +73,8 @@ export class Compute {
 
   async #alive() {
     if (this.#closed) throw this.#closed();
-    if (this.#link?.isOpen) return this.#link;
+    // One that is starting is open, and not ready.
+    if (!this.#starting && this.#link?.isOpen) return this.#link;
     return (this.#starting ??= this.#start().finally(() => (this.#starting = null)));
   }
 

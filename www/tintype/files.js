@@ -13,6 +13,8 @@ class FileStream {
   #forget;
   #chunks = [];
   #waiting = null;
+  /** Bytes that were read and not asked for anew. */
+  #owed = 0;
   /** Set once: `{ error }`, or `{}` at the file's end. */
   #end = null;
   /** Bytes; undefined where the host does not say. */
@@ -31,19 +33,28 @@ class FileStream {
 
   /** The next bytes, or null when all have come and their length and hash were checked. */
   async read() {
+    this.#repay();
     while (this.#chunks.length === 0) {
       if (this.#end?.error) throw this.#end.error;
       if (this.#end) return null;
       await new Promise((resolve) => (this.#waiting = resolve));
     }
     const bytes = this.#chunks.shift();
-    this.#port.postMessage({ type: "credit", stream: this.#id, bytes: bytes.length });
+    this.#owed = bytes.length;
     return bytes;
+  }
+
+  /** Lets as much more come as was read. */
+  #repay(buffer) {
+    if (this.#owed === 0 && !buffer) return;
+    const message = { type: "credit", stream: this.#id, bytes: this.#owed, buffer };
+    this.#owed = 0;
+    this.#port.postMessage(message, buffer ? [buffer] : []);
   }
 
   /** Gives the memory of bytes that `read` gave back to the keeper, which fills it anew: faster than new memory. */
   recycle(bytes) {
-    if (bytes.buffer.byteLength > 0) this.#port.postMessage({ type: "credit", stream: this.#id, bytes: 0, buffer: bytes.buffer }, [bytes.buffer]);
+    if (bytes.buffer.byteLength > 0) this.#repay(bytes.buffer);
   }
 
   /** Ends it; what has come stays in the store, to go on from. */
@@ -53,6 +64,12 @@ class FileStream {
     this.#forget();
     this.receive({ type: "failed", error: { code: "cancelled", message: `${this.#place}: the load was cancelled` } });
     this.#chunks.length = 0;
+  }
+
+  /** Ends it, for its content is known and here already: if it is stored, it belongs to what the session loads. */
+  skip() {
+    if (!this.#end) this.#port.postMessage({ type: "skip", stream: this.#id });
+    this.cancel();
   }
 
   receive(message) {

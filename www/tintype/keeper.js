@@ -9,10 +9,10 @@ import { COMMANDS, Commands } from "./keeper/commands.js";
 import { failure, sendable } from "./keeper/failure.js";
 import { startHashing } from "./keeper/hash.js";
 import { holdLock } from "./keeper/locks.js";
+import { Pool } from "./keeper/pool.js";
 import { Room } from "./keeper/room.js";
 import { Connection } from "./keeper/serve.js";
 import { Store } from "./keeper/store.js";
-import { Pool } from "./keeper/stored.js";
 
 const STALL_TIMEOUT = 20_000;
 

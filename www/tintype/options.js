@@ -110,6 +110,7 @@ export const GENERATE = {
   strength: notYet("image to image"),
   mask: notYet("inpainting"),
   signal,
+  onProgress: callback,
   onStep: callback,
   preview: flag,
 };

@@ -10,6 +10,9 @@ const SCRIPT = new URL("./keeper.js", import.meta.url);
 const start = () =>
   startWorker(SCRIPT, "tintype keeper", () => new Worker(new URL("./keeper.js", import.meta.url), { type: "module", name: "tintype keeper" }));
 
+/** One that cannot even start would die again at once: only a few follow one another. */
+const MOST_DEATHS = 5;
+
 export class Storage {
   #options;
   #hooks;
@@ -28,7 +31,7 @@ export class Storage {
   /** Gives the worker a port to one that computes. `module` is for its hashes. */
   connect(port, module) {
     this.#module = module;
-    this.#alive().post({ type: "connect", port }, [port]);
+    this.#alive()?.post({ type: "connect", port }, [port]);
   }
 
   command(command, args = [], options = {}) {
@@ -49,14 +52,11 @@ export class Storage {
     return this.#link;
   }
 
-  /** One that cannot even start would die again at once: only a few follow one another. */
   #died() {
     this.deaths += 1;
     this.#hooks.onDeath(this.deaths <= MOST_DEATHS, this.#link.death);
   }
 }
-
-const MOST_DEATHS = 5;
 
 /** What `tintype.store` is. */
 export function storeOf(storage) {

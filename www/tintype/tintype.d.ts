@@ -26,10 +26,23 @@ export class TintypeError extends Error {
 export interface CreateOptions {
   /** `auto` takes WebGPU where the adapter is a real GPU, else the CPU. `webgpu` takes any adapter, or rejects. */
   backend?: "auto" | "webgpu" | "cpu" | null;
-  /** Bytes that checkpoints and pictures in the making may take together. */
+  /**
+   * Bytes that checkpoints and pictures in the making may take together; half of what the device has, if nothing is said (of
+   * 4 GiB where the browser does not tell; at most 3 GiB on the CPU). Checkpoints that were used longest ago give way to
+   * others, and come back when they are drawn with.
+   */
   memoryBudget?: number | null;
   /** Threads of the CPU backend. More than one is not implemented. */
   threads?: number | null;
+  /**
+   * What is fetched is kept on this device. `keep`: as long as there is room. `evict`: what was used longest ago makes room.
+   * `off`: nothing is kept.
+   */
+  store?: "keep" | "evict" | "off" | null;
+  /** Milliseconds without a byte after which a download is begun anew where it stopped; 20 000, if nothing is said. */
+  stallTimeout?: number | null;
+  /** Whether there is `debug`, for tests of recovery. */
+  debug?: boolean | null;
 }
 
 export interface Backend {
@@ -139,10 +152,16 @@ export interface Component {
   class: string;
   /** The types of its tensors, such as `f16`. */
   dtypes: string[];
+  /** Of its files. */
   bytes: number;
+  /** A hash over its content: components of one id are held once, whatever checkpoints they are of. */
+  id: string;
 }
 
-/** A checkpoint in memory, as `load` gives it. */
+/**
+ * A checkpoint, as `load` gives it. It leaves memory when it is unloaded, or used longest ago and others need the room; drawn
+ * with, it comes back by itself, from the store or else from where it was loaded.
+ */
 export class Checkpoint {
   private constructor();
   readonly id: string;
@@ -152,13 +171,16 @@ export class Checkpoint {
   readonly components: readonly Component[];
   /** With the number that width and height must be multiples of. */
   readonly defaults: Readonly<Defaults & { factor: number }>;
-  /** The weights' bytes in memory. */
+  /** The weights' bytes in memory, those that it shares with others included. */
   readonly bytes: number;
   /** What a person should know and that is no error. */
   readonly warnings: readonly string[];
   /** Puts these LoRAs over the checkpoint; an empty list takes them all off. Not implemented for others. */
   setLoras(loras: readonly Lora[]): Promise<void>;
-  /** Lets go of its memory. The handle is of no use afterwards. */
+  /**
+   * Frees its memory for the next one: GPU buffers are destroyed; WebAssembly's memory never shrinks, but what was freed is used
+   * again.
+   */
   unload(): Promise<void>;
 }
 
@@ -192,6 +214,8 @@ export interface GenerateOptions {
   /** Not implemented: rejects with `unsupported`. */
   mask?: ImageData | ImageBitmap | Blob | HTMLCanvasElement | OffscreenCanvas | string | null;
   signal?: AbortSignal | null;
+  /** Where the checkpoint has to be read again: how far that is. */
+  onProgress?: ((progress: Progress) => void) | null;
   onStep?: ((step: Step) => void) | null;
   preview?: boolean | null;
 }
@@ -230,20 +254,75 @@ export interface GenerateResult {
 }
 
 export interface Notice {
-  kind: string;
+  /** What it is about. */
+  kind: "backend" | "device" | "worker" | "quota" | "store" | (string & {});
   message: string;
 }
 
-/** What is kept on this device. Keeping is not implemented: the list is empty, the rest rejects with `unsupported`. */
+/** A checkpoint that is kept on this device. */
+export interface Kept {
+  id: string;
+  name: string;
+  url: string;
+  /** Of its weights in memory. */
+  bytes: number;
+  files: number;
+  /** A date and time, as ISO 8601 has it. */
+  lastUsed: string;
+  /** Whether all of its files are here. */
+  complete: boolean;
+}
+
+/** What is kept on this device: files by their content, so what checkpoints share is kept once. It is the whole site's. */
 export interface Store {
-  list(): Promise<unknown[]>;
-  remove(id: string): Promise<void>;
+  /** The one used last comes first. */
+  list(): Promise<Kept[]>;
+  /** Bytes: in all, of unfinished downloads, and of each checkpoint by its id; what two share counts for both. */
+  sizes(): Promise<{ bytes: number; blobs: number; partialBytes: number; checkpoints: Record<string, number> }>;
+  /** Removes a checkpoint by its id or address, but for what others need. */
+  remove(idOrUrl: string): Promise<void>;
+  clear(): Promise<void>;
+  /** Bytes that the site uses and may use, by the browser's estimate; and whether the browser will not clear them by itself. */
+  quota(): Promise<{ usage?: number; quota?: number; persisted: boolean }>;
+  /** Asks the browser not to clear it by itself. */
   persist(): Promise<boolean>;
+  /** Hashes every file, and removes those that are not what they were. */
+  verify(options?: {
+    signal?: AbortSignal | null;
+    onProgress?: ((progress: unknown) => void) | null;
+  }): Promise<{ files: number; bytes: number; bad: { url: string; expected: string; found: string }[] }>;
+}
+
+/** What is held, in bytes. */
+export interface Memory {
+  /** What weights and working memory may be together. */
+  readonly budget: number;
+  /** Weights, what checkpoints share counted once. */
+  readonly weights: number;
+  /** What drawing takes besides. */
+  readonly working: number;
+  /** All buffers on the GPU. */
+  readonly gpu: number;
+  /** WebAssembly's memory, which never shrinks. */
+  readonly wasm: number;
+}
+
+/** When a test of recovery does its harm: at the next load, text, first step or decoding, or at once. */
+export type Moment = "load" | "text" | "step" | "decode" | "idle";
+
+/** For tests of what comes after. */
+export interface Debug {
+  /** Destroys the GPU device. */
+  loseDevice(moment?: Moment): Promise<void>;
+  /** Ends the worker that computes. */
+  killWorker(moment?: Moment): Promise<void>;
 }
 
 interface TintypeEventMap {
-  /** What changed without an error: the backend that `auto` took is not a GPU, for one. */
+  /** What happened without an error: `auto` found no GPU, the store is full, a lost device was set up anew. */
   notice: CustomEvent<Notice>;
+  /** `checkpoints` or `memory` changed. */
+  change: CustomEvent<null>;
 }
 
 export class Tintype extends EventTarget {
@@ -255,15 +334,22 @@ export class Tintype extends EventTarget {
    * then its entries' are to be whole.
    */
   static catalogue(url: string | URL, options?: { signal?: AbortSignal | null } | null): Promise<CatalogueEntry[]>;
-  /** What the work runs on, and why. */
+  /** What the work runs on, and why. Another one, when a device was lost twice in a row. */
   readonly backend: Backend;
   /** The checkpoints in memory. */
   readonly checkpoints: readonly Checkpoint[];
   /** The names that `sampler` takes, for a menu. */
   readonly samplers: readonly string[];
   readonly store: Store;
+  /** What is held; null before anything was. */
+  readonly memory: Memory | null;
+  /** Where `create` was asked for it. */
+  readonly debug?: Debug;
   load(source: Source, options?: LoadOptions): Promise<Checkpoint>;
-  /** Draws pictures. Calls queue up; an aborted one rejects with `cancelled`. */
+  /**
+   * Draws pictures. Calls queue up; an aborted one rejects with `cancelled`. Where a device or a worker is lost over it, it is
+   * begun once more, and its steps are reported anew.
+   */
   generate(options: GenerateOptions): Promise<GenerateResult>;
   /** Not implemented: rejects with `unsupported`. */
   inspect(source: Source): Promise<unknown>;

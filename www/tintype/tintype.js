@@ -84,6 +84,7 @@ export class Tintype extends EventTarget {
         onDeath: (again, { message }) => {
           onNotice("worker", again ? `${message}; another one took its place` : message);
           if (again) this.#compute.reconnect();
+          else this.#compute.disconnect(message);
         },
       },
     );
@@ -170,7 +171,7 @@ export class Tintype extends EventTarget {
   }
 
   async generate(options) {
-    const { checkpoint, signal, onStep, ...request } = check("generate", GENERATE, options);
+    const { checkpoint, signal, onProgress, onStep, ...request } = check("generate", GENERATE, options);
     if (this.#closed) throw invalid(CLOSED);
     const recipe = this.#recipes.get(checkpoint);
     if (!recipe) {
@@ -180,9 +181,11 @@ export class Tintype extends EventTarget {
     request.checkpoint = checkpoint.id;
     request.prompt ??= "";
     request.seed ??= randomSeed();
-    const hear = onStep && guarded(onStep);
-    const onEvent =
-      hear && (({ preview, ...step }) => hear({ ...step, preview: preview ? toImageData(preview) : undefined }));
+    const [progressed, stepped] = [onProgress, onStep].map((callback) => callback && guarded(callback));
+    const onEvent = ({ preview, ...event }) => {
+      if (event.phase) progressed?.(event);
+      else stepped?.({ ...event, preview: preview ? toImageData(preview) : undefined });
+    };
     const payload = (known) => {
       // Thousands of picked files may be in it.
       const isNew = !known.has(checkpoint.id);

@@ -169,6 +169,7 @@ onmessage = async ({ data }) => {
     files = new Files(data.port);
     return;
   }
+  if (data.type === "no files") return files?.close(failure("network", data.message));
   const { job } = data;
   try {
     const value = await commands[data.type](data);

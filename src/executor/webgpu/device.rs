@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use futures_channel::oneshot;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How the adapter is chosen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,14 +88,18 @@ impl Device {
 
     /// Says what went wrong since the last call.
     pub(super) fn check(&self) -> Result<()> {
-        let mut trouble = self
-            .trouble
-            .lock()
-            .map_err(|_| Error::Internal("an error handler panicked".into()))?;
-        if let Some(lost) = &trouble.lost {
-            return Err(Error::DeviceLost(format!("the GPU device was lost: {lost}")));
-        }
+        let mut trouble = self.trouble()?;
         trouble.error.take().map_or(Ok(()), Err)
+    }
+
+    /// What went wrong, if the device is still there.
+    fn trouble(&self) -> Result<MutexGuard<'_, Trouble>> {
+        let trouble = self.trouble.lock();
+        let trouble = trouble.map_err(|_| Error::Internal("an error handler panicked".into()))?;
+        match &trouble.lost {
+            Some(lost) => Err(Error::DeviceLost(format!("the GPU device was lost: {lost}"))),
+            None => Ok(trouble),
+        }
     }
 
     /// Makes GPU objects; what goes wrong is this call's error, and what was made is given up.
@@ -107,7 +111,8 @@ impl Device {
         let (memory, validation) = (memory.pop(), validation.pop());
         let errors = [memory.await, validation.await];
         if let Some(error) = errors.iter().flatten().next() {
-            return Err(convert(error));
+            // A lost device makes all kinds of errors.
+            return self.trouble().and_then(|_| Err(convert(error)));
         }
         self.check()?;
         made

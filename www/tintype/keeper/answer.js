@@ -49,7 +49,7 @@ export function facts(response) {
   };
 }
 
-const NAMES = { etag: "ETag", lastModified: "Last-Modified", size: "bytes", length: "Content-Length" };
+const NAMES = { etag: "ETag", lastModified: "Last-Modified", size: "size", length: "Content-Length" };
 
 /** What differs of `keys` where both sides say it, in words; undefined where nothing does. */
 export function difference(before, now, keys = ["etag", "lastModified", "size"]) {

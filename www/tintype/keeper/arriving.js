@@ -11,7 +11,7 @@ import { readable } from "./room.js";
 const GATHER = 256 << 10;
 const MOMENT = 100;
 /** What is read at once of a file's kept beginning. */
-const KEPT_CHUNK = 1 << 20;
+const KEPT_CHUNK = 2 * GATHER;
 
 /** Address → the hash that was refused there: a host that insists on it is believed. */
 const doubts = new Map();
@@ -26,11 +26,12 @@ export class ArrivingFile {
   #download;
   #partial;
   #warn;
+  #pool;
   #hasher = new Hasher();
   /** Bytes of the beginning that were here, and bytes handed on. */
   #kept = 0;
   #given = 0;
-  /** A piece, or an error, that comes after what was gathered. */
+  /** The rest of a piece, or an error, that comes after what was gathered. */
   #later = null;
   #busy = null;
   #storing = false;
@@ -43,9 +44,9 @@ export class ArrivingFile {
 
   /**
    * Asks the host. `keeping`: `{ store, room }`, or null where nothing is kept. `warn(kind, message)` hears why it isn't
-   * stored.
+   * stored; `signal` ends the asking.
    */
-  static async open({ url, place, expected, record, keeping, stallTimeout, warn }) {
+  static async open({ url, place, expected, record, keeping, stallTimeout, pool, warn, signal }) {
     const file = new ArrivingFile();
     Object.assign(file, { size: expected.size, sha256: expected.sha256 });
     file.#url = url;
@@ -54,13 +55,18 @@ export class ArrivingFile {
     file.#record = record;
     file.#keeping = keeping;
     file.#warn = warn;
+    file.#pool = pool;
     // What the store keeps, the browser's own cache need not keep too.
     file.#download = new Download({ url, place, stallTimeout, cache: keeping ? "no-store" : "default" });
+    const stop = () => file.#download.cancel();
+    signal.addEventListener("abort", stop);
     try {
       await file.#open();
     } catch (error) {
       await file.#end(error);
       throw error;
+    } finally {
+      signal.removeEventListener("abort", stop);
     }
     return file;
   }
@@ -82,9 +88,13 @@ export class ArrivingFile {
     this.sha256 ??= facts.hash;
     if (!this.#partial) return;
     this.#storing = true;
-    const short = this.size === undefined ? undefined : await this.#keeping.room.take(this.#partial, this.size);
-    if (short) await this.#stopStoring("quota", short);
-    else await this.#partial.describe({ ...facts, size: this.size });
+    try {
+      const short = this.size === undefined ? undefined : await this.#keeping.room.take(this.#partial, this.size);
+      if (short) await this.#stopStoring("quota", short);
+      else await this.#partial.describe({ ...facts, size: this.size });
+    } catch (error) {
+      await this.#stopStoring(isQuota(error) ? "quota" : "store", error.message);
+    }
   }
 
   /** The next bytes, or null at the end, when length and hash were checked. */
@@ -126,7 +136,7 @@ export class ArrivingFile {
   }
 
   #readKept() {
-    const bytes = new Uint8Array(Math.min(KEPT_CHUNK, this.#kept - this.#given));
+    const bytes = this.#pool.take(KEPT_CHUNK).subarray(0, this.#kept - this.#given);
     const count = this.#partial.read(bytes, this.#given);
     if (count < bytes.length) throw failure("corrupt", `${this.#place}: expected ${this.#kept} bytes in the store, found ${this.#given + count}`);
     this.#given += count;
@@ -143,21 +153,17 @@ export class ArrivingFile {
       try {
         if (this.#later instanceof Error) throw this.#later;
         piece = this.#later ?? (await this.#download.next());
-        this.#later = null;
       } catch (error) {
         if (length === 0) throw error;
         this.#later = error;
         break;
       }
       if (!piece) break;
-      if (piece.length >= GATHER) {
-        if (length === 0) return piece;
-        this.#later = piece;
-        break;
-      }
-      buffer ??= new Uint8Array(2 * GATHER);
-      buffer.set(piece, length);
-      length += piece.length;
+      buffer ??= this.#pool.take(2 * GATHER);
+      const fits = Math.min(piece.length, buffer.length - length);
+      buffer.set(fits < piece.length ? piece.subarray(0, fits) : piece, length);
+      this.#later = fits < piece.length ? piece.subarray(fits) : null;
+      length += fits;
       first ??= performance.now();
       if (performance.now() - first > MOMENT) break;
     }
@@ -193,7 +199,7 @@ export class ArrivingFile {
   }
 
   async #finish() {
-    if (this.size !== undefined && this.#given < this.size) throw this.#wrongSize(this.#given);
+    if (this.size !== undefined && this.#given !== this.size) throw this.#wrongSize(this.#given);
     const found = this.#hasher.finish();
     this.#hasher = null;
     this.#judge(found);

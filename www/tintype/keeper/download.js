@@ -12,6 +12,9 @@ const LONGEST_PAUSE = 30_000;
 /** A first byte may take this many times as long as the next ones: the host may have to look for it. */
 const FIRST_BYTE = 3;
 
+/** What is read at once. */
+const SCRATCH = 256 << 10;
+
 const WORTH_ANOTHER_TRY = (status) => status === 408 || status === 425 || status === 429 || status >= 500;
 
 /** What can be tried again. */
@@ -31,6 +34,9 @@ export class Download {
   /** Of the request under way. */
   #controller = null;
   #reader = null;
+  /** Memory that the browser fills again and again, where it can: new memory for each piece piles up. */
+  #scratch = null;
+  #refills = false;
   #cancelled = new AbortController();
   #firstByte = false;
   /** How far the file has arrived. */
@@ -74,7 +80,7 @@ export class Download {
     return 0;
   }
 
-  /** The next bytes, or null at the file's end. */
+  /** The next bytes, good until the next call, or null at the file's end. */
   async next() {
     for (;;) {
       let piece;
@@ -195,8 +201,15 @@ export class Download {
       else if (++this.#restarts > WHOLE_TRIES) throw this.#broken(new Error(`the host sent it from its start ${WHOLE_TRIES} times`));
     }
     this.#skip = this.#received - start;
-    this.#reader = response.body?.getReader() ?? null;
     this.#firstByte = true;
+    if (!response.body) return;
+    try {
+      this.#reader = response.body.getReader({ mode: "byob" });
+      this.#refills = true;
+    } catch {
+      this.#reader = response.body.getReader();
+      this.#refills = false;
+    }
   }
 
   /** The host says that the file has no byte at `from`: then all of it is here, or it is another file by now. */
@@ -231,13 +244,21 @@ export class Download {
     if (!this.#reader) return null;
     const limit = (this.#firstByte ? FIRST_BYTE : 1) * this.#stallTimeout;
     for (;;) {
-      const { done, value } = await this.#awake(limit, () => this.#reader.read()).catch((error) => {
+      const { done, value } = await this.#awake(limit, () => this.#fill()).catch((error) => {
         if (error instanceof Broken || error.code === "cancelled") throw error;
         throw new Broken(error.message);
       });
+      if (this.#refills && value) this.#scratch = value.buffer;
       if (done) return null;
       this.#firstByte = false;
       if (value.length > 0) return value;
     }
+  }
+  #fill() {
+    if (!this.#refills) return this.#reader.read();
+    // A connection that broke off took it along.
+    const scratch = this.#scratch ?? new ArrayBuffer(SCRATCH);
+    this.#scratch = null;
+    return this.#reader.read(new Uint8Array(scratch));
   }
 }

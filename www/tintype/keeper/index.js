@@ -1,5 +1,5 @@
 // What the store knows of its files, in IndexedDB, whose transactions hold across tabs.
-//   urls         url → { url, sha256, size, etag, lastModified, length, firstSha256, stale, proven }
+//   urls         url → { url, sha256, size, etag, lastModified, length, firstSha256, stale, proven, absent }
 //   blobs        sha256 → { sha256, size, lastUsed }
 //   partials     url → { url, name, size, etag, lastModified, sha256, lastUsed }
 //   checkpoints  id → { id, name, url, bytes, files: [{ url, place, sha256, size }], lastUsed }

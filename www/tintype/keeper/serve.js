@@ -1,6 +1,6 @@
 // The keeper's end of the port to the worker that computes: sessions, and streams that send no more than was asked for.
 //   in    begin { session, label }   open { session, stream, url, place, size, sha256, credit }
-//         credit { stream, bytes, buffer }   cancel { stream }
+//         credit { stream, bytes, buffer }   skip { stream }   cancel { stream }
 //         commit { session, job, checkpoint }   abort { session, job, code }
 //   out   opened { stream, size, sha256, stored }   chunk { stream, bytes }   end { stream, size, sha256 }
 //         failed { stream, error }   warning { session, message }   answer { job }   failure { job, error }
@@ -46,6 +46,10 @@ class Stream {
   grant(bytes) {
     this.#credit += bytes;
     this.#run();
+  }
+
+  skip() {
+    this.#file?.skip();
   }
 
   async cancel() {
@@ -109,9 +113,11 @@ export class Connection {
     } else if (type === "credit") {
       if (message.buffer) this.#keeper.pool.give(message.buffer);
       this.#streams.get(stream)?.grant(message.bytes);
+    } else if (type === "skip") {
+      this.#streams.get(stream)?.skip();
     } else if (type === "cancel") {
       this.#streams.get(stream)?.cancel();
-      this.#streams.delete(stream);
+      this.#close(stream);
     } else if (type === "commit") {
       this.#finish(message, (session) => session.commit(message.checkpoint));
     } else if (type === "abort") {
@@ -120,13 +126,19 @@ export class Connection {
   }
 
   #open({ session, stream: id, url, place, size, sha256, credit }) {
-    const stream = new Stream(this.#port, id, credit, () => this.#streams.delete(id));
+    const stream = new Stream(this.#port, id, credit, () => this.#close(id));
     this.#streams.set(id, stream);
+    this.#keeper.pool.use(this.#streams.size);
     const owner = this.#sessions.get(session);
     const opening = owner
       ? owner.open(url, place, { size, sha256 })
       : Promise.reject(failure("cancelled", `${place}: the load has ended`));
     stream.start(opening);
+  }
+
+  #close(stream) {
+    this.#streams.delete(stream);
+    this.#keeper.pool.use(this.#streams.size);
   }
 
   async #finish({ session, job }, how) {

@@ -15,10 +15,16 @@ export class Session {
   /** Address → `{ url, place, sha256, size, stored, expected, record }`, of files that were read to their end. */
   #files = new Map();
   #open = new Set();
+  /** Files that were not read to their end: address → when they are closed. */
+  #cut = new Map();
+  /** Addresses that hosts have nothing at, and whether that was known before. */
+  #absent = new Map();
+  /** Files that are being opened: promises. */
+  #opening = new Set();
+  #end = new AbortController();
   #pinned = [];
   #warnings = new Set();
   #onWarning;
-  #ended = false;
 
   /** `keeper`: `{ store, room, unkept, stallTimeout, pool, notice(kind, message) }`. */
   constructor(keeper, label, onWarning) {
@@ -36,16 +42,22 @@ export class Session {
 
   /** `{ size, sha256, stored, next(), cancel() }`: the file's bytes, from the store or from its host. */
   async open(url, place, { size, sha256 } = {}) {
-    if (this.#ended) throw failure("cancelled", `${place}: the load "${this.#label}" has ended`);
+    if (this.#end.signal.aborted) throw failure("cancelled", `${place}: the load "${this.#label}" has ended`);
+    if (!URL.canParse(url, location.href)) throw failure("invalid-argument", `${place}: expected an address, found ${url}`);
     const address = new URL(url, location.href);
     address.hash = "";
     const expected = { size, sha256: sha256?.toLowerCase() };
-    const file = await this.#find(address.href, place, expected);
-    this.#open.add(file);
-    if (this.#ended) {
-      await file.cancel();
-      throw failure("cancelled", `${place}: the load was cancelled`);
+    const opening = this.#find(address.href, place, expected);
+    this.#opening.add(opening);
+    let file;
+    try {
+      file = await opening;
+      this.#open.add(file);
+    } finally {
+      this.#opening.delete(opening);
     }
+    // Whoever ended the load cancels it.
+    if (this.#end.signal.aborted) throw failure("cancelled", `${place}: the load was cancelled`);
     return this.#watched(file);
   }
 
@@ -57,25 +69,45 @@ export class Session {
     if (unkept) warn(null, unkept);
     let record;
     let keeping = store && { store, room };
+    let older;
     if (store) {
       try {
         const found = await store.find(url, expected);
-        record = found.record;
-        if (found.blob) {
-          const { size, sha256 } = found.blob;
-          const file = await this.#read(found.blob, place);
-          if (file) {
-            this.#pin(sha256);
-            return Object.assign(new StoredFile({ ...file, place, size, sha256, pool }), { about: { ...about, record } });
-          }
+        ({ record, older } = found);
+        if (record?.absent && !record.stale && !expected.sha256) {
+          this.#absent.set(url, true);
+          throw failure("not-found", `${place}: the host had no such file when it was last asked`);
         }
+        const file = found.blob && (await this.#stored(found.blob, { ...about, record }));
+        if (file) return file;
       } catch (error) {
+        if (error.code === "not-found") throw error;
         warn("store", `${place}: not stored: ${error.message}`);
         keeping = null;
       }
     }
-    const file = await ArrivingFile.open({ ...about, record, keeping, stallTimeout, warn });
-    return Object.assign(file, { about: { ...about, record } });
+    const { signal } = this.#end;
+    try {
+      const file = await ArrivingFile.open({ ...about, record, keeping, stallTimeout, pool, warn, signal });
+      return Object.assign(file, { about: { ...about, record } });
+    } catch (error) {
+      if (error.code === "not-found") this.#absent.set(url, false);
+      // There is a newer version, but it is out of reach.
+      const file = error.code === "network" && older && (await this.#stored(older, { ...about, record }));
+      if (!file) throw error;
+      warn("store", `${place}: an older version from the store is used: ${error.message}`);
+      return file;
+    }
+  }
+
+  /** A file of the store; null where it is missing there. */
+  async #stored({ size, sha256 }, about) {
+    const { store, pool } = this.#keeper;
+    const { place } = about;
+    const found = await this.#read({ size, sha256 }, place);
+    if (!found) return null;
+    this.#pin(sha256);
+    return Object.assign(new StoredFile({ ...found, place, size, sha256, pool }), { about });
   }
 
   /** The file, or why it can't be read; null where it is missing. */
@@ -111,15 +143,24 @@ export class Session {
           if (bytes === null) await session.#complete(file);
           return bytes;
         } catch (error) {
-          session.#open.delete(file);
+          await session.#leave(file);
           throw error;
         }
       },
+      /** It is not read, for its content is known to the reader: what is stored of it counts as read. */
+      skip() {
+        if (file.stored) session.#complete(file);
+      },
       async cancel() {
-        session.#open.delete(file);
-        await file.cancel();
+        await session.#leave(file);
       },
     };
+  }
+
+  #leave(file) {
+    const closed = file.cancel();
+    if (this.#open.delete(file)) this.#cut.set(file.about.url, closed);
+    return closed;
   }
 
   async #complete(file) {
@@ -144,21 +185,27 @@ export class Session {
     const kept = files.map(({ url, place, sha256, size }) => ({ url, place, sha256, size }));
     try {
       await store.commit(checkpoint, kept);
+      for (const url of this.#absent.keys()) await store.note(url, (record) => !record?.sha256 && { absent: true, stale: false });
     } catch (error) {
       this.#warn("store", `not stored: ${error.message}`);
     } finally {
       this.#unpin();
     }
-    this.#refresh(files.filter(({ stored, expected }) => stored && !expected.sha256));
+    const known = [...this.#absent].filter(([, before]) => before);
+    const absent = known.map(([url]) => ({ url, place: url, record: { absent: true } }));
+    this.#refresh([...files.filter(({ stored, expected }) => stored && !expected.sha256), ...absent]);
   }
 
   /** The load failed with `code`, or was given up. */
   async abort(code) {
-    const files = [...this.#files.values()];
     await this.#stop();
     const { store } = this.#keeper;
     if (store && BAD.includes(code)) {
-      await store.dropUnproven(files.filter(({ expected }) => !expected.sha256).map(({ url }) => url));
+      const files = [...this.#files.values()];
+      // One that was cut may have ended all the same, while it was being closed; the one that was wrong is among these.
+      await store.dropPartials(this.#cut);
+      const unproven = files.filter(({ expected }) => !expected.sha256).map(({ url }) => url);
+      await store.dropUnproven([...unproven, ...this.#cut.keys()]);
       // A disk may have changed bytes that were right when they came.
       if (code === "corrupt") await verify(store, { only: files.filter(({ stored }) => stored).map(({ sha256 }) => sha256) });
     }
@@ -166,9 +213,10 @@ export class Session {
   }
 
   async #stop() {
-    this.#ended = true;
-    await Promise.all([...this.#open].map((file) => file.cancel()));
-    this.#open.clear();
+    this.#end.abort();
+    await Promise.allSettled(this.#opening);
+    for (const file of this.#open) this.#leave(file);
+    await Promise.allSettled(this.#cut.values());
   }
 
   #unpin() {
@@ -183,7 +231,8 @@ export class Session {
       try {
         const signal = AbortSignal.timeout(3 * stallTimeout);
         const answer = await fetch(url, { method: "HEAD", referrerPolicy: "no-referrer", cache: "no-store", signal });
-        const changed = answer.ok && difference(record, facts(answer), ["etag", "lastModified", "length"]);
+        const now = record.absent ? "it is there now" : difference(record, facts(answer), ["etag", "lastModified", "length"]);
+        const changed = answer.ok && now;
         if (!changed) continue;
         await store.note(url, (now) => now && { stale: true });
         notice("store", `${place}: changed on its host (${changed}): it will be fetched anew the next time`);

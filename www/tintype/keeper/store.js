@@ -55,13 +55,17 @@ export class Store {
 
   // ---- one file ------------------------------------------------------------------------------------------------------
 
-  /** What is known of an address, and the whole file if it is here: `{ record, blob }`. */
+  /**
+   * What is known of an address, and the whole file if it is here: `{ record, blob }`; or, where its host has a newer one
+   * by now, the `older` file.
+   */
   find(url, { size, sha256 }) {
     return this.#index.read(["urls", "blobs"], async ({ urls, blobs }) => {
       const record = await urls.get(url);
-      const wanted = sha256 ?? (record && !record.stale ? record.sha256 : undefined);
+      const wanted = sha256 ?? record?.sha256;
       const blob = wanted && (await blobs.get(wanted));
-      return { record, blob: blob && (size ?? blob.size) === blob.size ? blob : undefined };
+      if (!blob || (size ?? blob.size) !== blob.size) return { record };
+      return !sha256 && record.stale ? { record, older: blob } : { record, blob };
     });
   }
 
@@ -144,6 +148,13 @@ export class Store {
   drop(hashes) {
     const gone = new Set(hashes);
     return alone(() => this.#forget(gone));
+  }
+
+  /** Removes what has come of unfinished files. */
+  dropPartials(urls) {
+    return alone(async () => {
+      for (const partial of await this.#index.all("partials")) if (urls.has(partial.url)) await this.#removePartial(partial);
+    });
   }
 
   /** Forgets files of this session that no load has ever proven to be what was asked for. */
@@ -232,7 +243,8 @@ export class Store {
       const others = checkpoints.filter((checkpoint) => !isIt(checkpoint));
       const used = hashesOf(others);
       const elsewhere = new Set(others.flatMap(({ files }) => files.map(({ url }) => url)));
-      const within = (url) => url === idOrUrl || (idOrUrl.endsWith("/") && url.startsWith(idOrUrl));
+      const places = [idOrUrl, ...removed.map(({ url }) => url)].filter((place) => typeof place === "string");
+      const within = (url) => places.some((place) => url === place || (place.endsWith("/") && url.startsWith(place)));
       const addresses = new Set(removed.flatMap(({ files }) => files.map(({ url }) => url)));
       for (const { url } of [...urls, ...partials]) if (within(url)) addresses.add(url);
       for (const url of addresses) if (elsewhere.has(url)) addresses.delete(url);
@@ -278,37 +290,51 @@ export class Store {
 
   /**
    * Removes what was used longest ago until `bytes` have come free: whole checkpoints, files of none, unfinished files.
-   * What an open session uses stays. Gives the bytes and the names of the checkpoints.
+   * What an open session uses stays; and all stays where even that would not do. Gives the bytes that came free and the
+   * names of the checkpoints.
    */
   evict(bytes) {
     return alone(async () => {
-      const { blobs, partials, checkpoints } = await this.contents();
-      const used = hashesOf(checkpoints);
-      const loose = blobs.filter(({ sha256 }) => !used.has(sha256));
-      const candidates = [
-        ...checkpoints.map((checkpoint) => ({ lastUsed: checkpoint.lastUsed, checkpoint })),
-        ...loose.map(({ sha256, lastUsed }) => ({ lastUsed, sha256 })),
-        ...partials.map((partial) => ({ lastUsed: partial.lastUsed, partial })),
-      ].sort((a, b) => a.lastUsed - b.lastUsed);
-      const remaining = new Set(checkpoints);
-      let freed = 0;
       const names = [];
-      for (const { checkpoint, sha256, partial } of candidates) {
+      let freed = 0;
+      const candidates = await this.#candidates();
+      if (candidates.reduce((sum, candidate) => sum + candidate.bytes, 0) < bytes) return { freed, names };
+      for (const { checkpoint, hashes, partial } of candidates) {
         if (freed >= bytes) break;
-        if (partial) freed += await this.#removePartial(partial);
-        if (sha256 && !this.#pins.has(sha256)) freed += await this.#forget(new Set([sha256]), { idle: true });
-        if (!checkpoint) continue;
-        const needed = hashesOf([...remaining].filter((other) => other !== checkpoint));
-        const own = [...hashesOf([checkpoint])].filter((hash) => !needed.has(hash) && !this.#pins.has(hash));
-        const came = await this.#forget(new Set(own), { idle: true });
-        // With files still in use it is no less a checkpoint than before.
-        if (came === 0) continue;
+        const came = partial ? await this.#removePartial(partial) : await this.#forget(hashes, { idle: true });
         freed += came;
-        remaining.delete(checkpoint);
+        // With all its files in use elsewhere it is no less a checkpoint than before.
+        if (!checkpoint || came === 0) continue;
         names.push(checkpoint.name ?? checkpoint.id);
         await this.#index.change(["checkpoints"], (tables) => tables.checkpoints.delete(checkpoint.id));
       }
       return { freed, names };
     });
+  }
+
+  /** What may give way, the longest unused first: each with the bytes that would come free after those before it. */
+  async #candidates() {
+    const { blobs, partials, checkpoints } = await this.contents();
+    const sizes = new Map(blobs.map(({ sha256, size }) => [sha256, size]));
+    const used = hashesOf(checkpoints);
+    const found = checkpoints.map((checkpoint) => ({ lastUsed: checkpoint.lastUsed, checkpoint, hashes: hashesOf([checkpoint]) }));
+    for (const { sha256, lastUsed } of blobs) if (!used.has(sha256)) found.push({ lastUsed, hashes: new Set([sha256]) });
+    for (const partial of partials) {
+      const bytes = (await sizeOf("partial", partial.name)) ?? 0;
+      found.push({ lastUsed: partial.lastUsed, partial, hashes: new Set(), bytes });
+    }
+    found.sort((a, b) => a.lastUsed - b.lastUsed);
+    const remaining = new Set(checkpoints);
+    for (const candidate of found) {
+      remaining.delete(candidate.checkpoint);
+      const needed = hashesOf([...remaining]);
+      const free = [...candidate.hashes].filter((sha256) => sizes.has(sha256) && !needed.has(sha256) && !this.#pins.has(sha256));
+      candidate.hashes = new Set(free);
+      candidate.bytes ??= free.reduce((sum, sha256) => sum + sizes.get(sha256), 0);
+      for (const sha256 of free) sizes.delete(sha256);
+      // What it would not free stays as it is, and needs its files.
+      if (candidate.checkpoint && candidate.bytes === 0) remaining.add(candidate.checkpoint);
+    }
+    return found.filter((candidate) => candidate.bytes > 0);
   }
 }

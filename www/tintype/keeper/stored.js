@@ -52,16 +52,3 @@ export class StoredFile {
     this.#closed = true;
   }
 }
-
-/** Buffers that came back from their reader: a new one costs as much as filling it. */
-export class Pool {
-  #free = [];
-
-  take(size) {
-    return this.#free.pop() ?? new Uint8Array(size);
-  }
-
-  give(buffer) {
-    if (buffer.byteLength === CHUNK && this.#free.length < 8) this.#free.push(new Uint8Array(buffer));
-  }
-}
