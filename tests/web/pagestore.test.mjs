@@ -168,7 +168,9 @@ describe("the page's memory and storage", { timeout: 600_000 }, () => {
     await full.page.click('.card:has([value="ink"])');
     await full.page.waitForSelector('.card[data-state="ready"]:has([value="ink"])', DRAWN);
     await full.page.waitForSelector("#notices li");
-    assert.match((await full.page.textContent("#notices")).trim(), /not stored/);
+    assert.match(await full.page.textContent("#notices"), /Ink: .*not stored/);
+    const told = await full.page.$$eval("#notices p", (lines) => lines.map((line) => line.textContent.replace(/^Ink: /, "")));
+    assert.equal(new Set(told).size, told.length, "told twice");
     for (let left = (await full.page.$$("#notices li")).length; left > 0; left -= 1) {
       await full.page.focus("#notices li button");
       await full.page.keyboard.press("Enter");

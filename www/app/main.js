@@ -2,6 +2,7 @@
 
 import { Tintype } from "../tintype/tintype.js";
 import { Cards } from "./cards.js";
+import { Compare } from "./compare.js";
 import { Controls } from "./controls.js";
 import { el, make } from "./dom.js";
 import { listen as listenForKeys } from "./keys.js";
@@ -28,6 +29,12 @@ const shelf = new Shelf({
   hasCard: (url) => cards.entries.some((entry) => addressOf(entry) === url),
 });
 new Memory(maker);
+const compare = new Compare({
+  begin: () => el("form").reportValidity() && controls.sharedRecipe(),
+  draw: drawCell,
+  // What went wrong is said when it is this one's turn.
+  preload: (entry) => maker.load(entry).catch(() => {}),
+});
 
 /** What is being drawn: { controller, recipe }, or null. */
 let work = null;
@@ -108,6 +115,7 @@ function showActions() {
 function present(item) {
   stage.show(item);
   strip.mark(item);
+  compare.mark(item);
   showWarnings(item.warnings);
   showActions();
   history.replaceState(null, "", toHash({ ...item.recipe, checkpoint: item.entry.own ? "" : item.entry.id }));
@@ -160,12 +168,26 @@ async function drawOne(entry, recipe, { controller }, place) {
     },
     onStep: (step) => !controller.signal.aborted && stage.step(title, step),
   });
+  present(made(drawn, entry, recipe));
+  say(`Done: ${title}.`);
+}
+
+/** Keeps a finished picture: what the strip, the cells and the plate show. */
+function made(drawn, entry, recipe) {
   const item = { ...drawn, entry, recipe, name: entry.name, url: URL.createObjectURL(drawn.blob) };
   if (!cards.hasPicture(entry)) cards.picture(entry, item.url);
   el("session").hidden = false;
   strip.add(item);
-  present(item);
-  say(`Done: ${title}.`);
+  return item;
+}
+
+/** A picture of several; what its checkpoint set itself belongs to its recipe too. */
+async function drawCell(entry, recipe, hooks) {
+  const drawn = await maker.draw(entry, recipe, hooks);
+  const { steps, guidanceScale, width, height } = drawn.parameters;
+  const item = made(drawn, entry, { ...recipe, steps, guidanceScale, width, height });
+  strip.mark(stage.shown);
+  return item;
 }
 
 function generate() {
@@ -240,12 +262,17 @@ function restoreFromAddress() {
   showActions();
 }
 
+function cardsChanged() {
+  compare.offer(cards.entries);
+  shelf.refresh();
+}
+
 /** A card for a person's own checkpoint, which goes again if it can't be loaded. */
 async function addOwn(entry) {
   const before = cards.chosen;
   hideError();
   cards.add(entry);
-  shelf.refresh();
+  cardsChanged();
   cards.choose(entry);
   chosen(entry);
   try {
@@ -256,7 +283,7 @@ async function addOwn(entry) {
     if (error.code === "cancelled") return;
     showError(error);
     cards.remove(entry);
-    shelf.refresh();
+    cardsChanged();
     if (cards.chosen !== entry || !before) return;
     cards.choose(before);
     showPrompts(before);
@@ -315,6 +342,7 @@ addEventListener("keydown", (event) => {
     if (!work) generate();
   } else if (event.key === "Escape") {
     if (work) work.controller.abort();
+    else if (compare.isDrawing) compare.cancel();
     else hideError({ refocus: true });
   }
 });
@@ -325,6 +353,10 @@ cards.addEventListener("pick", () => {
 });
 listenForKeys((digit) => cards.pick(digit));
 strip.addEventListener("pick", ({ detail }) => restore(detail));
+compare.addEventListener("pick", ({ detail }) => {
+  restore(detail);
+  stage.reveal();
+});
 maker.addEventListener("change", showStates);
 maker.addEventListener("held", () => {
   showBackend();
@@ -343,7 +375,7 @@ try {
 } catch (error) {
   showError(error);
 }
-shelf.refresh();
+cardsChanged();
 restoreFromAddress();
 el("generate").disabled = false;
 if (matchMedia("(pointer: fine)").matches) el("prompt").focus({ preventScroll: true });

@@ -19,11 +19,12 @@ export class Memory {
     const figures = memory ? `${mebibytes(weights + working)} of ${mebibytes(budget)} MB` : "Nothing yet";
     el("memory-figures").textContent = figures;
     meter(el("memory-meter"), { text: figures, total: budget, parts: [weights, working] });
+    const of = (what, bytes) => `${what} ${mebibytes(bytes)}\u00a0MB`;
     const parts = [
-      `weights ${mebibytes(weights)} MB, counted once where checkpoints share them`,
-      `drawing ${mebibytes(working)} MB`,
-      gpu && `GPU in all ${mebibytes(gpu)} MB`,
-      wasm && `WebAssembly in all ${mebibytes(wasm)} MB`,
+      `${of("weights", weights)}, counted once where checkpoints share them`,
+      of("drawing", working),
+      gpu && of("GPU in all", gpu),
+      wasm && of("WebAssembly in all", wasm),
     ];
     el("memory-about").textContent = memory ? parts.filter(Boolean).join("\u00a0· ") : "A checkpoint comes into memory when it is chosen.";
     this.#list(residents);

@@ -4,6 +4,9 @@ import { make } from "./dom.js";
 
 const MOST = 4;
 
+/** The library's messages begin with a small letter, as errors do; addresses have to. */
+const sentence = (text) => (/^[a-z]+:/.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1));
+
 export class Notices {
   #root;
 
@@ -11,9 +14,12 @@ export class Notices {
     this.#root = root;
   }
 
-  add(text) {
-    const same = [...this.#root.children].find((line) => line.firstElementChild.textContent === text);
-    same?.remove();
+  /** What says no more than a line that stands is left out; a line that says less gives way. */
+  add(message) {
+    const text = sentence(message);
+    const lines = [...this.#root.children].map((line) => [line, line.firstElementChild.textContent]);
+    if (lines.some(([, before]) => before !== text && before.endsWith(text))) return;
+    for (const [line, before] of lines) if (text.endsWith(before)) line.remove();
     const line = document.createElement("li");
     const close = make("button", { type: "button", className: "icon", ariaLabel: "Dismiss" });
     // A copy of the one in the document, for its drawing.
