@@ -88,6 +88,13 @@ describe("the page's memory and storage", { timeout: 600_000 }, () => {
     await page.waitForFunction(() => /^All \d+ files \(.* MB\) are as they came\.$/.test(document.getElementById("shelf-said").textContent), undefined, DRAWN);
   });
 
+  test("asked to keep it for good, the page says what the browser answered", async () => {
+    await page.click("#shelf-persist");
+    await page.waitForFunction(() => /The browser (promised|did not promise)/.test(document.getElementById("shelf-said").textContent), undefined, DRAWN);
+    const persisted = await page.evaluate(() => navigator.storage.persisted());
+    assert.equal(await page.isHidden("#shelf-persist"), persisted);
+  });
+
   test("an address of a person's own is kept, and opened again in a later visit", async () => {
     const address = new URL(site.changed("mine", {}, "flat"), site.url).href;
     await page.click("#open-address");

@@ -11,6 +11,7 @@ import { Maker } from "./maker.js";
 import { Memory } from "./memory.js";
 import { Notices } from "./notices.js";
 import { addressOf, keptEntry, listen as listenForOwn } from "./own.js";
+import { hideError, say, showBackend, showError, showNotRunning, showStarting } from "./says.js";
 import { Shelf } from "./shelf.js";
 import { Stage } from "./stage.js";
 import { Strip } from "./strip.js";
@@ -40,54 +41,14 @@ const compare = new Compare({
 let work = null;
 let choiceTimer = 0;
 
-function say(text) {
-  el("announce").textContent = text;
-}
-
-const ERRORS = {
-  "invalid-argument": "That can't be drawn.",
-  network: "The network failed.",
-  "not-found": "Something is missing.",
-  corrupt: "A file is damaged.",
-  unsupported: "Not possible here.",
-  "out-of-memory": "There is not enough memory.",
-  quota: "There is not enough storage.",
-  "device-lost": "The GPU was lost.",
-};
-
-function showError(error) {
-  if (error.code === "cancelled") return;
-  el("error-code").textContent = ERRORS[error.code] ?? "Something went wrong.";
-  el("error-message").textContent = error.message;
-  el("error").hidden = false;
-}
-
-function hideError({ refocus = false } = {}) {
-  if (refocus && el("error").contains(document.activeElement)) el("generate").focus();
-  el("error").hidden = true;
-}
-
 async function startEngine() {
-  const line = el("backend");
-  line.dataset.kind = "starting";
-  line.textContent = "Starting…";
+  showStarting();
   try {
     if (await maker.start(el("runs-on").value)) controls.samplers(maker.samplers);
   } catch (error) {
-    line.dataset.kind = "failed";
-    line.textContent = "Not running";
+    showNotRunning();
     showError(error);
   }
-}
-
-function showBackend() {
-  const line = el("backend");
-  if (!maker.backend) return;
-  const { kind, name, reason } = maker.backend;
-  const text = `${kind === "webgpu" ? `WebGPU on ${name}` : "CPU"}: ${reason}`;
-  line.dataset.kind = kind;
-  line.title = name;
-  if (line.textContent !== text) line.textContent = text;
 }
 
 function showWorking(working) {
@@ -331,6 +292,7 @@ el("copy").addEventListener("click", () =>
 el("link").addEventListener("click", () => flash(el("link"), () => navigator.clipboard.writeText(location.href)));
 el("runs-on").addEventListener("change", () => {
   work?.controller.abort();
+  compare.cancel();
   hideError();
   startEngine();
 });
@@ -359,7 +321,7 @@ compare.addEventListener("pick", ({ detail }) => {
 });
 maker.addEventListener("change", showStates);
 maker.addEventListener("held", () => {
-  showBackend();
+  if (maker.backend) showBackend(maker.backend);
   shelf.refresh();
 });
 // What the line of the backend says need not be said twice.
