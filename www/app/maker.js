@@ -8,7 +8,7 @@ import { Tintype } from "../tintype/tintype.js";
 export class Maker extends EventTarget {
   #tintype = null;
   #starting = null;
-  /** What was loaded or is on its way, by entry: { promise, controller, progress, done, users }. */
+  /** What was loaded or is on its way, by entry: { promise, controller, progress, done, users, drawing }. */
   #loads = new Map();
 
   /** Starts the engine, in place of the one there was. Gives what it runs on; nothing if another start overtook it. */
@@ -66,9 +66,10 @@ export class Maker extends EventTarget {
   /** Brings an entry's checkpoint into memory, unless it is there or on its way. */
   load(entry) {
     const known = this.#loads.get(entry);
-    if (known && this.state(entry).state !== "absent") return known.promise;
+    // One that gave way and is drawn with is coming back already.
+    if (known && (known.drawing > 0 || this.state(entry).state !== "absent")) return known.promise;
     const controller = new AbortController();
-    const load = { controller, done: null, progress: null, users: 0 };
+    const load = { controller, done: null, progress: null, users: 0, drawing: 0 };
     this.#loads.set(entry, load);
     load.promise = this.#load(entry, load).catch((error) => {
       if (this.#loads.get(entry) === load) this.#loads.delete(entry);
@@ -106,16 +107,22 @@ export class Maker extends EventTarget {
   }
 
   /** Draws one picture, after the download that it may need. */
-  async draw(entry, recipe, { signal, onLoading, onLoaded = () => {}, onStep }) {
+  async draw(entry, recipe, { signal, onLoading, onLoaded, onStep }) {
     // One that gave way to others comes back by itself.
     const checkpoint = this.#loads.get(entry)?.done ?? (await this.#loaded(entry, { signal, onLoading }));
     onLoaded(checkpoint);
     const began = performance.now();
     const hear = (event) => (event.step === undefined ? onLoading(event) : onStep(event));
     const request = { ...recipe, sampler: recipe.sampler || null, checkpoint, signal, onStep: hear, preview: true };
-    const { images, warnings } = await this.#tintype.generate(request);
-    const [{ imageData, parameters, toBlob }] = images;
-    return { imageData, parameters, blob: await toBlob(), ms: performance.now() - began, warnings };
+    const load = this.#loads.get(entry);
+    if (load) load.drawing += 1;
+    try {
+      const { images, warnings } = await this.#tintype.generate(request);
+      const [{ imageData, parameters, toBlob }] = images;
+      return { imageData, parameters, blob: await toBlob(), ms: performance.now() - began, warnings };
+    } finally {
+      if (load) load.drawing -= 1;
+    }
   }
 
   /** The checkpoint, for a picture that waits for it; if that is given up and no other waits, so is the download. */
