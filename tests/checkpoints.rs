@@ -53,23 +53,24 @@ fn the_shipped_checkpoints_open() {
     for entry in &entries {
         let checkpoint = open(entry, &ProgressSink::none());
         assert_eq!(checkpoint.pipeline_class, "StableDiffusionPipeline");
-        let classes = checkpoint.components().map(|component| component.class.clone());
-        assert_eq!(classes, ["CLIPTextModel", "UNet2DConditionModel", "AutoencoderTiny"]);
+        let classes = checkpoint.components.iter().map(|component| component.class.as_str());
+        assert!(classes.eq(["CLIPTextModel", "UNet2DConditionModel", "AutoencoderTiny"]));
         assert_eq!(checkpoint.scheduler["lambda_min_clipped"], "-Infinity");
         let weights = entry.files.iter().filter(|(path, _)| path.ends_with(".safetensors"));
         assert_eq!(
             checkpoint.total_bytes(),
             weights.map(|(_, file)| file.size.unwrap()).sum::<u64>()
         );
-        let conv_in = checkpoint.unet.tensor("conv_in.weight").unwrap();
+        let conv_in = checkpoint.component("unet").unwrap().tensor("conv_in.weight").unwrap();
         assert_eq!(
             (conv_in.dtype, conv_in.shape.as_slice()),
             (DType::F16, &[64, 4, 3, 3][..])
         );
 
-        let size = |name: &str| checkpoint.text_encoder.config[name].as_u64().unwrap() as usize;
+        let config = &checkpoint.component("text_encoder").unwrap().config;
+        let size = |name: &str| config[name].as_u64().unwrap() as usize;
         let tokenizer = Tokenizer::new(
-            &checkpoint.tokenizer,
+            &checkpoint.tokenizers[0],
             size("max_position_embeddings"),
             size("vocab_size"),
         );
@@ -85,7 +86,7 @@ fn tensors_arrive_as_the_safetensors_crate_reads_them() {
     let mut checkpoint = open(entry, &progress);
     let cancel = CancelToken::default();
     let total = checkpoint.total_bytes();
-    for component in [&mut checkpoint.text_encoder, &mut checkpoint.unet, &mut checkpoint.vae] {
+    for component in &mut checkpoint.components {
         let path = &component.weights[0].path;
         let whole = fs::read(Path::new(FOLDER).join(&entry.url).join(path)).unwrap();
         let sha256 = entry.files[path].sha256.clone().unwrap();
@@ -132,7 +133,8 @@ fn tensors_arrive_as_the_safetensors_crate_reads_them() {
 #[test]
 fn only_what_is_wanted_is_handed_over_and_a_second_time_reads_again() {
     let (cancel, progress) = (CancelToken::default(), ProgressSink::none());
-    let mut unet = open(&catalogue()[0], &ProgressSink::none()).unet;
+    let mut checkpoint = open(&catalogue()[0], &ProgressSink::none());
+    let unet = checkpoint.component_mut("unet").unwrap();
     for _ in 0..2 {
         let mut names = Vec::new();
         let wanted = |name: &str| name.starts_with("conv_in.");
@@ -148,7 +150,8 @@ fn only_what_is_wanted_is_handed_over_and_a_second_time_reads_again() {
 
 #[test]
 fn cancelling_ends_a_load() {
-    let mut unet = open(&catalogue()[0], &ProgressSink::none()).unet;
+    let mut checkpoint = open(&catalogue()[0], &ProgressSink::none());
+    let unet = checkpoint.component_mut("unet").unwrap();
     let (cancel, progress) = (CancelToken::default(), ProgressSink::none());
     let mut count = 0;
     let read = unet.for_each_piece(
@@ -224,9 +227,10 @@ fn the_goldens_open() {
         let (options, cancel, progress) = (OpenOptions::default(), CancelToken::default(), ProgressSink::none());
         let checkpoint = Checkpoint::open(Source::Dir(folder.clone()), &options, &cancel, &progress);
         let checkpoint = block_on(checkpoint).unwrap();
-        let size = |name: &str| checkpoint.text_encoder.config[name].as_u64().unwrap() as usize;
+        let config = &checkpoint.component("text_encoder").unwrap().config;
+        let size = |name: &str| config[name].as_u64().unwrap() as usize;
         let tokenizer = Tokenizer::new(
-            &checkpoint.tokenizer,
+            &checkpoint.tokenizers[0],
             size("max_position_embeddings"),
             size("vocab_size"),
         );

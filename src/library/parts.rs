@@ -1,41 +1,60 @@
 //! What a checkpoint's configurations say, understood.
 
+use super::pool::Shared;
 use super::{Defaults, DefaultsHint, LoadOptions};
 use crate::checkpoint::{Checkpoint, Component};
 use crate::error::{Error, Result};
 use crate::models::clip::ClipTextConfig;
 use crate::models::unet::UnetConfig;
 use crate::models::vae::VaeConfig;
-use crate::pipeline::{Request, check};
+use crate::pipeline::{Model, Models, Request, TextEncoder, check};
 use crate::sampler::{SamplerKind, SchedulerConfig};
 use crate::text::Tokenizer;
 use std::rc::Rc;
 
 /// A checkpoint's configurations, understood.
 pub(super) struct Parts {
-    pub(super) text: ClipTextConfig,
+    pub(super) texts: Vec<(ClipTextConfig, Rc<Tokenizer>)>,
     pub(super) unet: UnetConfig,
     pub(super) vae: VaeConfig,
     pub(super) scheduler: SchedulerConfig,
-    pub(super) tokenizer: Rc<Tokenizer>,
     pub(super) warnings: Vec<String>,
 }
 
 impl Parts {
     pub(super) fn of(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
         let place = |file: &str| checkpoint.source.locate(file);
-        let text_config = place("text_encoder/config.json");
-        let text = ClipTextConfig::from_json(&checkpoint.text_encoder.config).map_err(|e| e.at(&text_config))?;
+        let mut texts: Vec<(ClipTextConfig, Rc<Tokenizer>)> = Vec::new();
+        for (encoder, files) in checkpoint.text_encoders().zip(&checkpoint.tokenizers) {
+            let config = ClipTextConfig::from_json(&encoder.config)
+                .map_err(|e| e.at(place(&format!("{}/config.json", encoder.name))))?;
+            let tokenizer = Tokenizer::new(files, config.max_position_embeddings, config.vocab_size)?;
+            if let Some((_, first)) = texts.first()
+                && first.length() != tokenizer.length()
+            {
+                return Err(Error::Corrupt(format!(
+                    "{}: expected prompts of {} tokens as the first tokenizer has them, found {}",
+                    files.place,
+                    first.length(),
+                    tokenizer.length()
+                )));
+            }
+            texts.push((config, Rc::new(tokenizer)));
+        }
+        let (unet, vae) = (checkpoint.component("unet")?, checkpoint.component("vae")?);
         let unet_config = place("unet/config.json");
-        let unet = UnetConfig::from_json(&checkpoint.unet.config).map_err(|e| e.at(&unet_config))?;
-        let vae = VaeConfig::from_json(&checkpoint.vae.class, &checkpoint.vae.config)
-            .map_err(|e| e.at(place("vae/config.json")))?;
-        if unet.cross_attention_dim != text.hidden_size {
+        let mut unet = UnetConfig::from_json(&unet.config).map_err(|e| e.at(&unet_config))?;
+        let vae = VaeConfig::from_json(&vae.class, &vae.config).map_err(|e| e.at(place("vae/config.json")))?;
+        let channels = texts
+            .iter()
+            .fold(0, |sum, (text, _)| text.hidden_size.saturating_add(sum));
+        if unet.cross_attention_dim != channels {
             return Err(Error::Corrupt(format!(
-                "{unet_config}: cross_attention_dim: expected the text encoder's {}, found {}",
-                text.hidden_size, unet.cross_attention_dim
+                "{unet_config}: cross_attention_dim: expected {channels} as the text has, found {}",
+                unet.cross_attention_dim
             )));
         }
+        unet.texts = texts.iter().map(|(text, _)| text.hidden_size).collect();
         if unet.in_channels != vae.latent_channels() || unet.out_channels != vae.latent_channels() {
             return Err(Error::Unsupported(format!(
                 "{unet_config}: {} channels in and {} out, where latents have {}",
@@ -53,20 +72,48 @@ impl Parts {
         }
         let mut warnings: Vec<String> = checkpoint.source.warnings();
         if let Some(variant) = &options.open.variant {
-            let others = checkpoint.components().into_iter().filter(|c| c.variant.is_none());
+            let others = checkpoint.components.iter().filter(|c| c.variant.is_none());
             let fell_back =
                 |c: &Component| format!("{}: no weights of variant {variant:?}, the plain ones are used", c.name);
             warnings.extend(others.map(fell_back));
         }
-        let tokenizer = Tokenizer::new(&checkpoint.tokenizer, text.max_position_embeddings, text.vocab_size)?;
         Ok(Self {
-            text,
+            texts,
             unet,
             vae,
             scheduler,
-            tokenizer: Rc::new(tokenizer),
             warnings,
         })
+    }
+
+    /// Tokens of a prompt.
+    pub(super) fn tokens(&self) -> usize {
+        self.texts.first().map_or(0, |(_, tokenizer)| tokenizer.length())
+    }
+
+    /// What a pipeline runs, with the components' weights in their order.
+    pub(super) fn models(&self, shared: &[Rc<Shared>]) -> Result<Models> {
+        let (texts, others) = shared.split_at_checked(self.texts.len()).unwrap_or_default();
+        let [unet, vae] = others else {
+            return Err(Error::Internal("each component has its weights".into()));
+        };
+        let text_encoder = |((config, tokenizer), shared): (&(ClipTextConfig, _), &Rc<Shared>)| TextEncoder {
+            tokenizer: Rc::clone(tokenizer),
+            model: model(config, shared),
+        };
+        Ok(Models {
+            text_encoders: self.texts.iter().zip(texts).map(text_encoder).collect(),
+            unet: model(&self.unet, unet),
+            vae: model(&self.vae, vae),
+            scheduler: self.scheduler.clone(),
+        })
+    }
+}
+
+fn model<C: Clone>(config: &C, shared: &Shared) -> Model<C> {
+    Model {
+        config: config.clone(),
+        weights: shared.weights.clone(),
     }
 }
 

@@ -52,6 +52,9 @@ pub struct UnetConfig {
     pub mid_block_scale_factor: f32,
     /// Channels of the text's hidden states.
     pub cross_attention_dim: usize,
+    /// Channels of each text encoder's hidden states, which lie side by side. Not in the file, which does not know the encoders:
+    /// one has all channels, until a caller knows better.
+    pub texts: Vec<usize>,
     /// Projections around transformers are linear layers.
     pub use_linear_projection: bool,
     /// Activation of residual blocks and of the time embedding.
@@ -190,6 +193,7 @@ impl UnetConfig {
             },
             mid_block_scale_factor: c.float("mid_block_scale_factor", 1.0)?,
             cross_attention_dim: contexts[0],
+            texts: vec![contexts[0]],
             use_linear_projection: c.flag("use_linear_projection", false)?,
             act_fn: c.activation("act_fn", "silu")?,
             norm_num_groups: c.size_not_null("norm_num_groups", 32)?,
@@ -204,9 +208,17 @@ impl UnetConfig {
         })
     }
 
+    /// The name of the input that the hidden states of text encoder `index` go to.
+    pub fn text_input(index: usize) -> String {
+        match index {
+            0 => "encoder_hidden_states".into(),
+            _ => format!("encoder_hidden_states_{}", index + 1),
+        }
+    }
+
     /// The graph for latents of `[batch, height, width]`, texts of `tokens` tokens and a schedule of `rows` timesteps:
-    /// `sample [batch, height, width, in_channels]`, `timesteps [rows]`, `encoder_hidden_states [batch, tokens, cross_attention_dim]`
-    /// → `sample [batch, height, width, out_channels]`.
+    /// `sample [batch, height, width, in_channels]`, `timesteps [rows]`, and for each text encoder its hidden states
+    /// ([`Self::text_input`]) `[batch, tokens, channels]` → `sample [batch, height, width, out_channels]`.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where the config's sizes do not fit together.
@@ -220,12 +232,21 @@ impl UnetConfig {
             Rate::Step,
         );
         let timesteps = g.input("timesteps", [rows], Element::F32, Rate::Schedule);
-        let text = g.input(
-            "encoder_hidden_states",
-            [batch, tokens, self.cross_attention_dim],
-            Element::F32,
-            Rate::Prompt,
-        );
+        let texts: Vec<Value> = (self.texts.iter().enumerate())
+            .map(|(i, &channels)| {
+                g.input(
+                    &Self::text_input(i),
+                    [batch, tokens, channels],
+                    Element::F32,
+                    Rate::Prompt,
+                )
+            })
+            .collect();
+        let text = texts
+            .into_iter()
+            .map(Ok)
+            .reduce(|a, b| nn::concat(g, &p, a?, b?))
+            .unwrap_or_else(|| Err(Error::Internal("a UNet reads a text".into())))?;
 
         let finest = self.levels[0].channels;
         let sinusoid = Op::TimestepEmbedding {

@@ -7,6 +7,17 @@ use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::executor::{Data, Executor, View};
 use crate::graph::Rate;
+use crate::models::unet::UnetConfig;
+
+/// One run of the UNet a step: without the prompt, or with it.
+pub(super) struct Branch {
+    /// Where the model's input is written.
+    pub(super) input: View,
+    /// Where the hidden states of each text encoder go.
+    pub(super) texts: Vec<View>,
+    /// What the model answered.
+    pub(super) output: View,
+}
 
 /// The UNet of a run, ready to be stepped.
 pub(super) struct Denoiser<'a> {
@@ -16,12 +27,8 @@ pub(super) struct Denoiser<'a> {
     contexts: usize,
     rows: usize,
     timesteps: Vec<f32>,
-    /// Where the model's input is written, once a branch (the negative prompt first).
-    pub(super) inputs: Vec<View>,
-    /// Where each branch's text goes.
-    pub(super) texts: Vec<View>,
-    /// What the model answered, once a branch.
-    pub(super) outputs: Vec<View>,
+    /// Those of guidance, the negative prompt's first.
+    pub(super) branches: Vec<Branch>,
 }
 
 impl<'a> Denoiser<'a> {
@@ -34,21 +41,21 @@ impl<'a> Denoiser<'a> {
         timesteps: Vec<f32>,
         branches: usize,
     ) -> Result<Self> {
+        let config = &models.unet.config;
         let (batch, contexts) = executor.batch_and_contexts(branches);
-        let (tokens, rows) = (models.tokenizer.length(), schedule_rows(timesteps.len()));
-        let key = Key::unet(executor, &models.unet.config, size, tokens, timesteps.len(), branches);
+        let (tokens, rows) = (models.tokens(), schedule_rows(timesteps.len()));
+        let key = Key::unet(executor, config, size, tokens, timesteps.len(), branches);
         let unet = plans.get(executor, key).await?;
-        let views = |value| -> Result<Vec<View>> {
-            let mut views = Vec::new();
-            for context in 0..contexts {
-                let view = executor.view(&unet.instance, value, context)?;
-                views.extend((0..batch).map(|b| view.part(b, batch)));
-            }
-            Ok(views)
-        };
-        let inputs = views(unet.plan.input("sample")?)?;
-        let texts = views(unet.plan.input("encoder_hidden_states")?)?;
-        let outputs = views(unet.plan.output("sample")?)?;
+        let mut branches = Vec::new();
+        for (context, part) in (0..contexts).flat_map(|context| (0..batch).map(move |part| (context, part))) {
+            let view = |value| Ok(executor.view(&unet.instance, value, context)?.part(part, batch));
+            let texts = (0..config.texts.len()).map(|i| view(unet.plan.input(&UnetConfig::text_input(i))?));
+            branches.push(Branch {
+                input: view(unet.plan.input("sample")?)?,
+                texts: texts.collect::<Result<_>>()?,
+                output: view(unet.plan.output("sample")?)?,
+            });
+        }
         Ok(Self {
             executor,
             models,
@@ -56,9 +63,7 @@ impl<'a> Denoiser<'a> {
             contexts,
             rows,
             timesteps,
-            inputs,
-            texts,
-            outputs,
+            branches,
         })
     }
 

@@ -30,17 +30,31 @@ pub struct Model<C> {
     pub weights: Weights,
 }
 
-/// What a pipeline runs.
+/// A text encoder with its tokenizer.
 #[derive(Clone)]
-pub struct Models {
+pub struct TextEncoder {
     /// Words to ids.
     pub tokenizer: Rc<Tokenizer>,
     /// Ids to hidden states.
-    pub text_encoder: Model<ClipTextConfig>,
+    pub model: Model<ClipTextConfig>,
+}
+
+/// What a pipeline runs.
+#[derive(Clone)]
+pub struct Models {
+    /// Prompts to hidden states; those of several lie side by side. All take prompts of one length.
+    pub text_encoders: Vec<TextEncoder>,
     /// Noise predictor.
     pub unet: Model<UnetConfig>,
     /// Latents to pictures.
     pub vae: Model<VaeConfig>,
     /// The checkpoint's own scheduler.
     pub scheduler: SchedulerConfig,
+}
+
+impl Models {
+    /// Tokens of a prompt.
+    pub(crate) fn tokens(&self) -> usize {
+        self.text_encoders.first().map_or(0, |text| text.tokenizer.length())
+    }
 }

@@ -11,9 +11,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// Plans whose slots are kept: those of four kinds of pictures, if memory allows.
-const KEPT: usize = 12;
+const KEPT: usize = 16;
 /// Plans that are kept without slots: they are small, and take some time to make.
-const BUILT: usize = 24;
+const BUILT: usize = 32;
 /// Steps whose time embeddings are computed at once.
 const ROWS: usize = 64;
 

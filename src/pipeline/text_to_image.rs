@@ -82,8 +82,8 @@ pub async fn text_to_image(
     // Now and not after all steps, so that a picture too large for the device is refused at once.
     let decoder = Decoder::new(executor, models, plans, size).await?;
     let prompts = [guided.then_some(&request.negative_prompt), Some(&request.prompt)];
-    for (prompt, text) in prompts.into_iter().flatten().zip(&denoiser.texts) {
-        warnings.extend(encode_prompt(executor, models, plans, prompt, std::slice::from_ref(text), cancel).await?);
+    for (prompt, branch) in prompts.into_iter().flatten().zip(&denoiser.branches) {
+        warnings.extend(encode_prompt(executor, models, plans, prompt, &branch.texts, cancel).await?);
     }
     denoiser.start(cancel).await?;
     timings.prompt = clock.lap();
@@ -94,12 +94,15 @@ pub async fn text_to_image(
     let mut previews = Previews::new();
     for (i, step) in schedule.steps.iter().enumerate() {
         cancel.check()?;
-        for input in &denoiser.inputs {
-            latents.combine(&step.model_input, Some(input))?;
+        for branch in &denoiser.branches {
+            latents.combine(&step.model_input, Some(&branch.input))?;
         }
         denoiser.step(i, cancel).await?;
-        if let [negative, positive] = denoiser.outputs.as_slice() {
-            let terms = [(negative.clone(), 1.0 - guidance), (positive.clone(), guidance)];
+        if let [negative, positive] = denoiser.branches.as_slice() {
+            let terms = [
+                (negative.output.clone(), 1.0 - guidance),
+                (positive.output.clone(), guidance),
+            ];
             executor.combine(latents.view(Slot::ModelOutput)?, &terms, None)?;
         }
         let done = i + 1 == schedule.steps.len();
@@ -191,8 +194,8 @@ impl<'a> Latents<'a> {
         let len = size[0] * size[1] * channels;
         let mut views = HashMap::new();
         let mut slots: Vec<Slot> = (0..schedule.scratch).map(Slot::Scratch).chain([Slot::Sample]).collect();
-        match denoiser.outputs.as_slice() {
-            [only] => drop(views.insert(Slot::ModelOutput, only.clone())),
+        match denoiser.branches.as_slice() {
+            [only] => drop(views.insert(Slot::ModelOutput, only.output.clone())),
             _ => slots.push(Slot::ModelOutput),
         }
         if schedule.steps.iter().any(|s| s.draws_noise) {
