@@ -15,7 +15,21 @@ use crate::checkpoint::source::Source;
 use crate::{Error, Result};
 
 /// Pipelines, each with its text encoders. All have a tokenizer for each of these, a UNet, an autoencoder and a scheduler.
-const PIPELINES: [(&str, &[Kind]); 1] = [("StableDiffusionPipeline", &[TEXT_ENCODER])];
+const PIPELINES: [(&str, &[Kind]); 4] = [
+    ("StableDiffusionPipeline", &[TEXT_ENCODER]),
+    (
+        "StableDiffusionXLPipeline",
+        &[
+            Kind {
+                optional: true,
+                ..TEXT_ENCODER
+            },
+            TEXT_ENCODER_2,
+        ],
+    ),
+    ("LatentConsistencyModelPipeline", &[TEXT_ENCODER]),
+    ("StableDiffusionInpaintPipeline", &[TEXT_ENCODER]),
+];
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 const TOKENIZER_CLASSES: [&str; 2] = ["CLIPTokenizer", "CLIPTokenizerFast"];
 
@@ -33,6 +47,12 @@ const TEXT_ENCODER: Kind = Kind {
     name: "text_encoder",
     optional: false,
     classes: &["CLIPTextModel"],
+    stem: "model",
+};
+const TEXT_ENCODER_2: Kind = Kind {
+    name: "text_encoder_2",
+    optional: false,
+    classes: &["CLIPTextModelWithProjection"],
     stem: "model",
 };
 const UNET: Kind = Kind {

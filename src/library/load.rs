@@ -50,14 +50,18 @@ impl Library {
         let checkpoint = Checkpoint::open(source, &options.open, cancel, progress).await?;
         let mut parts = Parts::of(&checkpoint, options)?;
         let factor = parts.vae.factor();
-        let defaults = defaults(&options.defaults, &parts.unet, factor);
+        let defaults = defaults(&options.defaults, parts.family, &parts.unet, factor);
         if options.defaults != DefaultsHint::default() {
             drawable(&defaults, factor, &parts.scheduler).map_err(|e| e.at("source: defaults"))?;
         }
         // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
         let tokens = parts.tokens();
         let size = [defaults.height, defaults.width].map(|n| (n / factor).max(1));
-        let branches = if defaults.guidance_scale > 1.0 { 2 } else { 1 };
+        let branches = if parts.unet.is_guided(defaults.guidance_scale) {
+            2
+        } else {
+            1
+        };
         let mut keys: Vec<Key> = parts.texts.iter().map(|(text, _)| Key::text(text, tokens)).collect();
         keys.push(Key::unet(
             &self.executor,
@@ -80,7 +84,10 @@ impl Library {
             let config = || source.locate(&format!("{}/config.json", component.name));
             let plan = self.plans.plan(key).map_err(|e| e.at(config()))?;
             let wanted = Wanted::new(&component, &plan.params).map_err(|e| e.at(source.locate(component.name)))?;
-            parts.warnings.extend(wanted.unused(&component));
+            // Of a text encoder pipelines may leave the last layer alone, which is in the file all the same.
+            let whole = key.whole().map(|key| self.plans.plan(&key)).transpose()?;
+            let whole = whole.as_ref().unwrap_or(&plan);
+            parts.warnings.extend(wanted.unused(&component, &whole.params));
             working = working.saturating_add(plan.peak_bytes(key.contexts()));
             let id = component
                 .known_hashes()
@@ -130,11 +137,7 @@ impl Library {
         let resident = Rc::new(Resident {
             id: self.free_id(options, &name),
             name,
-            family: if parts.unet.use_linear_projection {
-                "SD 2.x"
-            } else {
-                "SD 1.x"
-            },
+            family: parts.family.name,
             components,
             defaults,
             factor,

@@ -1,11 +1,12 @@
 //! What a checkpoint's configurations say, understood.
 
+use super::family::Family;
 use super::pool::Shared;
 use super::{Defaults, DefaultsHint, LoadOptions};
 use crate::checkpoint::{Checkpoint, Component};
 use crate::error::{Error, Result};
-use crate::models::clip::ClipTextConfig;
-use crate::models::unet::UnetConfig;
+use crate::models::clip::{ClipTextConfig, Hidden};
+use crate::models::unet::{TextTime, UnetConfig};
 use crate::models::vae::VaeConfig;
 use crate::pipeline::{Model, Models, Request, TextEncoder, check};
 use crate::sampler::{SamplerKind, SchedulerConfig};
@@ -18,16 +19,22 @@ pub(super) struct Parts {
     pub(super) unet: UnetConfig,
     pub(super) vae: VaeConfig,
     pub(super) scheduler: SchedulerConfig,
+    pub(super) family: &'static Family,
+    zeros_for_empty_prompt: bool,
     pub(super) warnings: Vec<String>,
 }
 
 impl Parts {
     pub(super) fn of(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
         let place = |file: &str| checkpoint.source.locate(file);
+        let xl = checkpoint.pipeline_class == "StableDiffusionXLPipeline";
         let mut texts: Vec<(ClipTextConfig, Rc<Tokenizer>)> = Vec::new();
         for (encoder, files) in checkpoint.text_encoders().zip(&checkpoint.tokenizers) {
-            let config = ClipTextConfig::from_json(&encoder.config)
+            let mut config = ClipTextConfig::from_json(&encoder.config)
                 .map_err(|e| e.at(place(&format!("{}/config.json", encoder.name))))?;
+            if xl {
+                config.hidden = Hidden::Penultimate;
+            }
             let tokenizer = Tokenizer::new(files, config.max_position_embeddings, config.vocab_size)?;
             if let Some((_, first)) = texts.first()
                 && first.length() != tokenizer.length()
@@ -44,7 +51,7 @@ impl Parts {
         let (unet, vae) = (checkpoint.component("unet")?, checkpoint.component("vae")?);
         let unet_config = place("unet/config.json");
         let mut unet = UnetConfig::from_json(&unet.config).map_err(|e| e.at(&unet_config))?;
-        let vae = VaeConfig::from_json(&vae.class, &vae.config).map_err(|e| e.at(place("vae/config.json")))?;
+        let mut vae = VaeConfig::from_json(&vae.class, &vae.config).map_err(|e| e.at(place("vae/config.json")))?;
         let channels = texts
             .iter()
             .fold(0, |sum, (text, _)| text.hidden_size.saturating_add(sum));
@@ -55,7 +62,22 @@ impl Parts {
             )));
         }
         unet.texts = texts.iter().map(|(text, _)| text.hidden_size).collect();
-        if unet.in_channels != vae.latent_channels() || unet.out_channels != vae.latent_channels() {
+        if let Some(TextTime { text_embeds, .. }) = unet.text_time
+            && !texts.iter().any(|(text, _)| text.projection_dim == Some(text_embeds))
+        {
+            return Err(Error::Corrupt(format!(
+                "{unet_config}: addition_embed_type \"text_time\" wants a CLIPTextModelWithProjection with a projection_dim of \
+                 {text_embeds}"
+            )));
+        }
+        if let (VaeConfig::Kl(vae), false) = (&mut vae, xl) {
+            // The other pipelines do not look at it.
+            vae.latents_mean_std = None;
+        }
+        // A UNet that inpaints also reads the picture's latents and its mask.
+        let inpaints = vae.latent_channels().saturating_mul(2).saturating_add(1);
+        if ![vae.latent_channels(), inpaints].contains(&unet.in_channels) || unet.out_channels != vae.latent_channels()
+        {
             return Err(Error::Unsupported(format!(
                 "{unet_config}: {} channels in and {} out, where latents have {}",
                 unet.in_channels,
@@ -64,8 +86,11 @@ impl Parts {
             )));
         }
         let mut scheduler = SchedulerConfig::from_json(&checkpoint.scheduler)
-            .map_err(|e| e.at(place("scheduler/scheduler_config.json")))?
-            .for_stable_diffusion();
+            .map_err(|e| e.at(place("scheduler/scheduler_config.json")))?;
+        // Other pipelines take the file as it is.
+        if ["StableDiffusionPipeline", "StableDiffusionInpaintPipeline"].contains(&checkpoint.pipeline_class.as_str()) {
+            scheduler = scheduler.for_stable_diffusion();
+        }
         if let Some(prediction_type) = &options.prediction_type {
             let with = scheduler.with_prediction_type(prediction_type);
             scheduler = with.map_err(|e| e.at("predictionType"))?;
@@ -79,6 +104,9 @@ impl Parts {
         }
         Ok(Self {
             texts,
+            family: Family::of(&unet, &checkpoint.scheduler),
+            // diffusers' own default is true.
+            zeros_for_empty_prompt: xl && checkpoint.index["force_zeros_for_empty_prompt"] != false,
             unet,
             vae,
             scheduler,
@@ -106,6 +134,7 @@ impl Parts {
             unet: model(&self.unet, unet),
             vae: model(&self.vae, vae),
             scheduler: self.scheduler.clone(),
+            zeros_for_empty_prompt: self.zeros_for_empty_prompt,
         })
     }
 }
@@ -117,8 +146,8 @@ fn model<C: Clone>(config: &C, shared: &Shared) -> Model<C> {
     }
 }
 
-/// What it draws with, by the catalogue or by what it was trained on.
-pub(super) fn defaults(hint: &DefaultsHint, unet: &UnetConfig, factor: usize) -> Defaults {
+/// What it draws with: by the catalogue, by what it was trained on, by its family.
+pub(super) fn defaults(hint: &DefaultsHint, family: &Family, unet: &UnetConfig, factor: usize) -> Defaults {
     let [height, width] = unet
         .sample_size
         .unwrap_or([64; 2])
@@ -127,8 +156,8 @@ pub(super) fn defaults(hint: &DefaultsHint, unet: &UnetConfig, factor: usize) ->
     Defaults {
         width: or(hint.width, width),
         height: or(hint.height, height),
-        steps: or(hint.steps, 20),
-        guidance_scale: hint.guidance_scale.unwrap_or(7.5),
+        steps: or(hint.steps, family.steps),
+        guidance_scale: hint.guidance_scale.unwrap_or(family.guidance_scale),
         sampler: hint.sampler.clone(),
     }
 }

@@ -1,35 +1,45 @@
 //! Prompts to hidden states.
 
+use super::guidance::Branch;
 use super::plans::{Key, PlanCache};
 use super::{Models, TextEncoder};
 use crate::cancel::CancelToken;
 use crate::error::Result;
-use crate::executor::{Data, Executor, View};
+use crate::executor::{Data, Executor};
 use crate::graph::Rate;
 
-/// Runs the text encoders over one prompt and writes the hidden states of each to `into`. Gives a warning, if the prompt was cut.
+/// Runs the text encoders over one prompt and writes what the UNet reads of it. Gives a warning, if the prompt was cut.
 pub(super) async fn encode_prompt(
     executor: &Executor,
     models: &Models,
     plans: &PlanCache,
     prompt: &str,
-    into: &[View],
+    into: &Branch,
     cancel: &CancelToken,
 ) -> Result<Option<String>> {
     let mut warning = None;
-    for (TextEncoder { tokenizer, model }, into) in models.text_encoders.iter().zip(into) {
+    for (TextEncoder { tokenizer, model }, hidden) in models.text_encoders.iter().zip(&into.texts) {
         let tokens = tokenizer.encode(prompt);
         let text = plans.get(executor, Key::text(&model.config, tokens.ids.len())).await?;
         executor.write(&text.instance, "input_ids", 0, Data::U32(&tokens.ids))?;
         executor
             .run(&text.instance, &model.weights, Rate::Prompt, 0, 0, cancel)
             .await?;
-        let hidden = executor.view(&text.instance, text.plan.output("last_hidden_state")?, 0)?;
-        executor.combine(into, &[(hidden, 1.0)], None)?;
+        let view = |output| executor.view(&text.instance, text.plan.output(output)?, 0);
+        executor.combine(hidden, &[(view("hidden_states")?, 1.0)], None)?;
         let length = tokens.ids.len();
+        if let (Some(pooled), Some(_)) = (&into.pooled, model.config.projection_dim) {
+            let embeds = view("text_embeds")?.part(model.config.pooled_token(&tokens.ids), length);
+            executor.combine(pooled, &[(embeds, 1.0)], None)?;
+        }
         warning = warning.or(tokens.dropped.map(|dropped| cut_off(&dropped, length)));
     }
     Ok(warning)
+}
+
+/// What stands for a text where there is none.
+pub(super) fn encode_nothing(executor: &Executor, into: &Branch) -> Result<()> {
+    (into.texts.iter().chain(&into.pooled)).try_for_each(|view| executor.fill(view, &vec![0.0; view.len]))
 }
 
 fn cut_off(dropped: &str, length: usize) -> String {

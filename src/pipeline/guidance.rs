@@ -2,12 +2,12 @@
 //! Ho and Salimans, *Classifier-Free Diffusion Guidance* (2022).
 
 use super::Models;
-use super::plans::{Key, PlanCache, Prepared, schedule_rows};
+use super::plans::{Key, PlanCache, Prepared, batch_and_contexts, schedule_rows};
 use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::executor::{Data, Executor, View};
 use crate::graph::Rate;
-use crate::models::unet::UnetConfig;
+use crate::models::unet::{UnetConfig, guidance_embedding};
 
 /// One run of the UNet a step: without the prompt, or with it.
 pub(super) struct Branch {
@@ -15,6 +15,8 @@ pub(super) struct Branch {
     pub(super) input: View,
     /// Where the hidden states of each text encoder go.
     pub(super) texts: Vec<View>,
+    /// Where the vector for the whole text goes, if the model reads one.
+    pub(super) pooled: Option<View>,
     /// What the model answered.
     pub(super) output: View,
 }
@@ -42,7 +44,7 @@ impl<'a> Denoiser<'a> {
         branches: usize,
     ) -> Result<Self> {
         let config = &models.unet.config;
-        let (batch, contexts) = executor.batch_and_contexts(branches);
+        let (batch, contexts) = batch_and_contexts(executor, config, branches);
         let (tokens, rows) = (models.tokens(), schedule_rows(timesteps.len()));
         let key = Key::unet(executor, config, size, tokens, timesteps.len(), branches);
         let unet = plans.get(executor, key).await?;
@@ -50,9 +52,11 @@ impl<'a> Denoiser<'a> {
         for (context, part) in (0..contexts).flat_map(|context| (0..batch).map(move |part| (context, part))) {
             let view = |value| Ok(executor.view(&unet.instance, value, context)?.part(part, batch));
             let texts = (0..config.texts.len()).map(|i| view(unet.plan.input(&UnetConfig::text_input(i))?));
+            let pooled = config.text_time.map(|_| view(unet.plan.input("text_embeds")?));
             branches.push(Branch {
                 input: view(unet.plan.input("sample")?)?,
                 texts: texts.collect::<Result<_>>()?,
+                pooled: pooled.transpose()?,
                 output: view(unet.plan.output("sample")?)?,
             });
         }
@@ -67,8 +71,20 @@ impl<'a> Denoiser<'a> {
         })
     }
 
-    /// Does what is done once a prompt. The texts must have been written.
-    pub(super) async fn start(&self, cancel: &CancelToken) -> Result<()> {
+    /// Does what is done once a prompt. The texts must have been written. `size` is the picture's height and width.
+    pub(super) async fn start(&self, guidance_scale: f32, size: [usize; 2], cancel: &CancelToken) -> Result<()> {
+        let config = &self.models.unet.config;
+        let scale = config
+            .time_cond_proj_dim
+            .map(|dim| guidance_embedding(guidance_scale, dim));
+        // The original picture and the part of it are what is drawn.
+        let [height, width] = size.map(|n| n as f32);
+        let time_ids = config.text_time.map(|_| [height, width, 0.0, 0.0, height, width]);
+        for context in 0..self.contexts {
+            let write = |name, data| self.executor.write(&self.unet.instance, name, context, Data::F32(data));
+            scale.iter().try_for_each(|data| write("timestep_cond", data))?;
+            time_ids.iter().try_for_each(|data| write("time_ids", data))?;
+        }
         self.run(Rate::Prompt, 0, cancel).await
     }
 

@@ -2,7 +2,7 @@
 
 use super::Models;
 use super::decode::Decoder;
-use super::encode::encode_prompt;
+use super::encode::{encode_nothing, encode_prompt};
 use super::guidance::Denoiser;
 use super::plans::PlanCache;
 use crate::cancel::CancelToken;
@@ -27,7 +27,7 @@ pub struct Request {
     pub height: usize,
     /// Number of steps.
     pub steps: usize,
-    /// Weight of the prompt; guidance is on above 1.
+    /// Weight of the prompt; guidance is on above 1. What was distilled to be told it is told it.
     pub guidance_scale: f32,
     /// The sampler; the checkpoint's own if there is none.
     pub sampler: Option<SamplerKind>,
@@ -72,20 +72,31 @@ pub async fn text_to_image(
     mut on_step: impl FnMut(StepReport),
     cancel: &CancelToken,
 ) -> Result<(Rgba, Timings, Vec<String>)> {
+    models.draws_from_text()?;
     let size = latent_size(models.vae.config.factor(), request)?;
     let schedule = schedule(&models.scheduler, request)?;
     let (mut timings, mut warnings, mut clock) = (Timings::default(), Vec::new(), Clock::start());
 
-    let guided = request.guidance_scale > 1.0;
+    let guided = models.unet.config.is_guided(request.guidance_scale);
     let timesteps = schedule.steps.iter().map(|s| s.timestep).collect();
     let denoiser = Denoiser::new(executor, models, plans, size, timesteps, if guided { 2 } else { 1 }).await?;
     // Now and not after all steps, so that a picture too large for the device is refused at once.
     let decoder = Decoder::new(executor, models, plans, size).await?;
     let prompts = [guided.then_some(&request.negative_prompt), Some(&request.prompt)];
     for (prompt, branch) in prompts.into_iter().flatten().zip(&denoiser.branches) {
-        warnings.extend(encode_prompt(executor, models, plans, prompt, &branch.texts, cancel).await?);
+        if guided
+            && models.zeros_for_empty_prompt
+            && prompt.is_empty()
+            && std::ptr::eq(prompt, &request.negative_prompt)
+        {
+            encode_nothing(executor, branch)?;
+        } else {
+            warnings.extend(encode_prompt(executor, models, plans, prompt, branch, cancel).await?);
+        }
     }
-    denoiser.start(cancel).await?;
+    denoiser
+        .start(request.guidance_scale, [request.height, request.width], cancel)
+        .await?;
     timings.prompt = clock.lap();
 
     let mut generator = Generator::new(request.seed);
@@ -129,7 +140,7 @@ pub async fn text_to_image(
         });
     }
 
-    executor.combine(&decoder.input, &[(latents.view(Slot::Sample)?.clone(), 1.0)], None)?;
+    decoder.write(latents.view(Slot::Sample)?).await?;
     let (picture, bad) = decoder.picture(cancel).await?;
     timings.decode = clock.lap();
     if bad > 0 {
