@@ -10,7 +10,18 @@ use tintype::executor::Executor;
 use tintype::library::Library;
 use tintype::pipeline::Request;
 
-const CASES: [&str; 6] = ["sd1-ddim", "sd2-euler", "dpm-karras", "ddpm", "one-step", "odd-sizes"];
+const CASES: [&str; 10] = [
+    "sd1-ddim",
+    "sd2-euler",
+    "dpm-karras",
+    "ddpm",
+    "one-step",
+    "odd-sizes",
+    "sdxl",
+    "sdxl-one-encoder",
+    "sdxl-turbo",
+    "lcm-euler",
+];
 
 #[derive(Deserialize)]
 struct Case {
@@ -43,7 +54,7 @@ impl Case {
     }
 }
 
-/// All six are held in one library, so that each runs among the others' plans.
+/// All are held in one library, so that each runs among the others' plans.
 fn draws_what_diffusers_draws(executor: Executor) {
     let library = Library::new(executor, None);
     let residents = CASES.map(|name| load(&library, &golden_path(&format!("pipelines/{name}"))));
