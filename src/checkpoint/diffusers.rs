@@ -15,7 +15,7 @@ use crate::checkpoint::source::Source;
 use crate::{Error, Result};
 
 /// Pipelines, each with its text encoders. All have a tokenizer for each of these, a UNet, an autoencoder and a scheduler.
-const PIPELINES: [(&str, &[Kind]); 4] = [
+const PIPELINES: [(&str, &[Kind]); 5] = [
     ("StableDiffusionPipeline", &[TEXT_ENCODER]),
     (
         "StableDiffusionXLPipeline",
@@ -29,6 +29,16 @@ const PIPELINES: [(&str, &[Kind]); 4] = [
     ),
     ("LatentConsistencyModelPipeline", &[TEXT_ENCODER]),
     ("StableDiffusionInpaintPipeline", &[TEXT_ENCODER]),
+    (
+        "StableDiffusionXLInpaintPipeline",
+        &[
+            Kind {
+                optional: true,
+                ..TEXT_ENCODER
+            },
+            TEXT_ENCODER_2,
+        ],
+    ),
 ];
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 const TOKENIZER_CLASSES: [&str; 2] = ["CLIPTokenizer", "CLIPTokenizerFast"];

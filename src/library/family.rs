@@ -8,14 +8,14 @@ use crate::models::unet::{Level, MidBlock, UnetConfig};
 use serde_json::Value;
 
 /// A family of checkpoints.
-pub(super) struct Family {
+pub struct Family {
     /// What a person calls it.
-    pub(super) name: &'static str,
+    pub name: &'static str,
     is: fn(&Signs<'_>) -> bool,
     /// Number of steps.
-    pub(super) steps: usize,
+    pub steps: usize,
     /// Weight of the prompt.
-    pub(super) guidance_scale: f32,
+    pub guidance_scale: f32,
 }
 
 /// From the special to the general: the first that fits is taken.
@@ -31,14 +31,19 @@ static FAMILIES: [Family; 18] = [
     family("LCM", |s| s.scheduler("LCMScheduler"), 4, 1.0),
     family("SDXL Turbo", |s| s.xl() && s.few_steps() && s.sample_size(64), 1, 0.0),
     family("SDXL Lightning", |s| s.xl() && s.few_steps(), 4, 0.0),
-    family("SSD-1B", |s| s.xl() && s.mid(MidBlock::Resnet) && s.depth(4), 25, 9.0),
     family(
-        "Segmind Vega",
-        |s| s.xl() && s.mid(MidBlock::Resnet) && s.depth(2),
+        "SSD-1B",
+        |s| s.xl_sized() && s.mid(MidBlock::Resnet) && s.depth(4),
         25,
         9.0,
     ),
-    family("KOALA", |s| s.xl() && s.layers(1), 25, 3.5),
+    family(
+        "Segmind Vega",
+        |s| s.xl_sized() && s.mid(MidBlock::Resnet) && s.depth(2),
+        25,
+        9.0,
+    ),
+    family("KOALA", |s| s.xl_sized() && s.layers(1), 25, 3.5),
     family("SDXL", |s| s.xl(), 25, 5.0),
     // Its UNet draws at once whatever scheduler comes with it.
     family(
@@ -64,7 +69,7 @@ const fn family(name: &'static str, is: fn(&Signs<'_>) -> bool, steps: usize, gu
 
 impl Family {
     /// The family of a checkpoint, by its UNet and its scheduler's config as the file has it.
-    pub(super) fn of(unet: &UnetConfig, scheduler: &Value) -> &'static Self {
+    pub fn of(unet: &UnetConfig, scheduler: &Value) -> &'static Self {
         let signs = Signs { unet, scheduler };
         let fits = FAMILIES.iter().find(|family| (family.is)(&signs));
         fits.unwrap_or(&FAMILIES[FAMILIES.len() - 1])
@@ -80,6 +85,11 @@ struct Signs<'a> {
 impl Signs<'_> {
     fn xl(&self) -> bool {
         self.unet.text_time.is_some()
+    }
+
+    /// Of SDXL's own width: a cut of it, and no other model.
+    fn xl_sized(&self) -> bool {
+        self.xl() && self.channels(&[320, 640, 1280])
     }
 
     fn sd2(&self) -> bool {

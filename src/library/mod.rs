@@ -15,6 +15,7 @@ use crate::pipeline::PlanCache;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+pub use family::Family;
 pub use load::Room;
 pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, Resident};
 

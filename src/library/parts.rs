@@ -27,7 +27,7 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) fn of(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
         let place = |file: &str| checkpoint.source.locate(file);
-        let xl = checkpoint.pipeline_class == "StableDiffusionXLPipeline";
+        let xl = checkpoint.pipeline_class.starts_with("StableDiffusionXL");
         let mut texts: Vec<(ClipTextConfig, Rc<Tokenizer>)> = Vec::new();
         for (encoder, files) in checkpoint.text_encoders().zip(&checkpoint.tokenizers) {
             let mut config = ClipTextConfig::from_json(&encoder.config)

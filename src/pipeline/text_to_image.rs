@@ -94,6 +94,9 @@ pub async fn text_to_image(
             warnings.extend(encode_prompt(executor, models, plans, prompt, branch, cancel).await?);
         }
     }
+    if models.unet.config.time_cond_proj_dim.is_some() && !request.negative_prompt.is_empty() {
+        warnings.push("the negative prompt has no effect: this checkpoint draws with the prompt alone".into());
+    }
     denoiser
         .start(request.guidance_scale, [request.height, request.width], cancel)
         .await?;

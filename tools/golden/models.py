@@ -106,15 +106,19 @@ def unet(case, dtype, timestep, latents, tokens, watched, batch=2, **config):
     report(case, output, exact)
 
 
-def decoder_kl(case, dtype, batch, latents, watched, **config):
+def decoder_kl(case, dtype, batch, latents, watched, loud=1.0, **config):
     blocks = len(config["block_out_channels"])
     types = {"down_block_types": ["DownEncoderBlock2D"] * blocks, "up_block_types": ["UpDecoderBlock2D"] * blocks}
-    model = AutoencoderKL(latent_channels=4, **types, **config)
-    model = save(liven(model, case), case, dtype)
+    model = liven(AutoencoderKL(latent_channels=4, **types, **config), case)
+    model.decoder.conv_in.weight *= loud
+    model = save(model, case, dtype)
     seen = watch(model, watched)
     z = torch.randn(batch, 4, *latents, generator=generator(f"{case} input")) * model.config.scaling_factor
     output = model.decode(z / model.config.scaling_factor).sample
     exact = copy.deepcopy(model).double().decode(z.double() / model.config.scaling_factor).sample
+    if loud > 1:
+        assert max(x.abs().max() for x in seen.values()) > 65504
+        assert not copy.deepcopy(model).half().decode((z / model.config.scaling_factor).half()).sample.isfinite().all()
     write(HERE / case / "io.safetensors", {"latents": nhwc(z), "output": nhwc(output), **seen})
     report(case, output, exact)
 
@@ -245,6 +249,11 @@ def main():
         "vae-kl-deep", HALF, 2, (3, 4), ["decoder.conv_in", "decoder.mid_block", "decoder.up_blocks.1"],
         block_out_channels=(8, 8, 16), layers_per_block=2, norm_num_groups=8, use_quant_conv=False,
         use_post_quant_conv=False,
+    )  # fmt: skip
+    decoder_kl(
+        # As SDXL's: what lies between is beyond f16, in which the weights are.
+        "vae-kl-loud", HALF, 1, (4, 4), ["decoder.conv_in", "decoder.mid_block", "decoder.up_blocks.0"], loud=8e4,
+        block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=2, scaling_factor=0.13025, force_upcast=True,
     )  # fmt: skip
     tiny(
         "vae-tiny", FULL, 1, (5, 3), ["decoder.layers.0", "decoder.layers.2", "encoder.layers.2"],
