@@ -27,10 +27,10 @@ const CASES: [&str; 11] = [
 
 /// Whether the case's scheduler is written yet.
 fn has_its_scheduler(name: &str) -> bool {
-    let config = open(&format!("pipelines/{name}/scheduler/scheduler_config.json"));
-    let there = SchedulerClass::from_name(config["_class_name"].as_str().unwrap()).is_ok();
+    let class = &open(&format!("pipelines/{name}/model_index.json"))["scheduler"][1];
+    let there = SchedulerClass::from_name(class.as_str().unwrap()).is_ok();
     if !there {
-        println!("passed over: {name}, {} is not implemented", config["_class_name"]);
+        println!("passed over: {name}, {class} is not implemented");
     }
     there
 }
