@@ -174,7 +174,7 @@ fn part_channels(io: &mut Golden, name: &str, widths: [usize; 2]) {
 fn unet_with_conditions(executor: Executor) {
     for (case, more) in [
         ("unet-xl", &["text_embeds", "time_ids"][..]),
-        ("unet-ssd", &["text_embeds", "time_ids"]),
+        ("unet-ssd", &["text_embeds", "time_ids", "timestep_cond"]),
         ("unet-lcm", &["timestep_cond"]),
     ] {
         let mut model = Model::diffusers(case);

@@ -225,13 +225,13 @@ def main():
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
     unet(
-        # As SSD-1B is cut down: transformers by layer, of no block too, and none in the middle.
+        # As SSD-1B is cut down: transformers by layer, of no block too, and none in the middle. Told the guidance scale besides.
         "unet-ssd", HALF, 333.0, (6, 8), 5,
         ["time_embedding.linear_2", "add_embedding", "down_blocks.1", "down_blocks.2.attentions.0", "mid_block", "up_blocks.0", "up_blocks.1"],
         batch=1, block_out_channels=(8, 8, 12), norm_num_groups=2, layers_per_block=2, cross_attention_dim=10,
         attention_head_dim=[1, 2, 2], use_linear_projection=True, mid_block_type="UNetMidBlock2D",
         transformer_layers_per_block=[1, [1, 0], [2, 1]], reverse_transformer_layers_per_block=[[1, 0, 2], [0, 1, 1], 1],
-        addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=24 + 7,
+        addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=24 + 7, time_cond_proj_dim=10,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
