@@ -4,7 +4,7 @@
 //! distilled from; its scheduler gives it away: Euler steps with trailing timesteps, over epsilons. A model that is
 //! published so without being distilled would draw badly by default; a catalogue's hints go before all of this.
 
-use crate::models::unet::{Level, MidBlock, UnetConfig};
+use crate::models::unet::{MidBlock, UnetConfig};
 use serde_json::Value;
 
 /// A family of checkpoints.
@@ -31,27 +31,12 @@ static FAMILIES: [Family; 18] = [
     family("LCM", |s| s.scheduler("LCMScheduler"), 4, 1.0),
     family("SDXL Turbo", |s| s.xl() && s.few_steps() && s.sample_size(64), 1, 0.0),
     family("SDXL Lightning", |s| s.xl() && s.few_steps(), 4, 0.0),
-    family(
-        "SSD-1B",
-        |s| s.xl_sized() && s.mid(MidBlock::Resnet) && s.depth(4),
-        25,
-        9.0,
-    ),
-    family(
-        "Segmind Vega",
-        |s| s.xl_sized() && s.mid(MidBlock::Resnet) && s.depth(2),
-        25,
-        9.0,
-    ),
+    family("SSD-1B", |s| s.xl_without_middle(4), 25, 9.0),
+    family("Segmind Vega", |s| s.xl_without_middle(2), 25, 9.0),
     family("KOALA", |s| s.xl_sized() && s.layers(1), 25, 3.5),
     family("SDXL", |s| s.xl(), 25, 5.0),
     // Its UNet draws at once whatever scheduler comes with it.
-    family(
-        "SDXS",
-        |s| s.channels(&[320, 640, 1280]) && s.layers(1) && s.mid(MidBlock::None) && !s.finest_attends(),
-        1,
-        0.0,
-    ),
+    family("SDXS", |s| s.sdxs(), 1, 0.0),
     family("SD Turbo", |s| s.sd2() && s.few_steps(), 1, 0.0),
     family("SD 2.x", |s| s.sd2(), 20, 7.5),
     family("BK-SDM", |s| s.channels(&[320, 640, 1280]) && s.layers(1), 20, 7.5),
@@ -92,6 +77,19 @@ impl Signs<'_> {
         self.xl() && self.channels(&[320, 640, 1280])
     }
 
+    /// A cut whose middle has no transformer; those of its coarsest level have so many blocks.
+    fn xl_without_middle(&self, blocks: usize) -> bool {
+        let coarsest = self.unet.levels.last().map(|level| level.transformer_layers.iter());
+        let deep = coarsest.is_some_and(|mut layers| layers.all(|&n| n == blocks));
+        self.xl_sized() && self.unet.mid_block == MidBlock::Resnet && deep
+    }
+
+    fn sdxs(&self) -> bool {
+        let finest_attends = self.unet.levels.first().is_some_and(|level| level.down_attention);
+        let cut = self.layers(1) && self.unet.mid_block == MidBlock::None && !finest_attends;
+        self.channels(&[320, 640, 1280]) && cut
+    }
+
     fn sd2(&self) -> bool {
         self.unet.use_linear_projection && !self.xl()
     }
@@ -128,19 +126,5 @@ impl Signs<'_> {
 
     fn layers(&self, layers: usize) -> bool {
         self.unet.levels.iter().all(|level| level.layers == layers)
-    }
-
-    fn mid(&self, block: MidBlock) -> bool {
-        self.unet.mid_block == block
-    }
-
-    /// Whether the coarsest level's transformers have so many blocks.
-    fn depth(&self, blocks: usize) -> bool {
-        let coarsest: Option<&Level> = self.unet.levels.last();
-        coarsest.is_some_and(|level| level.transformer_layers.iter().all(|&n| n == blocks))
-    }
-
-    fn finest_attends(&self) -> bool {
-        self.unet.levels.first().is_some_and(|level| level.down_attention)
     }
 }
