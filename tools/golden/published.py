@@ -2,7 +2,8 @@
 
 tests/golden/published.json: for each checkpoint the keys of its configs that matter, what it should draw with by default,
 and for each component a digest over the sorted lines `name [shape]` of its state dict with the number of parameters.
-The configs are written down from what the repositories hold; the counts are those that their model cards give.
+The configs were written down from knowledge of the repositories, which could not be read here: keys without effect are left out, and
+the numbers of parameters, where known, speak for the rest. SDXS's have no such check.
 """
 
 import hashlib
