@@ -278,6 +278,7 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
         })?,
         preview: options.preview,
     };
+    resident.models.draws_from_text()?;
     check(resident.factor, &resident.models.scheduler, &request)?;
     Ok((request, count))
 }

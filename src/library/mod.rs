@@ -1,7 +1,8 @@
-//! The checkpoints held in memory, under a budget. `load` reads one; `parts` understands its configurations, `wanted` finds the
+//! The checkpoints held in memory, under a budget. `load` reads one; `family` knows what its like draws well with; `parts` understands its configurations, `wanted` finds the
 //! tensors of its parameters; `pool` holds each component's weights once; `resident` is what is said of it. Here: what is
 //! resident, and who gives way to whom. Nothing here draws.
 
+mod family;
 mod load;
 mod parts;
 mod pool;
@@ -14,6 +15,7 @@ use crate::pipeline::PlanCache;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+pub use family::Family;
 pub use load::Room;
 pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, Resident};
 

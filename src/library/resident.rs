@@ -74,7 +74,7 @@ pub struct Resident {
     /// What the pipeline runs.
     pub models: Models,
     /// Its weights, which others may have too.
-    pub(super) shared: [Rc<Shared>; 3],
+    pub(super) shared: Vec<Rc<Shared>>,
     /// When it was last asked for, in the library's own count.
     pub(super) used: Cell<u64>,
 }

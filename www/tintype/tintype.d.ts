@@ -144,7 +144,7 @@ export interface Defaults {
   sampler: string;
 }
 
-/** A part of a checkpoint: the text encoder, the UNet or the VAE. */
+/** A part of a checkpoint: a text encoder, the UNet or the VAE. */
 export interface Component {
   /** Such as `unet`. */
   name: string;
@@ -166,7 +166,7 @@ export class Checkpoint {
   private constructor();
   readonly id: string;
   readonly name: string;
-  /** The architecture, such as `SD 1.x`. */
+  /** What it is by its configurations, such as `SD 1.x`, `SDXL` or `LCM`. */
   readonly family: string;
   readonly components: readonly Component[];
   /** With the number that width and height must be multiples of. */
