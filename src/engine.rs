@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
 use crate::library::{Library, LoadOptions, Resident, Room};
 use crate::pipeline::{Request, StepReport, Timings, check, text_to_image};
+use crate::platform::now_ms;
 use crate::queue::Queue;
 use crate::sampler::SamplerKind;
 use futures_util::future::try_join;
@@ -132,6 +133,7 @@ impl Engine {
         progress: &ProgressSink<'_>,
         on_step: impl Fn(StepReport),
     ) -> Result<Generated> {
+        let mut asked = now_ms();
         let job = self.job(job);
         let token = &job.token;
         let _reserved = self.library.reserve(&options.checkpoint);
@@ -161,9 +163,12 @@ impl Engine {
                 ..request.clone()
             };
             let Library { executor, plans, .. } = &self.library;
+            executor.take_began();
             let drawing = text_to_image(executor, &resident.models, plans, &request, &on_step, token);
             // Guarded: a device that never answers must not keep the next caller waiting.
-            let (pixels, timings, warnings) = token.guard(drawing).await?;
+            let (pixels, mut timings, warnings) = token.guard(drawing).await?;
+            timings.start = executor.take_began().map_or(0.0, |began| began - asked);
+            asked = now_ms();
             generated.pictures.push(Picture {
                 pixels,
                 parameters: parameters(&request, &resident),
@@ -195,14 +200,20 @@ impl Engine {
         let _reserved = self.library.reserve(id);
         let set = async {
             let _drawing = self.drawing.turn().await;
-            if let (Err(_), Some(recipe)) = (self.library.get(id), recipe) {
-                let mut recipe = recipe.clone();
-                recipe.options.loras = loras.into();
-                return self.read(&recipe, Some(id), Room::Any, progress, &job.token).await;
-            }
             let _loading = self.loading.turn().await;
-            let set = self.library.set_loras(id, loras, Room::Any, progress, &job.token);
-            set.await
+            match (self.library.get(id), recipe) {
+                (Err(_), Some(recipe)) => {
+                    let mut recipe = recipe.clone();
+                    recipe.options.loras = loras.into();
+                    self.read_now(&recipe, Some(id), Room::Any, progress, &job.token).await
+                }
+                // Not held over it: the library lets go of what it replaces.
+                (found, _) => {
+                    drop(found?);
+                    let set = self.library.set_loras(id, loras, Room::Any, progress, &job.token);
+                    set.await
+                }
+            }
         };
         job.token.guard(set).await
     }
@@ -236,6 +247,17 @@ impl Engine {
         token: &CancelToken,
     ) -> Result<Rc<Resident>> {
         let _turn = self.loading.turn().await;
+        self.read_now(recipe, again, room, progress, token).await
+    }
+
+    async fn read_now(
+        &self,
+        recipe: &Recipe,
+        again: Option<&str>,
+        room: Room,
+        progress: &ProgressSink<'_>,
+        token: &CancelToken,
+    ) -> Result<Rc<Resident>> {
         let mut options = recipe.options.clone();
         if let Some(id) = again {
             if let Ok(resident) = self.library.get(id) {
@@ -302,6 +324,7 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
         })?,
         preview: options.preview,
     };
+    resident.models.draws_from_text()?;
     check(resident.factor, &resident.models.scheduler, &request)?;
     Ok((request, count))
 }

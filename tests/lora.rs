@@ -81,17 +81,23 @@ fn tensors(executor: &Executor, graph: Graph, weights: &Weights) -> HashMap<Stri
 }
 
 fn all_tensors(library: &Library, resident: &Resident) -> HashMap<String, Vec<f32>> {
-    let models = &resident.models;
-    let tokens = models.tokenizer.length();
+    let (models, executor) = (&resident.models, &library.executor);
+    let tokens = models.text_encoders[0].tokenizer.length();
     let unet = models.unet.config.graph([1, 8, 8], tokens, 1).unwrap();
-    let text = models.text_encoder.config.graph(1, tokens).unwrap();
-    let unet = tensors(&library.executor, unet, &models.unet.weights);
-    let text = tensors(&library.executor, text, &models.text_encoder.weights);
-    let named = |component: &'static str| move |(name, values)| (format!("{component}.{name}"), values);
-    unet.into_iter()
-        .map(named("unet"))
-        .chain(text.into_iter().map(named("text_encoder")))
-        .collect()
+    let mut all = vec![("unet", tensors(executor, unet, &models.unet.weights))];
+    for (name, text) in ["text_encoder", "text_encoder_2"]
+        .into_iter()
+        .zip(&models.text_encoders)
+    {
+        let graph = text.model.config.graph(1, tokens).unwrap();
+        all.push((name, tensors(executor, graph, &text.model.weights)));
+    }
+    let named = |(component, tensors): (&str, HashMap<String, Vec<f32>>)| -> Vec<(String, Vec<f32>)> {
+        let each = tensors.into_iter();
+        each.map(|(name, values)| (format!("{component}.{name}"), values))
+            .collect()
+    };
+    all.into_iter().flat_map(named).collect()
 }
 
 /// Every case over its checkpoint: the merged weights, the picture; and taken off again, the checkpoint to the bit.

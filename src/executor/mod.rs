@@ -139,6 +139,19 @@ impl Executor {
         each!(self, e => e.info())
     }
 
+    /// When the first node ran since this was last asked, by [`now_ms`](crate::platform::now_ms).
+    pub fn take_began(&self) -> Option<f64> {
+        each!(self, e => e.began.take())
+    }
+
+    /// Pipelines that were compiled and are kept. The CPU has none.
+    pub fn pipelines(&self) -> usize {
+        match self {
+            Self::Cpu(_) => 0,
+            Self::Webgpu(e) => e.pipelines(),
+        }
+    }
+
     /// Destroys the GPU device, as a driver that is reset would. The CPU has none.
     pub fn lose_device(&self) {
         if let Self::Webgpu(e) = self {

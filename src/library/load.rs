@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::executor::Weights;
 use crate::graph::Plan;
-use crate::pipeline::{Key, Model, Models};
+use crate::pipeline::Key;
 use futures_util::future::{try_join, try_join_all};
 use std::rc::Rc;
 
@@ -51,34 +51,44 @@ impl Library {
         let checkpoint = Checkpoint::open(source, &options.open, cancel, progress).await?;
         let mut parts = Parts::of(&checkpoint, options)?;
         let factor = parts.vae.factor();
-        let defaults = defaults(&options.defaults, &parts.unet, factor);
+        let defaults = defaults(&options.defaults, parts.family, &parts.unet, factor);
         if options.defaults != DefaultsHint::default() {
             drawable(&defaults, factor, &parts.scheduler).map_err(|e| e.at("source: defaults"))?;
         }
         // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
-        let tokens = parts.tokenizer.length();
+        let tokens = parts.tokens();
         let size = [defaults.height, defaults.width].map(|n| (n / factor).max(1));
-        let branches = if defaults.guidance_scale > 1.0 { 2 } else { 1 };
-        let keys = [
-            Key::text(&parts.text, tokens),
-            Key::unet(&self.executor, &parts.unet, size, tokens, defaults.steps, branches),
-            Key::decoder(&parts.vae, size),
-        ];
+        let branches = if parts.unet.is_guided(defaults.guidance_scale) {
+            2
+        } else {
+            1
+        };
+        let mut keys: Vec<Key> = parts.texts.iter().map(|(text, _)| Key::text(text, tokens)).collect();
+        keys.push(Key::unet(
+            &self.executor,
+            &parts.unet,
+            size,
+            tokens,
+            defaults.steps,
+            branches,
+        ));
+        keys.push(Key::decoder(&parts.vae, size));
 
         let Checkpoint {
-            text_encoder,
-            unet,
-            vae,
+            components,
             name,
             source,
             ..
         } = checkpoint;
         let (mut jobs, mut working) = (Vec::new(), 0u64);
-        for (component, key) in [text_encoder, unet, vae].into_iter().zip(&keys) {
+        for (component, key) in components.into_iter().zip(&keys) {
             let config = || source.locate(&format!("{}/config.json", component.name));
             let plan = self.plans.plan(key).map_err(|e| e.at(config()))?;
             let wanted = Wanted::new(&component, &plan.params).map_err(|e| e.at(source.locate(component.name)))?;
-            parts.warnings.extend(wanted.unused(&component));
+            // Of a text encoder pipelines may leave the last layer alone, which is in the file all the same.
+            let whole = key.whole().map(|key| self.plans.plan(&key)).transpose()?;
+            let whole = whole.as_ref().unwrap_or(&plan);
+            parts.warnings.extend(wanted.unused(&component, &whole.params));
             working = working.saturating_add(plan.peak_bytes(key.contexts()));
             let id = component
                 .known_hashes()
@@ -137,42 +147,18 @@ impl Library {
         for (info, shared) in components.iter_mut().zip(&shared) {
             info.id.clone_from(&shared.id);
         }
-        let shared: [Rc<Shared>; 3] = shared
-            .try_into()
-            .map_err(|_| Error::Internal("three components have three sets of weights".into()))?;
-        let [text_weights, unet_weights, vae_weights] = self
-            .overlaid(&shared, &overlays)?
-            .try_into()
-            .map_err(|_| Error::Internal("three components have three sets of weights".into()))?;
+        let mut models = parts.models(&shared)?;
+        models.set_weights(self.overlaid(&shared, &overlays)?);
         let resident = Rc::new(Resident {
             id: self.free_id(options, &name),
             name,
-            family: if parts.unet.use_linear_projection {
-                "SD 2.x"
-            } else {
-                "SD 1.x"
-            },
+            family: parts.family.name,
             components,
             defaults,
             factor,
             bytes,
+            models,
             warnings: parts.warnings,
-            models: Models {
-                tokenizer: parts.tokenizer,
-                text_encoder: Model {
-                    config: parts.text,
-                    weights: text_weights,
-                },
-                unet: Model {
-                    config: parts.unet,
-                    weights: unet_weights,
-                },
-                vae: Model {
-                    config: parts.vae,
-                    weights: vae_weights,
-                },
-                scheduler: parts.scheduler,
-            },
             shared,
             working,
             overlays,
@@ -186,7 +172,7 @@ impl Library {
 
     /// Room for the weights that are not here, and for a picture of the default size, before anything is fetched. Where the
     /// device has less than was thought, more checkpoints give way.
-    async fn allocate(&self, jobs: &[Job], keys: [Key; 3], room: Room) -> Result<Vec<Option<Weights>>> {
+    async fn allocate(&self, jobs: &[Job], keys: Vec<Key>, room: Room) -> Result<Vec<Option<Weights>>> {
         let mut all = Vec::with_capacity(jobs.len());
         for job in jobs {
             let mut weights = None;
@@ -228,6 +214,7 @@ impl Library {
             .wanted
             .read(&self.executor, &mut job.component, &weights, progress, cancel);
         let files = files.await?;
+        self.uploaded.set(self.uploaded.get() + job.bytes);
         let id = content_id(&job.component.class, &files);
         Ok(self.pool.keep(Shared {
             id,

@@ -1,7 +1,9 @@
-//! The checkpoints held in memory, under a budget. `load` reads one; `lora` lays LoRAs over it; `parts` understands its configurations, `wanted` finds the
+//! The checkpoints held in memory, under a budget. `load` reads one; `lora` lays LoRAs over it; `family` knows what its like draws
+//! well with; `parts` understands its configurations, `wanted` finds the
 //! tensors of its parameters; `pool` holds each component's weights once; `resident` is what is said of it. Here: what is
 //! resident, and who gives way to whom. Nothing here draws.
 
+mod family;
 mod load;
 mod lora;
 mod parts;
@@ -15,6 +17,7 @@ use crate::pipeline::PlanCache;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+pub use family::Family;
 pub use load::Room;
 pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, LoraInfo, Resident};
 
@@ -31,6 +34,19 @@ pub struct Library {
     reserved: RefCell<Vec<String>>,
     /// Counts what is asked for, to know what was asked for longest ago.
     clock: Cell<u64>,
+    /// Bytes of weights that were read to the device so far.
+    uploaded: Cell<u64>,
+}
+
+/// What was made since the beginning: a change between checkpoints that are held adds nothing to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// How often slots were made for a plan.
+    pub plans: u64,
+    /// Pipelines that were compiled.
+    pub pipelines: usize,
+    /// Bytes of weights that were read to the device.
+    pub uploaded: u64,
 }
 
 /// What is held, in bytes of the device's memory.
@@ -70,6 +86,7 @@ impl Library {
             budget,
             reserved: RefCell::default(),
             clock: Cell::new(0),
+            uploaded: Cell::new(0),
         };
         library.set_plan_limit(0);
         library
@@ -123,6 +140,15 @@ impl Library {
             budget: self.budget,
             weights: self.pool.bytes(),
             working: self.plans.bytes(),
+        }
+    }
+
+    /// What was made so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            plans: self.plans.made(),
+            pipelines: self.executor.pipelines(),
+            uploaded: self.uploaded.get(),
         }
     }
 

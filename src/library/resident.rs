@@ -85,7 +85,7 @@ pub struct Resident {
     /// What the pipeline runs.
     pub models: Models,
     /// Its weights, which others may have too.
-    pub(super) shared: [Rc<Shared>; 3],
+    pub(super) shared: Vec<Rc<Shared>>,
     /// Bytes that a picture of the default size takes besides.
     pub(super) working: u64,
     /// What LoRAs lay over them.

@@ -4,22 +4,31 @@
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Instance};
 use crate::graph::{Graph, Plan};
-use crate::models::clip::ClipTextConfig;
+use crate::models::clip::{ClipTextConfig, Hidden};
 use crate::models::unet::UnetConfig;
 use crate::models::vae::VaeConfig;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// Plans whose slots are kept: those of four kinds of pictures, if memory allows.
-const KEPT: usize = 12;
+const KEPT: usize = 16;
 /// Plans that are kept without slots: they are small, and take some time to make.
-const BUILT: usize = 24;
+const BUILT: usize = 32;
 /// Steps whose time embeddings are computed at once.
 const ROWS: usize = 64;
 
 /// Rows of a schedule of this many steps: a power of two, so that another number of steps is seldom another plan.
 pub(super) fn schedule_rows(steps: usize) -> usize {
     steps.clamp(1, ROWS).next_power_of_two()
+}
+
+/// How branches of guidance run, as batch and contexts. A UNet that reads `time_ids` has a time embedding a branch, which no row
+/// of a schedule can hold; it is also so large that a batch gains little and takes twice the memory.
+pub(super) fn batch_and_contexts(executor: &Executor, config: &UnetConfig, branches: usize) -> (usize, usize) {
+    match config.text_time {
+        Some(_) => (1, branches),
+        None => executor.batch_and_contexts(branches),
+    }
 }
 
 /// What decides a plan.
@@ -60,7 +69,7 @@ impl Key {
         steps: usize,
         branches: usize,
     ) -> Self {
-        let (batch, contexts) = executor.batch_and_contexts(branches);
+        let (batch, contexts) = batch_and_contexts(executor, config, branches);
         Self::Unet {
             config: config.clone(),
             size: [batch, height, width],
@@ -75,6 +84,20 @@ impl Key {
         Self::Decoder {
             config: config.clone(),
             size: [1, height, width],
+        }
+    }
+
+    /// The same model with all its layers, if it is run without some.
+    pub(crate) fn whole(&self) -> Option<Self> {
+        match self {
+            Self::Text { config, tokens } if config.hidden != Hidden::Last => Some(Self::Text {
+                config: ClipTextConfig {
+                    hidden: Hidden::Last,
+                    ..config.clone()
+                },
+                tokens: *tokens,
+            }),
+            _ => None,
         }
     }
 
@@ -156,6 +179,7 @@ pub struct PlanCache {
     kept: RefCell<Vec<(Key, Prepared)>>,
     built: RefCell<Vec<(Key, Rc<Plan>)>>,
     limit: Cell<Option<u64>>,
+    made: Cell<u64>,
 }
 
 impl PlanCache {
@@ -163,6 +187,11 @@ impl PlanCache {
     pub fn set_limit(&self, bytes: Option<u64>) {
         self.limit.set(bytes);
         self.shrink_to(bytes.unwrap_or(u64::MAX));
+    }
+
+    /// How often slots were made for a plan.
+    pub fn made(&self) -> u64 {
+        self.made.get()
     }
 
     /// Bytes of the slots of all plans that are kept.
@@ -222,6 +251,7 @@ impl PlanCache {
             }
         }
         let instance = executor.prepare(plan.clone(), key.contexts()).await?;
+        self.made.set(self.made.get() + 1);
         let prepared = Prepared { plan, instance };
         let mut kept = self.kept.borrow_mut();
         kept.push((key, prepared.clone()));

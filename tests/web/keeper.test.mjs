@@ -314,6 +314,14 @@ describe("the keeper", { timeout: 120_000 }, () => {
     const bytes = noise(1000, 12);
     host.change("page", { bytes });
     assert.equal((await one(url)).sha256, sha256(bytes));
+    // Neither is what came of a file that the load gave up when it saw that.
+    const slow = host.put("page-slow", { bytes: noise(8 * MB, 48), delay: 2 }, { other: true });
+    await keeper.begin("slow");
+    await keeper.open("slow", slow, "unet/x");
+    await keeper.read("unet/x", MB);
+    await keeper.cancel("unet/x");
+    await keeper.abort("slow", "corrupt");
+    assert.deepEqual(await kept(), { blobs: [sha256(bytes)], partial: [] });
     // Once it has been part of a checkpoint, a failure of something else doesn't take it away.
     await keeper.begin("later");
     await keeper.open("later", url, "model_index.json");
@@ -474,6 +482,22 @@ describe("the keeper", { timeout: 120_000 }, () => {
     const { usage, quota, persisted } = await keeper.store("quota");
     assert.ok(usage >= 0 && quota > usage && persisted === false);
     await assert.rejects(keeper.store("burn"), { code: "invalid-argument", message: /burn/ });
+  });
+
+  test("what is kept of a file is not gone on from for ever if nothing would show that it changed", async () => {
+    const bytes = noise(4 * MB, 49);
+    for (const [name, what, status] of [["undated", {}, 200], ["dated", { lastModified: "Mon, 01 Jan 2024 00:00:00 GMT" }, 206]]) {
+      const url = host.put(name, { ...what, bytes, cuts: [MB], statuses: [200, 403] }, { other: true });
+      await keeper.start();
+      await assert.rejects(one(url), { code: "network" });
+      host.forget();
+      await patched("store.js", "const now = Date.now; Date.now = () => now() + 25 * 3600 * 1000;", async () => {
+        await keeper.start();
+        assert.equal((await one(url)).sha256, sha256(bytes));
+      });
+      assert.deepEqual(host.requests(name).map(({ status }) => status), [status]);
+      await keeper.store("clear");
+    }
   });
 
   test("what was begun and never loaded can be removed by its address", async () => {

@@ -106,6 +106,19 @@ describe("the store", { timeout: 600_000 }, () => {
     assert.deepEqual(await page.evaluate(() => tintype.store.verify().then(({ bad }) => bad)), []);
   });
 
+  test("two checkpoints that pages gave the same name are two", async () => {
+    const here = site.changed("here", {});
+    await api.load(here, { name: "Mine" });
+    await api.create({ backend: "cpu" });
+    const there = site.changed("there", {}, "flat");
+    await api.load(there, { name: "Mine" });
+    const kept = await list();
+    assert.deepEqual(kept.map(({ name, complete }) => [name, complete]), [["Mine", true], ["Mine", true]]);
+    assert.equal(Object.keys((await sizes()).checkpoints).length, 2);
+    await page.evaluate((url) => tintype.store.remove(new URL(url, location.href).href), there);
+    assert.equal((await list()).length, 1);
+  });
+
   test("a page that keeps nothing says so, and draws", async () => {
     await api.create({ backend: "cpu", store: "off" });
     const { key, warnings } = await api.load("/checkpoints/soft/");

@@ -125,7 +125,8 @@ export class Files {
   constructor(port) {
     this.#port = port;
     port.onmessage = ({ data }) => this.#receive(data);
-    port.onmessageerror = () => this.close(typed({ code: "internal", message: "a message of the keeper could not be read" }));
+    const unreadable = { code: "internal", message: "a message of the keeper could not be read" };
+    port.onmessageerror = () => this.close(typed(unreadable));
   }
 
   /** Begins a load; `label` names it in messages. */
@@ -179,7 +180,8 @@ export class Files {
     }
     const waiting = this.#streams.get(stream);
     if (type === "opened") {
-      const opened = new FileStream(this.#port, { id: stream, place: waiting.place, forget: () => this.#streams.delete(stream) }, message);
+      const forget = () => this.#streams.delete(stream);
+      const opened = new FileStream(this.#port, { id: stream, place: waiting.place, forget }, message);
       this.#streams.set(stream, opened);
       return waiting.resolve(opened);
     }

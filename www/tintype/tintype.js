@@ -103,7 +103,9 @@ export class Tintype extends EventTarget {
       connect: (port, module) => this.#storage.connect(port, module),
     });
     this.#store = storeOf(this.#storage);
-    if (debug) this.#debug = Object.freeze({ loseDevice: this.#harm("lose-device"), killWorker: this.#harm("kill") });
+    if (!debug) return;
+    const counts = () => this.#compute.call("counts", () => ({}));
+    this.#debug = Object.freeze({ loseDevice: this.#harm("lose-device"), killWorker: this.#harm("kill"), counts });
   }
 
   /** Starts the workers, one with an engine in it. */
@@ -150,7 +152,7 @@ export class Tintype extends EventTarget {
     return this.#store;
   }
 
-  /** For tests of recovery, where `create` was asked for them: `{ loseDevice(moment), killWorker(moment) }`. */
+  /** For tests, where `create` was asked for them: `{ loseDevice(moment), killWorker(moment), counts() }`. */
   get debug() {
     return this.#debug;
   }

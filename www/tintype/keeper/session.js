@@ -14,6 +14,8 @@ export class Session {
   #label;
   /** Address → `{ url, place, sha256, size, stored, expected, record }`, of files that were read to their end. */
   #files = new Map();
+  /** Addresses of files whose hash nobody knew beforehand. */
+  #unjudged = new Set();
   #open = new Set();
   /** Files that were not read to their end: address → when they are closed. */
   #cut = new Map();
@@ -43,10 +45,13 @@ export class Session {
   /** `{ size, sha256, stored, next(), cancel() }`: the file's bytes, from the store or from its host. */
   async open(url, place, { size, sha256 } = {}) {
     if (this.#end.signal.aborted) throw failure("cancelled", `${place}: the load "${this.#label}" has ended`);
-    if (!URL.canParse(url, location.href)) throw failure("invalid-argument", `${place}: expected an address, found ${url}`);
+    if (!URL.canParse(url, location.href)) {
+      throw failure("invalid-argument", `${place}: expected an address, found ${url}`);
+    }
     const address = new URL(url, location.href);
     address.hash = "";
     const expected = { size, sha256: sha256?.toLowerCase() };
+    if (!expected.sha256) this.#unjudged.add(address.href);
     const opening = this.#find(address.href, place, expected);
     this.#opening.add(opening);
     let file;
@@ -201,13 +206,11 @@ export class Session {
     await this.#stop();
     const { store } = this.#keeper;
     if (store && BAD.includes(code)) {
-      const files = [...this.#files.values()];
       // One that was cut may have ended all the same, while it was being closed; the one that was wrong is among these.
-      await store.dropPartials(this.#cut);
-      const unproven = files.filter(({ expected }) => !expected.sha256).map(({ url }) => url);
-      await store.dropUnproven([...unproven, ...this.#cut.keys()]);
+      await store.dropUnproven([...this.#unjudged, ...this.#cut.keys()]);
       // A disk may have changed bytes that were right when they came.
-      if (code === "corrupt") await verify(store, { only: files.filter(({ stored }) => stored).map(({ sha256 }) => sha256) });
+      const only = [...this.#files.values()].filter(({ stored }) => stored).map(({ sha256 }) => sha256);
+      if (code === "corrupt") await verify(store, { only });
     }
     this.#unpin();
   }
