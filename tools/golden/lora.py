@@ -1,4 +1,4 @@
-"""LoRAs and their kin over three of the tiny checkpoints of pipelines.py, and the pictures that diffusers draws with them.
+"""LoRAs and their kin over four of the tiny checkpoints of pipelines.py, and the pictures that diffusers draws with them.
 
 tests/golden/lora/<case>.safetensors: the file as a person has it. expected.safetensors: `<case>/picture` u8 [height, width, 3] and
 `<case>/<component>.<parameter>` f32, the merged parameter by the formula, here as torch computes it. cases.json: the checkpoint and
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 from common import GOLDEN, fresh, generator, write, write_json
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from pipelines import draw
 
 warnings.filterwarnings("ignore")
@@ -22,12 +22,12 @@ diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 
 HERE = GOLDEN / "lora"
-SD1, SD2, F16 = "sd1-ddim", "sd2-euler", "dpm-karras"
+SD1, SD2, F16, XL = "sd1-ddim", "sd2-euler", "dpm-karras", "sdxl"
 BLOCK = "transformer_blocks.0"
 
 
 def load(name):
-    pipe = StableDiffusionPipeline.from_pretrained(GOLDEN / "pipelines" / name, dtype=torch.float32, local_files_only=True)
+    pipe = DiffusionPipeline.from_pretrained(GOLDEN / "pipelines" / name, dtype=torch.float32, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -141,6 +141,25 @@ ORIGINAL = {
 def original(component, module, role):
     ours, theirs = next((o, t) for o, t in ORIGINAL.items() if module.startswith(o))
     return kohya(component, theirs + module[len(ours) :], role)
+
+
+# The tiny SDXL's.
+ORIGINAL_XL = {
+    "down_blocks.0.resnets.0.conv1": "input_blocks.1.0.in_layers.2", "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
+    "down_blocks.1.attentions.0": "input_blocks.3.1", "down_blocks.2.attentions.0": "input_blocks.5.1",
+    "mid_block.attentions.0": "middle_block.1", "up_blocks.0.attentions.0": "output_blocks.0.1",
+    "up_blocks.0.attentions.1": "output_blocks.1.1", "up_blocks.0.upsamplers.0.conv": "output_blocks.1.2.conv",
+    "up_blocks.1.attentions.0": "output_blocks.2.1", "up_blocks.1.attentions.1": "output_blocks.3.1",
+}  # fmt: skip
+
+
+def kohya_xl(component, module, role):
+    if component == "unet":
+        ours, theirs = next((o, t) for o, t in ORIGINAL_XL.items() if module.startswith(o))
+        return kohya(component, theirs + module[len(ours) :], role)
+    start = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}[component]
+    module = module if module.startswith("text_model.") else f"text_model.{module}"
+    return f"{start}{module.replace('.', '_')}.{KOHYA.get(role, role)}"
 
 
 def peft(component, module, role):
@@ -322,6 +341,15 @@ def main():
     half = linear("half", f16, peft, ends=("to_q", "to_k", "to_v", "to_out.0"))
     half.write(torch.float16)
     case("half", F16, [half], [1.0], "diffusers", expected, cases)
+
+    sdxl = load(XL)
+    both = linear("sdxl", sdxl, kohya_xl, alpha=2)
+    for module, shape in targets(sdxl, "q_proj", "v_proj", "out_proj", "fc1", component="text_encoder_2").items():
+        both.add("text_encoder_2", module, low(both.rand, shape, 4, 0.3), 2)
+    for module, shape in targets(sdxl, *[m for m in ORIGINAL_XL if "attentions" not in m]).items():
+        both.add("unet", module, low(both.rand, shape, 2), 2)
+    both.write(torch.float16)
+    case("sdxl", XL, [both], [0.7], "diffusers", expected, cases)
 
     write(HERE / "expected.safetensors", expected)
     write_json(HERE / "cases.json", cases)
