@@ -88,6 +88,8 @@ pub struct LoadOptions {
     pub id: Option<String>,
     /// Ids that belong to checkpoints which may come back.
     pub taken: Vec<String>,
+    /// It was here before, and has its id back.
+    pub again: bool,
     /// What the model predicts (`epsilon`, `v_prediction`), in place of what its scheduler's config says.
     pub prediction_type: Option<String>,
     /// What the catalogue says of its defaults.
