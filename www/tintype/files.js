@@ -1,7 +1,7 @@
 // The client of keeper.js: files by their address, from the store or from their host, over a port.
 
-/** Bytes of one file that may be on their way. */
-const WINDOW = 16 << 20;
+/** Bytes of one file that may be on their way; the buffers that they come in may be twice as large. */
+const WINDOW = 8 << 20;
 
 const typed = ({ code, message }) => Object.assign(new Error(message), { code });
 
