@@ -64,10 +64,10 @@ export class Link {
   }
 
   /**
-   * Asks the worker for `type`. `onEvent` hears what it reports on the way. An abort rejects at once; the worker, told
-   * of it, stops at its next pause.
+   * Asks the worker for `type`. `onSent` hears that it was asked, `onEvent` what it reports on the way. An abort rejects at
+   * once; the worker, told of it, stops at its next pause.
    */
-  call(type, payload = {}, { signal, onEvent, transfer = [] } = {}) {
+  call(type, payload = {}, { signal, onSent, onEvent, transfer = [] } = {}) {
     return new Promise((resolve, reject) => {
       if (this.#end) return reject(this.#end());
       if (signal?.aborted) return reject(cancelled(type, signal));
@@ -83,8 +83,9 @@ export class Link {
       try {
         this.#worker.postMessage({ type, job, ...payload }, transfer);
       } catch (error) {
-        this.#settle(job).reject(new TintypeError("invalid-argument", `${type}: ${error.message}`, { cause: error }));
+        return this.#settle(job).reject(new TintypeError("invalid-argument", `${type}: ${error.message}`, { cause: error }));
       }
+      onSent?.();
     });
   }
 

@@ -90,6 +90,8 @@ export class Tintype extends EventTarget {
     );
     this.#compute = new Compute(options, {
       onStarted: (started) => this.#started(started),
+      // What it held went with it.
+      onDeath: () => this.#changed({ residents: [], memory: null }),
       onMessage: (message) => message.type === "state" && this.#changed(message),
       onNotice,
       connect: (port, module) => this.#storage.connect(port, module),
@@ -188,13 +190,10 @@ export class Tintype extends EventTarget {
       if (event.phase) progressed?.(event);
       else stepped?.({ ...event, preview: preview ? toImageData(preview) : undefined });
     };
-    const payload = (known) => {
-      // Thousands of picked files may be in it.
-      const isNew = !known.has(checkpoint.id);
-      known.add(checkpoint.id);
-      return { request, recipe: isNew ? recipe : undefined };
-    };
-    const { images, ...rest } = await this.#fetching(() => this.#compute.call("generate", payload, { signal, onEvent }));
+    // Told once: thousands of picked files may be in it.
+    const payload = (known) => ({ request, recipe: known.has(checkpoint.id) ? undefined : recipe });
+    const onSent = (known) => known.add(checkpoint.id);
+    const { images, ...rest } = await this.#fetching(() => this.#compute.call("generate", payload, { signal, onSent, onEvent }));
     return {
       ...rest,
       images: images.map(({ png, parameters, ...pixels }) => ({
