@@ -35,10 +35,10 @@ const open = async (api, page, options, size) => {
 };
 
 describe("a worker that dies", { timeout: 600_000 }, () => {
-  let api, close, page, faults, good;
+  let api, close, page, site, faults, good;
 
   before(async () => {
-    ({ api, close, page, faults } = await openApi());
+    ({ api, close, page, site, faults } = await openApi());
     good = await open(api, page, { backend: "cpu" }, { steps: 2 });
     assert.ok(isPicture(good));
     await page.evaluate(() => {
@@ -135,12 +135,57 @@ describe("a worker that dies", { timeout: 600_000 }, () => {
     assert.equal(twice[1], undefined);
   });
 
+  const keeper = () => page.workers().findLast((worker) => worker.url().endsWith("/keeper.js"));
+  const killKeeper = () => keeper().evaluate(() => self.close()).catch(() => {});
+  /** Waits for `count` notices, and takes them. */
+  const notices = async (count) => {
+    await page.waitForFunction((count) => window.notices.length >= count, count);
+    return page.evaluate(() => window.notices.splice(0));
+  };
+
   test("the worker that fetches, while it does", async () => {
-    const url = "/checkpoints/3d/";
-    const keeper = page.workers().find((worker) => worker.url().endsWith("keeper.js"));
-    const loading = api.load(url);
-    await keeper.evaluate(() => self.close()).catch(() => {});
+    await page.evaluate(() => window.notices.splice(0));
+    let reached;
+    const asked = new Promise((resolve) => (reached = resolve));
+    let count = 0;
+    // The host keeps silent until the worker that asked is dead.
+    const folder = site.changed("orphan", {
+      "unet/diffusion_pytorch_model.safetensors": (request, response, original) => {
+        if (++count === 1) return reached();
+        response.end(original());
+      },
+    });
+    const loading = api.load(folder);
+    await asked;
+    await killKeeper();
     assert.ok((await loading).id);
+    assert.equal(count, 2);
+    const [{ kind, message }, ...more] = await notices(1);
+    assert.equal(kind, "worker");
+    assert.match(message, /another one took its place/);
+    assert.deepEqual(more, []);
+  });
+
+  test("the worker that fetches, again and again, with answers in between", async () => {
+    for (let time = 0; time < 7; time++) {
+      await killKeeper();
+      const [{ message }] = await notices(1);
+      assert.match(message, /another one took its place/, `death ${time}`);
+      await page.evaluate(() => tintype.store.list());
+    }
+  });
+
+  test("the worker that fetches, until it is given up; it is there again when it can start again", async () => {
+    const script = "**/tintype/keeper.js";
+    await page.route(script, (route) => route.fulfill({ contentType: "text/javascript", body: "throw new Error('not today');" }));
+    await killKeeper();
+    const told = await notices(6);
+    assert.deepEqual(told.map(({ message }) => /another one took its place/.test(message)), [true, true, true, true, true, false]);
+    const folder = site.changed("given-up", {});
+    await assert.rejects(api.load(folder), { code: "network" });
+    await page.unroute(script);
+    await page.evaluate(() => tintype.store.list());
+    assert.ok((await api.load(folder)).id);
   });
 
   test("nothing else was logged as an error", () => assert.ok(faults.every((fault) => /unreachable/.test(fault)), faults.join("\n")));

@@ -55,6 +55,9 @@ export class Link {
   /** Why the worker ended by itself, if it did: `{ code, message }`. */
   death = null;
 
+  /** When the worker said that it is ready. */
+  readyAt = Infinity;
+
   get isOpen() {
     return this.#end === null;
   }
@@ -117,7 +120,10 @@ export class Link {
 
   #receive(message) {
     const { type, job } = message;
-    if (type === "ready") return this.#watchLock();
+    if (type === "ready") {
+      this.readyAt = performance.now();
+      return this.#watchLock();
+    }
     if (type === "fatal") return this.#fail("internal", message.message);
     if (type === "event") return this.#calls.get(job)?.onEvent?.(message.value);
     if (type !== "answer" && type !== "failure") return this.#onMessage(message);

@@ -2,7 +2,7 @@
 
 import { Compute } from "./compute.js";
 import { TintypeError } from "./error.js";
-import { CREATE, GENERATE, LOAD, MOMENTS, check, invalid, shown } from "./options.js";
+import { CREATE, GENERATE, LOAD, MOMENTS, check, guarded, invalid, shown } from "./options.js";
 import { catalogue, resolve } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
 
@@ -43,15 +43,6 @@ const unsupported = (what) => Promise.reject(new TintypeError("unsupported", `${
 
 const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
 
-/** A callback of the page's must not end the work; what it throws is reported as any other error of the page's is. */
-const guarded = (callback) => (value) => {
-  try {
-    callback(value);
-  } catch (error) {
-    reportError(error);
-  }
-};
-
 const CLOSED = "this Tintype is closed: make a new one";
 const wasClosed = () => new TintypeError("cancelled", "this Tintype was closed");
 
@@ -86,6 +77,7 @@ export class Tintype extends EventTarget {
           if (again) this.#compute.reconnect();
           else this.#compute.disconnect(message);
         },
+        onReturn: () => this.#compute.reconnect(),
       },
     );
     this.#compute = new Compute(options, {
