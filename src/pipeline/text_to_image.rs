@@ -40,9 +40,9 @@ pub struct Request {
 /// What is known after a step.
 #[derive(Clone, Debug)]
 pub struct StepReport {
-    /// Steps that are done.
+    /// Steps that are done: calls of the model, of which some samplers make more than the request has steps.
     pub step: usize,
-    /// Steps in all.
+    /// Such steps in all.
     pub steps: usize,
     /// What the picture looks like so far.
     pub preview: Option<Rgba>,
