@@ -187,6 +187,44 @@ impl Executor {
         params.iter().map(bytes).fold(0, u64::saturating_add)
     }
 
+    /// Refuses parameters that this device could not hold, whatever else it holds.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with figures.
+    pub fn check_weights(&self, params: &[(ParamSpec, WeightDtype)]) -> Result<()> {
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Webgpu(e) => params
+                .iter()
+                .try_for_each(|(spec, dtype)| e.check_size(&spec.key(), webgpu::Weights::bytes(spec, *dtype))),
+        }
+    }
+
+    /// Refuses a plan whose slots this device could not hold, whatever else it holds.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with figures.
+    pub fn check_limits(&self, plan: &Plan) -> Result<()> {
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Webgpu(e) => {
+                let largest = plan.slots.iter().map(|slot| slot.len as u64 * 4).max();
+                e.check_size("a picture's largest part", largest.unwrap_or(0))
+            }
+        }
+    }
+
+    /// Waits until the device has taken what it was given, and says if it could not.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub async fn settle(&self) -> Result<()> {
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Webgpu(e) => e.settle().await,
+        }
+    }
+
     /// Packs a piece of a tensor of the file (`part` of `spec`) into its place: little endian, of dtype `from`, from element
     /// `start` on. Pieces of a part come in order, and for a GPU each but the last is a multiple of four bytes.
     ///

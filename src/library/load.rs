@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::executor::Weights;
 use crate::graph::Plan;
-use crate::pipeline::Key;
+use crate::pipeline::{Drawing, Key};
 use futures_util::future::{try_join, try_join_all};
 use std::rc::Rc;
 
@@ -56,23 +56,16 @@ impl Library {
             drawable(&defaults, factor, &parts.scheduler).map_err(|e| e.at("source: defaults"))?;
         }
         // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
-        let tokens = parts.tokens();
-        let size = [defaults.height, defaults.width].map(|n| (n / factor).max(1));
-        let branches = if parts.unet.is_guided(defaults.guidance_scale) {
-            2
-        } else {
-            1
+        let drawing = Drawing {
+            texts: parts.texts.iter().map(|(text, _)| text).collect(),
+            unet: &parts.unet,
+            vae: &parts.vae,
+            tokens: parts.tokens(),
+            size: [defaults.height, defaults.width].map(|n| (n / factor).max(1)),
+            evaluations: parts.evaluations(&defaults),
+            guidance_scale: defaults.guidance_scale,
         };
-        let mut keys: Vec<Key> = parts.texts.iter().map(|(text, _)| Key::text(text, tokens)).collect();
-        keys.push(Key::unet(
-            &self.executor,
-            &parts.unet,
-            size,
-            tokens,
-            defaults.steps,
-            branches,
-        ));
-        keys.push(Key::decoder(&parts.vae, size));
+        let keys = drawing.keys(&self.executor);
 
         let Checkpoint {
             components,
@@ -80,7 +73,7 @@ impl Library {
             source,
             ..
         } = checkpoint;
-        let (mut jobs, mut working) = (Vec::new(), 0u64);
+        let mut jobs = Vec::new();
         for (component, key) in components.into_iter().zip(&keys) {
             let config = || source.locate(&format!("{}/config.json", component.name));
             let plan = self.plans.plan(key).map_err(|e| e.at(config()))?;
@@ -89,7 +82,6 @@ impl Library {
             let whole = key.whole().map(|key| self.plans.plan(&key)).transpose()?;
             let whole = whole.as_ref().unwrap_or(&plan);
             parts.warnings.extend(wanted.unused(&component, &whole.params));
-            working = working.saturating_add(plan.peak_bytes(key.contexts()));
             let id = component
                 .known_hashes()
                 .map(|files| content_id(&component.class, &files));
@@ -114,8 +106,13 @@ impl Library {
         );
         let bytes = missing().map(|job| job.bytes).fold(0, u64::saturating_add);
         let bytes = bytes.saturating_add(self.overlay_bytes(&loras));
-        self.make_room(&name, bytes, working, room)?;
-        let weights = self.allocate(&jobs, keys, room).await?;
+        for job in missing() {
+            // No one else's going would help against this.
+            let limits = self.executor.check_weights(&job.wanted.params);
+            limits.map_err(|e| e.at(source.locate(job.component.name)))?;
+        }
+        let _coming = self.make_room(&name, bytes, &keys, room)?;
+        let weights = self.allocate(&jobs, keys.clone(), room).await?;
         let rooms = self.allocate_overlays(&loras, room).await?;
 
         let mut components: Vec<_> = jobs.iter().map(|job| describe(&job.component)).collect();
@@ -135,6 +132,8 @@ impl Library {
                 .map(|(job, weights)| self.read(job, weights, progress, cancel)),
         );
         let ((), shared) = try_join(compile, fetch).await?;
+        // A GPU says late that it could not take what it was given.
+        self.executor.settle().await?;
         let overlays = self.merge(&loras, &shared, rooms, cancel).await?;
         progress.done();
         let bytes = shared.iter().map(|s| s.bytes).sum();
@@ -160,13 +159,12 @@ impl Library {
             models,
             warnings: parts.warnings,
             shared,
-            working,
+            keys,
             overlays,
             loras: loras.said(),
             used: self.tick().into(),
         });
         self.residents.borrow_mut().push(resident.clone());
-        self.set_plan_limit(0);
         Ok(resident)
     }
 

@@ -119,6 +119,16 @@ impl Parts {
         self.texts.first().map_or(0, |(_, tokenizer)| tokenizer.length())
     }
 
+    /// How often the UNet is asked for a picture with these defaults: some samplers ask more often than they step.
+    pub(super) fn evaluations(&self, defaults: &Defaults) -> usize {
+        let kind = defaults.sampler.as_deref().map(SamplerKind::from_name);
+        let schedule = match kind {
+            Some(Ok(kind)) => self.scheduler.with_sampler(kind).schedule(defaults.steps),
+            _ => self.scheduler.schedule(defaults.steps),
+        };
+        schedule.map_or(defaults.steps, |schedule| schedule.steps.len())
+    }
+
     /// What a pipeline runs, with the components' weights in their order.
     pub(super) fn models(&self, shared: &[Rc<Shared>]) -> Result<Models> {
         let (texts, others) = shared.split_at_checked(self.texts.len()).unwrap_or_default();

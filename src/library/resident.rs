@@ -3,7 +3,7 @@
 use super::lora::Overlays;
 use super::pool::Shared;
 use crate::checkpoint::{Component, LoraSource, OpenOptions};
-use crate::pipeline::Models;
+use crate::pipeline::{Key, Models};
 use serde::Deserialize;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -86,8 +86,8 @@ pub struct Resident {
     pub models: Models,
     /// Its weights, which others may have too.
     pub(super) shared: Vec<Rc<Shared>>,
-    /// Bytes that a picture of the default size takes besides.
-    pub(super) working: u64,
+    /// The plans of a picture of the default size.
+    pub(super) keys: Vec<Key>,
     /// What LoRAs lay over them.
     pub(super) overlays: Overlays,
     /// The LoRAs that lie over it.
@@ -123,6 +123,8 @@ pub struct LoadOptions {
     pub id: Option<String>,
     /// Ids that belong to checkpoints which may come back.
     pub taken: Vec<String>,
+    /// It was here before, and has its id back.
+    pub again: bool,
     /// What the model predicts (`epsilon`, `v_prediction`), in place of what its scheduler's config says.
     pub prediction_type: Option<String>,
     /// What the catalogue says of its defaults.

@@ -9,8 +9,9 @@ mod plans;
 mod preview;
 mod text_to_image;
 
-pub(crate) use plans::Key;
 pub use plans::PlanCache;
+pub(crate) use plans::{Drawing, Key};
+pub(crate) use text_to_image::keys;
 pub use text_to_image::{Request, StepReport, Timings, check, text_to_image};
 
 use crate::error::{Error, Result};

@@ -166,6 +166,29 @@ impl Key {
     }
 }
 
+/// The models of a picture, and how it is drawn.
+pub(crate) struct Drawing<'a> {
+    pub(crate) texts: Vec<&'a ClipTextConfig>,
+    pub(crate) unet: &'a UnetConfig,
+    pub(crate) vae: &'a VaeConfig,
+    pub(crate) tokens: usize,
+    /// Height and width of the latents.
+    pub(crate) size: [usize; 2],
+    /// How often the UNet is asked.
+    pub(crate) evaluations: usize,
+    pub(crate) guidance_scale: f32,
+}
+
+impl Drawing<'_> {
+    /// The plans that it needs: the text encoders', the UNet's, the decoder's.
+    pub(crate) fn keys(&self, executor: &Executor) -> Vec<Key> {
+        let branches = if self.unet.is_guided(self.guidance_scale) { 2 } else { 1 };
+        let texts = self.texts.iter().map(|config| Key::text(config, self.tokens));
+        let unet = Key::unet(executor, self.unet, self.size, self.tokens, self.evaluations, branches);
+        texts.chain([unet, Key::decoder(self.vae, self.size)]).collect()
+    }
+}
+
 /// A plan with its slots.
 #[derive(Clone)]
 pub(crate) struct Prepared {
@@ -198,6 +221,15 @@ impl PlanCache {
     pub fn bytes(&self) -> u64 {
         let kept = self.kept.borrow();
         kept.iter().map(|(key, p)| p.plan.peak_bytes(key.contexts())).sum()
+    }
+
+    /// Bytes of the slots that are being used, but for those of these plans.
+    pub(crate) fn busy_bytes(&self, but: &[Key]) -> u64 {
+        let kept = self.kept.borrow();
+        let busy = kept
+            .iter()
+            .filter(|(key, p)| p.instance.is_shared() && !but.contains(key));
+        busy.map(|(key, p)| p.plan.peak_bytes(key.contexts())).sum()
     }
 
     /// Lets go of all slots that nobody uses.
@@ -237,7 +269,9 @@ impl PlanCache {
             self.kept.borrow_mut().push((key, found.clone()));
             return Ok(found);
         }
-        self.kept.borrow_mut().retain(|(k, _)| !k.is_same_but_for_rows(&key));
+        self.kept
+            .borrow_mut()
+            .retain(|(k, p)| p.instance.is_shared() || !k.is_same_but_for_rows(&key));
         let plan = self.plan(&key)?;
         let bytes = plan.peak_bytes(key.contexts());
         if let Some(limit) = self.limit.get() {
@@ -251,12 +285,17 @@ impl PlanCache {
             }
         }
         let instance = executor.prepare(plan.clone(), key.contexts()).await?;
-        self.made.set(self.made.get() + 1);
-        let prepared = Prepared { plan, instance };
+        // Meanwhile someone else may have made the same.
+        let prepared = self.take(&key).unwrap_or_else(|| {
+            self.made.set(self.made.get() + 1);
+            Prepared { plan, instance }
+        });
         let mut kept = self.kept.borrow_mut();
         kept.push((key, prepared.clone()));
-        if kept.len() > KEPT {
-            kept.remove(0);
+        if kept.len() > KEPT
+            && let Some(idle) = kept.iter().position(|(_, p)| !p.instance.is_shared())
+        {
+            kept.remove(idle);
         }
         Ok(prepared)
     }

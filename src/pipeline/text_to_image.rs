@@ -4,7 +4,7 @@ use super::Models;
 use super::decode::Decoder;
 use super::encode::{encode_nothing, encode_prompt};
 use super::guidance::Denoiser;
-use super::plans::PlanCache;
+use super::plans::{Drawing, Key, PlanCache};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, View};
@@ -40,9 +40,9 @@ pub struct Request {
 /// What is known after a step.
 #[derive(Clone, Debug)]
 pub struct StepReport {
-    /// Steps that are done.
+    /// Steps that are done: calls of the model, of which some samplers make more than the request has steps.
     pub step: usize,
-    /// Steps in all.
+    /// Such steps in all.
     pub steps: usize,
     /// What the picture looks like so far.
     pub preview: Option<Rgba>,
@@ -164,6 +164,20 @@ pub async fn text_to_image(
 pub fn check(factor: usize, scheduler: &SchedulerConfig, request: &Request) -> Result<()> {
     latent_size(factor, request)?;
     schedule(scheduler, request).map(drop)
+}
+
+/// The plans that a picture needs.
+pub(crate) fn keys(executor: &Executor, models: &Models, request: &Request) -> Result<Vec<Key>> {
+    let drawing = Drawing {
+        texts: models.text_encoders.iter().map(|text| &text.model.config).collect(),
+        unet: &models.unet.config,
+        vae: &models.vae.config,
+        tokens: models.tokens(),
+        size: latent_size(models.vae.config.factor(), request)?,
+        evaluations: schedule(&models.scheduler, request)?.steps.len(),
+        guidance_scale: request.guidance_scale,
+    };
+    Ok(drawing.keys(executor))
 }
 
 /// Height and width of the latents.

@@ -68,6 +68,7 @@ impl From<LoadValues> for LoadOptions {
             open: OpenOptions { name, variant, files },
             id,
             taken,
+            again: false,
             prediction_type,
             defaults,
             loras: Vec::new(),

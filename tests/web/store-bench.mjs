@@ -30,10 +30,10 @@ try {
     await context.setOffline(true);
     // Of what was just read, the system keeps a copy in memory; a person's checkpoint of yesterday comes from the disk.
     const forget = () => spawnSync("sh", ["-c", 'sync; find "$1" -type f -size +1M -exec dd if={} iflag=nocache count=0 status=none \\;', "sh", profile]);
-    for (const [from, prepare] of [["memory", () => {}], ["disk", forget]]) {
+    for (const [from, prepare] of [["still in memory", () => {}], ["on the disk", forget]]) {
       const { raw, load, ratio } = await compare(page, api, url, ROUNDS, prepare);
       const speed = (value) => `${(value / 1e6).toFixed(0).padStart(6)} MB/s`;
-      console.log(`${backend} (${name}), files in the system's ${from}: load ${speed(load)}, plain reading ${speed(raw)}, ratio ${ratio.toFixed(3)}`);
+      console.log(`${backend} (${name}), files ${from}: load ${speed(load)}, plain reading ${speed(raw)}, ratio ${ratio.toFixed(3)}`);
     }
     await context.close();
   }

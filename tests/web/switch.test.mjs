@@ -115,6 +115,8 @@ describe("switching", { timeout: 600_000 }, () => {
       await draw([...round, ...round]);
       const targets = await openTargets(page);
       const held = async () => {
+        // The keeper lets go of its buffers when nobody has read for a second.
+        await new Promise((resolve) => setTimeout(resolve, 1500));
         await targets.collect();
         const heaps = Object.entries(await targets.heaps()).map(([name, { used, buffers }]) => [name, used + buffers]);
         const { wasm, gpu } = await memory();

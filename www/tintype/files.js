@@ -1,7 +1,7 @@
 // The client of keeper.js: files by their address, from the store or from their host, over a port.
 
-/** Bytes of one file that may be on their way. */
-const WINDOW = 16 << 20;
+/** Bytes of one file that may be on their way; the buffers that they come in may be twice as large. */
+const WINDOW = 8 << 20;
 
 const typed = ({ code, message }) => Object.assign(new Error(message), { code });
 
@@ -104,12 +104,19 @@ class FileSession {
 
   /** The load succeeded: the files that were read to their end are `checkpoint`, `{ id, name, url, bytes }`. */
   commit({ id, name, url, bytes }) {
-    return this.#files.ask({ type: "commit", session: this.#id, checkpoint: { id, name, url, bytes } });
+    return this.#end({ type: "commit", checkpoint: { id, name, url, bytes } });
   }
 
   /** The load failed with `code`, or was given up. */
   abort(code) {
-    return this.#files.ask({ type: "abort", session: this.#id, code });
+    return this.#end({ type: "abort", code });
+  }
+
+  #end(message) {
+    const ended = this.#files.ask({ session: this.#id, ...message });
+    // Whoever gave it up may not wait: that the keeper died before its answer is no error of theirs.
+    ended.catch(() => {});
+    return ended;
   }
 }
 

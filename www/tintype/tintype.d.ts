@@ -370,7 +370,8 @@ export class Tintype extends EventTarget {
   readonly debug?: Debug;
   load(source: Source, options?: LoadOptions): Promise<Checkpoint>;
   /**
-   * Draws pictures. Calls queue up; an aborted one rejects with `cancelled`. Where a device or a worker is lost over it, it is
+   * Draws pictures. Calls queue up; an aborted one rejects with `cancelled`. One whose checkpoint has to be read again keeps its
+   * place, and those after it wait for it too. Where a device or a worker is lost over it, it is
    * begun once more, and its steps are reported anew.
    */
   generate(options: GenerateOptions): Promise<GenerateResult>;

@@ -3,7 +3,18 @@
 import { Compute } from "./compute.js";
 import { TintypeError } from "./error.js";
 import { resolveLoras } from "./lora.js";
-import { CREATE, GENERATE, LOAD, MOMENTS, SET_LORAS, check, loras as checkLoras, invalid, shown } from "./options.js";
+import {
+  CREATE,
+  GENERATE,
+  LOAD,
+  MOMENTS,
+  SET_LORAS,
+  check,
+  guarded,
+  invalid,
+  loras as checkLoras,
+  shown,
+} from "./options.js";
 import { catalogue, resolve } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
 
@@ -49,15 +60,6 @@ const unsupported = (what) => Promise.reject(new TintypeError("unsupported", `${
 
 const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
 
-/** A callback of the page's must not end the work; what it throws is reported as any other error of the page's is. */
-const guarded = (callback) => (value) => {
-  try {
-    callback(value);
-  } catch (error) {
-    reportError(error);
-  }
-};
-
 const CLOSED = "this Tintype is closed: make a new one";
 const wasClosed = () => new TintypeError("cancelled", "this Tintype was closed");
 
@@ -94,10 +96,13 @@ export class Tintype extends EventTarget {
           if (again) this.#compute.reconnect();
           else this.#compute.disconnect(message);
         },
+        onReturn: () => this.#compute.reconnect(),
       },
     );
     this.#compute = new Compute(options, {
       onStarted: (started) => this.#started(started),
+      // What it held went with it.
+      onDeath: () => this.#changed({ residents: [], memory: null }),
       onMessage: (message) => message.type === "state" && this.#changed(message),
       onNotice,
       connect: (port, module) => this.#storage.connect(port, module),
@@ -198,13 +203,10 @@ export class Tintype extends EventTarget {
       if (event.phase) progressed?.(event);
       else stepped?.({ ...event, preview: preview ? toImageData(preview) : undefined });
     };
-    const payload = (known) => {
-      // Thousands of picked files may be in it.
-      const isNew = !known.has(checkpoint.id);
-      known.add(checkpoint.id);
-      return { request, recipe: isNew ? this.#recipes.get(checkpoint) : undefined };
-    };
-    const { images, ...rest } = await this.#fetching(() => this.#compute.call("generate", payload, { signal, onEvent }));
+    // Told once: thousands of picked files may be in it.
+    const payload = (known) => ({ request, recipe: known.has(checkpoint.id) ? undefined : this.#recipes.get(checkpoint) });
+    const onSent = (known) => known.add(checkpoint.id);
+    const { images, ...rest } = await this.#fetching(() => this.#compute.call("generate", payload, { signal, onSent, onEvent }));
     return {
       ...rest,
       images: images.map(({ png, parameters, ...pixels }) => ({
@@ -266,13 +268,11 @@ export class Tintype extends EventTarget {
       const resolved = await this.#resolve(() => resolveLoras(asked, "setLoras"));
       if (this.#closed) throw wasClosed();
       const recipe = this.#recipes.get(checkpoint);
-      const payload = (known) => {
-        const isNew = !known.has(checkpoint.id);
-        known.add(checkpoint.id);
-        return { id: checkpoint.id, loras: resolved, recipe: isNew ? recipe : undefined };
-      };
+      const told = (known) => (known.has(checkpoint.id) ? undefined : recipe);
+      const payload = (known) => ({ id: checkpoint.id, loras: resolved, recipe: told(known) });
+      const onSent = (known) => known.add(checkpoint.id);
       const onEvent = onProgress && guarded(onProgress);
-      const { warnings } = await this.#fetching(() => this.#compute.call("set-loras", payload, { onEvent }));
+      const { warnings } = await this.#fetching(() => this.#compute.call("set-loras", payload, { onSent, onEvent }));
       // A worker that takes another's place is told these.
       this.#recipes.set(checkpoint, { ...recipe, loras: resolved });
       return { warnings };

@@ -96,6 +96,15 @@ impl Webgpu {
         self.info.features = features;
     }
 
+    pub(super) async fn settle(&self) -> Result<()> {
+        self.device.queue.submit([]);
+        self.device.guarded(|| Ok(())).await
+    }
+
+    pub(super) fn check_size(&self, what: &str, bytes: u64) -> Result<()> {
+        buffers::check_size(&self.device, what, bytes)
+    }
+
     pub(super) fn lose_device(&self) {
         self.device.device.destroy();
     }

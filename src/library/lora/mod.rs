@@ -251,7 +251,7 @@ impl Library {
             Err(Error::OutOfMemory(_)) if resident.overlays.bytes() > 0 => {}
             laid => {
                 drop(resident);
-                self.set_plan_limit(0);
+                self.set_plan_limit();
                 return laid;
             }
         }
@@ -268,9 +268,10 @@ impl Library {
     }
 
     async fn lay(&self, resident: &Resident, loras: &Loras, room: Room, cancel: &CancelToken) -> Result<Rc<Resident>> {
-        if self.overlay_bytes(loras) > 0 {
-            self.make_room(&resident.name, self.overlay_bytes(loras), resident.working, room)?;
-        }
+        let bytes = self.overlay_bytes(loras);
+        let _coming = (bytes > 0)
+            .then(|| self.make_room(&resident.name, bytes, &resident.keys, room))
+            .transpose()?;
         let rooms = self.allocate_overlays(loras, room).await?;
         let overlays = self.merge(loras, &resident.shared, rooms, cancel).await?;
         self.replace(resident, overlays, loras.said())
@@ -288,7 +289,7 @@ impl Library {
         let place = place.ok_or_else(|| Error::NotFound(format!("checkpoint {:?} is not loaded", former.id)))?;
         *place = resident.clone();
         drop(residents);
-        self.set_plan_limit(0);
+        self.set_plan_limit();
         Ok(resident)
     }
 }

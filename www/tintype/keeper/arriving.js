@@ -60,6 +60,7 @@ export class ArrivingFile {
     file.#download = new Download({ url, place, stallTimeout, cache: keeping ? "no-store" : "default" });
     const stop = () => file.#download.cancel();
     signal.addEventListener("abort", stop);
+    if (signal.aborted) stop();
     try {
       await file.#open();
     } catch (error) {
@@ -225,7 +226,7 @@ export class ArrivingFile {
       const size = this.size;
       await store.note(this.#url, (record) => {
         const proven = Boolean(record?.proven) && record.firstSha256 === sha256;
-        return { sha256, size, etag, lastModified, length, firstSha256: sha256, stale: false, proven };
+        return { sha256, size, etag, lastModified, length, firstSha256: sha256, stale: false, absent: false, proven };
       });
     } catch (error) {
       await partial?.discard().catch(() => {});

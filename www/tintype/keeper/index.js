@@ -5,7 +5,8 @@
 //   checkpoints  url → { id, name, url, bytes, files: [{ url, place, sha256, size }], lastUsed }
 
 const NAME = "tintype";
-const VERSION = 1;
+// In version 1, checkpoints were found by their id.
+const VERSION = 2;
 const KEYS = { urls: "url", blobs: "sha256", partials: "url", checkpoints: "url" };
 export const ALL = Object.keys(KEYS);
 
@@ -18,7 +19,14 @@ const asked = (request) =>
 function open() {
   const request = indexedDB.open(NAME, VERSION);
   request.onupgradeneeded = () => {
-    for (const [store, keyPath] of Object.entries(KEYS)) request.result.createObjectStore(store, { keyPath });
+    const { result: database, transaction } = request;
+    for (const [store, keyPath] of Object.entries(KEYS)) {
+      if (database.objectStoreNames.contains(store)) {
+        if (transaction.objectStore(store).keyPath === keyPath) continue;
+        database.deleteObjectStore(store);
+      }
+      database.createObjectStore(store, { keyPath });
+    }
   };
   return asked(request);
 }

@@ -12,7 +12,7 @@ const BAD = ["corrupt", "unsupported"];
 export class Session {
   #keeper;
   #label;
-  /** Address → `{ url, place, sha256, size, stored, expected, record }`, of files that were read to their end. */
+  /** Address → `{ url, place, sha256, size, stored, expected, record }`, of files that were read to their end or known. */
   #files = new Map();
   /** Addresses of files whose hash nobody knew beforehand. */
   #unjudged = new Set();
@@ -79,7 +79,7 @@ export class Session {
       try {
         const found = await store.find(url, expected);
         ({ record, older } = found);
-        if (record?.absent && !record.stale && !expected.sha256) {
+        if (record?.absent && !record.sha256 && !record.stale && !expected.sha256) {
           this.#absent.set(url, true);
           throw failure("not-found", `${place}: the host had no such file when it was last asked`);
         }
@@ -152,9 +152,10 @@ export class Session {
           throw error;
         }
       },
-      /** It is not read, for its content is known to the reader: what is stored of it counts as read. */
+      /** It is not read, for its content is known to the reader: it belongs to the load, be it stored or not. */
       skip() {
         if (file.stored) session.#complete(file);
+        else if (file.sha256) session.#note(file);
       },
       async cancel() {
         await session.#leave(file);
@@ -168,16 +169,22 @@ export class Session {
     return closed;
   }
 
-  async #complete(file) {
-    this.#open.delete(file);
+  #note(file) {
     const { url, place, expected, record } = file.about;
     const { sha256, size, stored } = file;
     this.#files.set(url, { url, place, sha256, size, stored, expected, record });
+  }
+
+  async #complete(file) {
+    this.#open.delete(file);
+    this.#note(file);
+    const { url, record } = file.about;
+    const { sha256, size, stored } = file;
     if (!this.#keeper.store) return;
     if (!stored) this.#pin(sha256);
     // Served under another address's name: from now on this one leads there too.
     else if (record?.sha256 !== sha256) {
-      await this.#keeper.store.note(url, () => ({ sha256, size, firstSha256: sha256, stale: false })).catch(() => {});
+      await this.#keeper.store.note(url, () => ({ sha256, size, firstSha256: sha256, stale: false, absent: false })).catch(() => {});
     }
   }
 

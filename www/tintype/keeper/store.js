@@ -212,9 +212,15 @@ export class Store {
           if (record?.sha256 === file.sha256) await urls.put({ ...record, proven: true });
         }
         if (kept === 0) return [];
-        // Under the same address, it is a newer version of the same checkpoint. An id means something to one page alone.
+        // Under the same address, it is a newer version of the same checkpoint, or another variant: files of other addresses
+        // that are still known stay its own. An id means something to one page alone.
         const older = await checkpoints.get(url);
-        await checkpoints.put({ id, name, url, bytes, files, lastUsed: now });
+        const all = [...files];
+        for (const file of older?.files ?? []) {
+          if (files.some((now) => now.url === file.url)) continue;
+          if ((await urls.get(file.url))?.sha256 === file.sha256) all.push(file);
+        }
+        await checkpoints.put({ id, name, url, bytes, files: all, lastUsed: now });
         const used = hashesOf(await checkpoints.all());
         return older ? [...hashesOf([older])].filter((sha256) => !used.has(sha256)) : [];
       });
