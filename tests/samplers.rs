@@ -145,8 +145,27 @@ fn refusal(json: &Value) -> Error {
 #[test]
 fn what_is_not_implemented_is_said_so() {
     let dpm = "DPMSolverMultistepScheduler";
+    let (unipc, deis) = ("UniPCMultistepScheduler", "DEISMultistepScheduler");
     for (class, key, value) in [
-        ("UniPCMultistepScheduler", "solver_order", json!(2)),
+        ("LMSDiscreteScheduler", "solver_order", json!(2)),
+        (unipc, "solver_order", json!(4)),
+        (unipc, "solver_type", json!("magic")),
+        (unipc, "solver_type", json!("bh1")),
+        (unipc, "predict_x0", json!(false)),
+        (unipc, "solver_p", json!({ "_class_name": "DDIMScheduler" })),
+        (unipc, "shift_terminal", json!(0.1)),
+        (unipc, "use_flow_sigmas", json!(true)),
+        (unipc, "use_exponential_sigmas", json!(true)),
+        (unipc, "use_beta_sigmas", json!(true)),
+        (unipc, "use_dynamic_shifting", json!(true)),
+        (unipc, "prediction_type", json!("flow_prediction")),
+        (deis, "solver_order", json!(0)),
+        (deis, "solver_type", json!("magic")),
+        (deis, "algorithm_type", json!("sde-dpmsolver++")),
+        (deis, "use_flow_sigmas", json!(true)),
+        (deis, "use_exponential_sigmas", json!(true)),
+        (deis, "use_beta_sigmas", json!(true)),
+        (deis, "use_dynamic_shifting", json!(true)),
         ("PNDMScheduler", "skip_prk_steps", json!(false)),
         ("EulerAncestralDiscreteScheduler", "prediction_type", json!("sample")),
         ("DDIMScheduler", "thresholding", json!(true)),

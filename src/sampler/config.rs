@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::ddim::Ddim;
 use super::ddpm::Ddpm;
+use super::deis_multistep::DeisMultistep;
 use super::dpm_solver_multistep::DpmSolverMultistep;
 use super::euler::Euler;
 use super::euler_ancestral::EulerAncestral;
@@ -11,6 +12,7 @@ use super::keys::Keys;
 use super::kind::{SamplerKind, SchedulerClass, menu_name};
 use super::pndm::Pndm;
 use super::schedule::{Schedule, Step};
+use super::unipc_multistep::UniPcMultistep;
 use crate::{Error, Result};
 
 /// A scheduler of diffusers with its configuration. Keys that are absent have the defaults of diffusers' constructors.
@@ -134,6 +136,8 @@ impl SchedulerConfig {
             SchedulerClass::EulerAncestral => Box::new(EulerAncestral::read(&keys)?),
             SchedulerClass::Euler => Box::new(Euler::read(&keys)?),
             SchedulerClass::DpmSolverMultistep => Box::new(DpmSolverMultistep::read(&keys)?),
+            SchedulerClass::UniPcMultistep => Box::new(UniPcMultistep::read(&keys)?),
+            SchedulerClass::DeisMultistep => Box::new(DeisMultistep::read(&keys)?),
         })
     }
 }

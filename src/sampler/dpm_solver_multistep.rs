@@ -4,9 +4,9 @@ use super::config::Scheduler;
 use super::diffusion::{Diffusion, Spacing, ZeroSnr};
 use super::keys::Keys;
 use super::linear::Linear;
-use super::numeric;
+use super::multistep::{alpha_and_noise, timesteps_and_sigmas};
 use super::schedule::{Slot, Step};
-use super::sigmas::{FinalSigma, Karras, sigma_to_timestep};
+use super::sigmas::{FinalSigma, Karras};
 use crate::{Error, Result};
 
 /// The keys of `DPMSolverMultistepScheduler`.
@@ -53,41 +53,13 @@ impl DpmSolverMultistep {
 
     /// Timesteps, and the σ that each starts from, with the last σ behind them.
     fn timesteps_and_sigmas(&self, steps: usize) -> Result<(Vec<f64>, Vec<f32>)> {
-        let Diffusion {
-            train_steps,
-            spacing,
-            steps_offset,
-            ..
-        } = self.diffusion;
-        let training = self.diffusion.sigmas();
-        let (mut timesteps, sigmas): (Vec<f64>, Vec<f64>);
-        if let Some(karras) = self.karras {
-            let end = |sigma: Option<&f32>| sigma.map_or(0.0, |sigma| f64::from(*sigma));
-            sigmas = karras.sigmas(end(training.last()), end(training.first()), steps);
-            timesteps = sigmas
-                .iter()
-                .map(|sigma| sigma_to_timestep(*sigma, &training))
-                .collect();
-            if !self.diffusion.cosine {
-                timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
-            }
-        } else {
-            let last = self.last_timestep()?;
-            let stride = train_steps as f64 / steps as f64;
-            timesteps = match spacing {
-                Spacing::Trailing => spacing.descending(last, steps, stride, steps_offset),
-                // One more than asked for: the lowest is where the last step ends.
-                Spacing::Linspace | Spacing::Leading => {
-                    let mut points = spacing.descending(last, steps + 1, stride, steps_offset);
-                    points.truncate(steps);
-                    points
-                }
-            };
+        let last = self.last_timestep()?;
+        let (mut timesteps, sigmas) = timesteps_and_sigmas(&self.diffusion, self.karras, last, steps);
+        if !self.diffusion.cosine {
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
-            sigmas = timesteps.iter().map(|t| numeric::interpolate(*t, &training)).collect();
         }
         let mut sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
-        sigmas.push(self.final_sigma.sigma(&training));
+        sigmas.push(self.final_sigma.sigma(&self.diffusion.sigmas()));
         Ok((timesteps.into_iter().map(f64::trunc).collect(), sigmas))
     }
 
@@ -160,10 +132,4 @@ impl Scheduler for DpmSolverMultistep {
         };
         Ok((1.0, timesteps.iter().enumerate().map(step).collect()))
     }
-}
-
-/// α and σ of a process that keeps the variance, from σ/α.
-fn alpha_and_noise(sigma: f64) -> (f64, f64) {
-    let alpha = (sigma * sigma + 1.0).sqrt().recip();
-    (alpha, sigma * alpha)
 }

@@ -17,17 +17,23 @@ pub enum SchedulerClass {
     EulerAncestral,
     /// `DPMSolverMultistepScheduler`: DPM-Solver++ multistep (arXiv 2211.01095).
     DpmSolverMultistep,
+    /// `UniPCMultistepScheduler`: a unified predictor and corrector (arXiv 2302.04867).
+    UniPcMultistep,
+    /// `DEISMultistepScheduler`: the diffusion exponential integrator (arXiv 2204.13902).
+    DeisMultistep,
 }
 
 impl SchedulerClass {
     /// All of them, in the menu's order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::DpmSolverMultistep,
         Self::Euler,
         Self::EulerAncestral,
         Self::Ddim,
         Self::Pndm,
         Self::Ddpm,
+        Self::UniPcMultistep,
+        Self::DeisMultistep,
     ];
 
     /// The name that diffusers gives the class.
@@ -39,6 +45,8 @@ impl SchedulerClass {
             Self::Euler => "EulerDiscreteScheduler",
             Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
             Self::DpmSolverMultistep => "DPMSolverMultistepScheduler",
+            Self::UniPcMultistep => "UniPCMultistepScheduler",
+            Self::DeisMultistep => "DEISMultistepScheduler",
         }
     }
 
@@ -71,7 +79,7 @@ pub struct SamplerKind {
 type Settings = &'static [(&'static str, bool)];
 
 /// AUTOMATIC1111's names, in the menu's order.
-const MENU: [(&str, SchedulerClass, Settings); 8] = [
+const MENU: [(&str, SchedulerClass, Settings); 12] = [
     (
         "DPM++ 2M",
         SchedulerClass::DpmSolverMultistep,
@@ -88,6 +96,18 @@ const MENU: [(&str, SchedulerClass, Settings); 8] = [
     ("DDIM", SchedulerClass::Ddim, &[("clip_sample", false)]),
     ("PLMS", SchedulerClass::Pndm, &[("skip_prk_steps", true)]),
     ("DDPM", SchedulerClass::Ddpm, &[("clip_sample", false)]),
+    ("UniPC", SchedulerClass::UniPcMultistep, &[("use_karras_sigmas", false)]),
+    (
+        "UniPC Karras",
+        SchedulerClass::UniPcMultistep,
+        &[("use_karras_sigmas", true)],
+    ),
+    ("DEIS", SchedulerClass::DeisMultistep, &[("use_karras_sigmas", false)]),
+    (
+        "DEIS Karras",
+        SchedulerClass::DeisMultistep,
+        &[("use_karras_sigmas", true)],
+    ),
 ];
 
 impl SamplerKind {

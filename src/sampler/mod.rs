@@ -12,15 +12,18 @@ pub mod schedule;
 
 mod ddim;
 mod ddpm;
+mod deis_multistep;
 mod diffusion;
 mod dpm_solver_multistep;
 mod euler;
 mod euler_ancestral;
 mod keys;
 mod linear;
+mod multistep;
 mod numeric;
 mod pndm;
 mod sigmas;
+mod unipc_multistep;
 
 pub use config::SchedulerConfig;
 pub use kind::{SamplerKind, SchedulerClass};
