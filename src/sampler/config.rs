@@ -76,6 +76,11 @@ impl SchedulerConfig {
             class: kind.class,
             keys: self.keys.clone(),
         };
+        if kind.class == SchedulerClass::DpmSolverMultistep && !kind.settings.is_empty() {
+            // The menu's names of this class say the algorithm and the order.
+            config.keys.insert("algorithm_type".into(), "dpmsolver++".into());
+            config.keys.insert("solver_order".into(), 2.into());
+        }
         config.keys.extend(
             kind.settings
                 .iter()
@@ -104,6 +109,12 @@ impl SchedulerConfig {
 
     /// The name of the sampler that this configuration is: the menu's, or the class's where the menu has none.
     pub fn sampler_name(&self) -> &'static str {
+        let order = self.keys.get("solver_order").is_none_or(|order| *order == 2);
+        let algorithm = self.keys.get("algorithm_type");
+        let plain = algorithm.is_none_or(|name| *name == "dpmsolver++" || *name == "deis");
+        if self.class == SchedulerClass::DpmSolverMultistep && !(order && plain) {
+            return self.class.name();
+        }
         menu_name(self.class, |key| self.keys.get(key) == Some(&Value::Bool(true)))
     }
 

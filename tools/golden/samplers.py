@@ -23,6 +23,7 @@ LINSPACE, LEADING, TRAILING = ({"timestep_spacing": s} for s in ("linspace", "le
 KARRAS = {"use_karras_sigmas": True}
 NO_CLIP = {"clip_sample": False}
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
+SDE = {"algorithm_type": "sde-dpmsolver++"}
 SIGMA_MIN = {"final_sigmas_type": "sigma_min"}
 OFFSET = {"steps_offset": 1}
 PLMS = {"skip_prk_steps": True}
@@ -107,6 +108,17 @@ def cases() -> list[tuple[str, dict, list[int], str | None]]:
         (DEIS, sd | V | {"rescale_betas_zero_snr": True, "final_sigmas_type": "zero"}, [4], None),
         (DEIS, COSINE | V | LEADING, [4], None),
         (DPM, sd | V | KARRAS, [4], UNIPC),
+        (DPM, sd | EPSILON | {"solver_order": 3}, [1, 2, 4, 20], None),
+        (DPM, sd | V | TRAILING | SIGMA_MIN | {"solver_order": 3, "lower_order_final": False}, [4], None),
+        (DPM, sd | EPSILON | KARRAS | SDE, [1, 2, 4, 20], None),
+        (DPM, sd | V | LEADING | OFFSET | SDE | {"solver_type": "heun"}, [4], None),
+        (DPM, sd | V | SDE | {"solver_order": 3}, [4, 20], None),
+        (DPM, sd | SAMPLE | SIGMA_MIN | SDE | {"solver_order": 1}, [4], None),
+        (DPM, sd | EPSILON | SIGMA_MIN | {"algorithm_type": "dpmsolver"}, [2, 4], None),
+        (DPM, sd | V | SIGMA_MIN | {"algorithm_type": "dpmsolver", "solver_type": "heun"}, [4], None),
+        (DPM, sd | V | SIGMA_MIN | {"algorithm_type": "dpmsolver", "solver_order": 3}, [6], None),
+        (DPM, sd | V | SIGMA_MIN | {"algorithm_type": "sde-dpmsolver"}, [4], None),
+        (DPM, sd | V | SIGMA_MIN | {"algorithm_type": "sde-dpmsolver", "solver_type": "heun"}, [4], None),
         (DPM, sd | V | {"solver_type": "heun"}, [4], DEIS),
         (UNIPC, sd | V | {"solver_order": 2}, [4], DPM),
         (DEIS, sd | V, [4], UNIPC),
