@@ -244,9 +244,12 @@ impl Library {
         let staying: u64 = self.pool.all().iter().filter(|s| stays(s)).map(|s| s.bytes).sum();
         if staying.saturating_add(needed) > budget {
             let used = staying.saturating_add(busy);
+            let what = match weights {
+                0 => format!("a picture needs {working} bytes"),
+                _ => format!("its weights need {weights} bytes and a picture {working}"),
+            };
             return Err(Error::OutOfMemory(format!(
-                "{name}: weights that are not in memory need {weights} bytes and a picture {working}; memoryBudget is {budget}, of \
-                 which {used} are in use"
+                "{name}: {what}; memoryBudget is {budget}, of which {used} are in use"
             )));
         }
         for id in going {
