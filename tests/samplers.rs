@@ -395,3 +395,14 @@ fn configurations_of_the_repository_are_read() {
     }
     assert!(found >= 8, "{found}");
 }
+
+#[test]
+fn a_variance_of_no_name_is_the_small_one() {
+    let steps = |variance: Value| {
+        let config = json!({ "_class_name": "DPMSolverMultistepScheduler", "variance_type": variance });
+        let config = SchedulerConfig::from_json(&config).unwrap();
+        let ddpm = config.with_sampler(SamplerKind::from_name("DDPM").unwrap());
+        format!("{:?}", ddpm.schedule(3).unwrap().steps)
+    };
+    assert_eq!(steps(Value::Null), steps(json!("fixed_small")));
+}

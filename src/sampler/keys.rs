@@ -153,6 +153,11 @@ impl Keys<'_> {
         }
     }
 
+    /// Whether the key is there with nothing in it.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        matches!(self.get(key), Some(Value::Null))
+    }
+
     /// One of the names that `table` has; another name is unsupported.
     pub(super) fn choice<T: Copy>(&self, key: &str, default: T, table: &[(&str, T)]) -> Result<T> {
         let names = || table.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");

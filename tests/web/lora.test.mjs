@@ -134,6 +134,34 @@ for (const backend of ["cpu", "webgpu"]) {
       assert.deepEqual((await drawn()).rgba, pictures.warm.rgba);
     });
 
+    test("what fails takes no picture with it, and close() ends it", async () => {
+      const { same, code, holes, closed } = await page.evaluate(
+        async ([missing, warm, size]) => {
+          const [checkpoint] = window.handles;
+          const draw = async () => (await tintype.generate({ checkpoint, ...size })).images[0].imageData.data.join();
+          await checkpoint.setLoras([]);
+          const before = await draw();
+          await checkpoint.unload();
+          const failing = outcome(() => checkpoint.setLoras([{ source: missing }]));
+          const after = await draw();
+          const holes = await outcome(() => checkpoint.setLoras(new Array(2)));
+          const other = await window.api.Tintype.create({ backend: "cpu" });
+          const theirs = await other.load("/checkpoints/soft/");
+          const late = [outcome(() => theirs.setLoras([])), outcome(() => theirs.setLoras([]))];
+          await other.close();
+          const closed = (await Promise.all(late)).map(({ error }) => error?.code);
+          const { code } = (await failing).error;
+          await checkpoint.setLoras([{ source: warm, scale: 0.8 }]);
+          return { same: before === after, code, holes: holes.error?.code, closed };
+        },
+        [url.replace("warm", "no"), url, FOX],
+      );
+      assert.ok(same, "the picture after a change that failed differs");
+      assert.equal(code, "not-found");
+      assert.equal(holes, "invalid-argument");
+      assert.deepEqual(closed, ["cancelled", "cancelled"]);
+    });
+
     test("it comes back with them, after it gave way and after the worker died", async () => {
       await page.evaluate(() => window.handles[0].unload());
       assert.deepEqual((await drawn()).rgba, pictures.warm.rgba);

@@ -5,7 +5,7 @@ import { invalid, shown } from "./options.js";
 import { parse } from "./source.js";
 
 /** A name that the engine takes for a path of one part. */
-const plain = (name) => name.replace(/[/\\:\0]/g, "_").replace(/^\.{1,2}$/, "_") || "lora.safetensors";
+const plain = (name) => String(name).replace(/[/\\:\0]/g, "_").replace(/^\.{1,2}$/, "_") || "lora.safetensors";
 
 function byFile(file, name) {
   const path = plain(name);

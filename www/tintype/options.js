@@ -53,7 +53,8 @@ const notYet = (what) => (value, where) => {
 /** LoRAs: `[{ source, scale }]`; what a source may be is judged where it is resolved. */
 export function loras(value, where) {
   if (!Array.isArray(value)) throw invalid(`${where}: expected an array of { source, scale }, found ${shown(value)}`);
-  return value.map((lora, index) => {
+  // A hole in the array is as wrong as any other.
+  return Array.from(value, (lora, index) => {
     const place = `${where}[${index}]`;
     if (typeof lora !== "object" || lora === null) throw invalid(`${place}: expected { source, scale }, found ${shown(lora)}`);
     const { source, scale = 1, ...rest } = lora;

@@ -170,7 +170,7 @@ const isFile = (value) => typeof Blob !== "undefined" && value instanceof Blob;
 function picked(list, what) {
   if (list.length === 0) throw invalid(`source: ${what} has no files`);
   if (list.length === 1) refuseSingleFile(list[0]?.path ?? list[0]?.name ?? "");
-  return list.map((item, index) => {
+  return Array.from(list, (item, index) => {
     if (isFile(item)) {
       const path = item.webkitRelativePath || item.name;
       if (path) return { path, file: item };

@@ -263,8 +263,9 @@ export class Tintype extends EventTarget {
   async #setLoras(checkpoint, loras, options) {
     const asked = checkLoras(loras, "setLoras: loras");
     const { onProgress } = check("setLoras", SET_LORAS, options);
+    if (this.#closed) throw invalid(CLOSED);
     const change = async () => {
-      if (this.#closed) throw invalid(CLOSED);
+      if (this.#closed) throw wasClosed();
       const resolved = await this.#resolve(() => resolveLoras(asked, "setLoras"));
       if (this.#closed) throw wasClosed();
       const recipe = this.#recipes.get(checkpoint);

@@ -7,6 +7,10 @@ let engine;
 let files;
 /** How each checkpoint is loaded again, by its id. */
 const recipes = new Map();
+/** Checkpoints whose LoRAs are being changed, by their ids. */
+const changing = new Map();
+/** Jobs that were cancelled before they ended. */
+const cancelled = new Set();
 /** What a test of recovery asked for: `{ action, moment }`. */
 let harm = null;
 
@@ -146,6 +150,9 @@ const commands = {
   },
   async generate({ job, request, recipe }) {
     if (recipe) recipes.set(request.checkpoint, recipe);
+    // With the LoRAs that it will have then, should it have to be read again.
+    await changing.get(request.checkpoint)?.catch(() => {});
+    if (cancelled.has(job)) throw failure("cancelled", "generate was cancelled");
     const known = recipes.get(request.checkpoint);
     const drawing = engine.generate(job, request, known && readable(known), report(job));
     doHarm("text");
@@ -161,13 +168,15 @@ const commands = {
   async "set-loras"({ job, id, loras, recipe }) {
     const former = recipe ?? recipes.get(id);
     const now = { ...former, loras };
-    // What is asked for from now on is drawn after this, and with these even if the checkpoint has to be read again.
-    recipes.set(id, now);
+    recipes.set(id, former);
+    const change = engine.setLoras(job, id, readable(now), report(job));
+    changing.set(id, change);
     try {
-      return await engine.setLoras(job, id, readable(now), report(job));
-    } catch (error) {
-      if (recipes.get(id) === now) recipes.set(id, former);
-      throw error;
+      const set = await change;
+      recipes.set(id, now);
+      return set;
+    } finally {
+      if (changing.get(id) === change) changing.delete(id);
     }
   },
   unload: ({ id }) => engine.unload(id),
@@ -179,7 +188,10 @@ const commands = {
 };
 
 onmessage = async ({ data }) => {
-  if (data.type === "cancel") return engine?.cancel(data.job);
+  if (data.type === "cancel") {
+    cancelled.add(data.job);
+    return engine?.cancel(data.job);
+  }
   if (data.type === "files") {
     files?.close(failure("network", "the worker that fetches files was replaced"));
     files = new Files(data.port);
@@ -204,6 +216,8 @@ onmessage = async ({ data }) => {
       job,
       error: { code: error?.code ?? "internal", message: error?.message ?? String(error) },
     });
+  } finally {
+    cancelled.delete(job);
   }
 };
 
