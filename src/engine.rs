@@ -123,7 +123,8 @@ impl Engine {
     }
 
     /// Draws pictures as job `job`. Calls wait for one another. A checkpoint that is no longer in memory is read again by its
-    /// `recipe`, where there is one, while pictures asked for before are drawn; `progress` hears of it.
+    /// `recipe`, where there is one, while pictures asked for before are drawn; `progress` hears of it. `recipe` is asked only then:
+    /// it may be another by that time.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] naming the option; those of [`text_to_image`], and of [`Library::load`].
@@ -131,7 +132,7 @@ impl Engine {
         &self,
         job: u32,
         options: &GenerateOptions,
-        recipe: Option<&Recipe>,
+        recipe: impl Fn() -> Result<Option<Recipe>>,
         progress: &ProgressSink<'_>,
         on_step: impl Fn(StepReport),
     ) -> Result<Generated> {
@@ -141,7 +142,7 @@ impl Engine {
         let _reserved = self.library.reserve(&options.checkpoint);
         let turn = async { Ok(self.drawing.turn().await) };
         let early = async {
-            match self.bring(options, recipe, Room::Idle, progress, token).await {
+            match self.bring(options, &recipe, Room::Idle, progress, token).await {
                 Err(Error::OutOfMemory(_)) if self.library.is_crowded() => Ok(()),
                 Err(error) => Err(error),
                 // What cannot be drawn is refused before it waits.
@@ -150,7 +151,7 @@ impl Engine {
         };
         let (_turn, ()) = token.guard(try_join(turn, early)).await?;
         let resident = token
-            .guard(self.bring(options, recipe, Room::Any, progress, token))
+            .guard(self.bring(options, &recipe, Room::Any, progress, token))
             .await?;
         let (request, count) = resolve(options, &resident)?;
         let mut generated = Generated {
@@ -230,19 +231,18 @@ impl Engine {
     async fn bring(
         &self,
         options: &GenerateOptions,
-        recipe: Option<&Recipe>,
+        recipe: &impl Fn() -> Result<Option<Recipe>>,
         room: Room,
         progress: &ProgressSink<'_>,
         token: &CancelToken,
     ) -> Result<Rc<Resident>> {
-        match (self.library.get(&options.checkpoint), recipe) {
-            (Ok(resident), _) => Ok(resident),
-            (Err(error), None) => Err(error),
-            (Err(_), Some(recipe)) => {
-                let again = Some(options.checkpoint.as_str());
-                self.read(recipe, again, room, progress, token).await
-            }
-        }
+        let id = options.checkpoint.as_str();
+        let missing = match self.library.get(id) {
+            Ok(resident) => return Ok(resident),
+            Err(missing) => missing,
+        };
+        let recipe = recipe()?.ok_or(missing)?;
+        self.read(&recipe, Some(id), room, progress, token).await
     }
 
     /// Reads a checkpoint when it is its turn; `again` is the id of one that was here before, and may have come back meanwhile.

@@ -61,7 +61,7 @@ async fn draw(engine: &Engine, style: &str) -> Result<Generated> {
         ..GenerateOptions::default()
     };
     engine
-        .generate(1, &options, Some(&recipe(style)), &ProgressSink::none(), |_| ())
+        .generate(1, &options, || Ok(Some(recipe(style))), &ProgressSink::none(), |_| ())
         .await
 }
 
@@ -193,7 +193,7 @@ fn a_load_that_fails_takes_nothing_from_what_is_drawn() {
         height: Some(128),
         ..GenerateOptions::default()
     };
-    let draw = || pollster::block_on(engine.generate(1, &larger, None, &ProgressSink::none(), |_| ()));
+    let draw = || pollster::block_on(engine.generate(1, &larger, || Ok(None), &ProgressSink::none(), |_| ()));
     draw().unwrap();
     // Room was made for its weights before its bytes proved to be others.
     let mut forged = recipe("flat");
@@ -225,14 +225,14 @@ fn a_larger_picture_makes_the_idle_give_way() {
         height: Some(128),
         ..GenerateOptions::default()
     };
-    pollster::block_on(engine.generate(1, &larger, None, &ProgressSink::none(), |_| ())).unwrap();
+    pollster::block_on(engine.generate(1, &larger, || Ok(None), &ProgressSink::none(), |_| ())).unwrap();
     assert_eq!(ids(&engine.library), ["soft"]);
     let all = GenerateOptions {
         width: Some(4096),
         height: Some(4096),
         ..larger
     };
-    let refused = pollster::block_on(engine.generate(1, &all, None, &ProgressSink::none(), |_| ()));
+    let refused = pollster::block_on(engine.generate(1, &all, || Ok(None), &ProgressSink::none(), |_| ()));
     assert_eq!(refused.err().map(|e| e.code()), Some("out-of-memory"));
     assert_eq!(ids(&engine.library), ["soft"]);
 }

@@ -201,7 +201,7 @@ fn ask(pipeline: &str) -> GenerateOptions {
 fn generated(engine: &Engine, recipe: &Recipe) -> Result<(Vec<u8>, String)> {
     let options = ask(recipe.options.id.as_deref().unwrap());
     let progress = ProgressSink::none();
-    let drawing = engine.generate(1, &options, Some(recipe), &progress, |_| ());
+    let drawing = engine.generate(1, &options, || Ok(Some(recipe.clone())), &progress, |_| ());
     let mut drawn = pollster::block_on(drawing)?;
     let picture = drawn.pictures.remove(0);
     let rgb = picture.pixels.data.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]);
@@ -263,7 +263,7 @@ fn a_change_waits_for_the_picture_and_an_error_leaves_what_was() {
     let kohya = [lora("kohya.safetensors", 0.8)];
     let options = ask("sd2-euler");
     let (during, set) = pollster::block_on(futures_util::future::join(
-        engine.generate(1, &options, Some(&plain), &progress, |_| ()),
+        engine.generate(1, &options, || Ok(Some(plain.clone())), &progress, |_| ()),
         engine.set_loras(2, "sd2-euler", &kohya, Some(&plain), &progress),
     ));
     set.unwrap();

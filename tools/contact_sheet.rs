@@ -109,7 +109,7 @@ async fn draw(arguments: &Arguments) -> Result<()> {
                 ..arguments.options.clone()
             };
             let mut generated = engine
-                .generate(0, &options, None, &ProgressSink::none(), |_| ())
+                .generate(0, &options, || Ok(None), &ProgressSink::none(), |_| ())
                 .await?;
             let total: f64 = generated
                 .timings

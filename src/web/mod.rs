@@ -71,19 +71,26 @@ impl Engine {
         })
     }
 
-    /// Draws pictures. `recipe` is the checkpoint's, if it can be loaded again. `on_event` hears of steps, and of that load's progress.
-    pub fn generate(&self, job: u32, request: JsValue, recipe: JsValue, on_event: Option<Function>) -> js_sys::Promise {
+    /// Draws pictures. `recipe` gives the checkpoint's, or nothing; it is asked if the checkpoint has to be loaded again. `on_event`
+    /// hears of steps, and of that load's progress.
+    pub fn generate(
+        &self,
+        job: u32,
+        request: JsValue,
+        recipe: Function,
+        on_event: Option<Function>,
+    ) -> js_sys::Promise {
         let engine = self.engine.clone();
         wasm_bindgen_futures::future_to_promise(async move {
             let options: engine::GenerateOptions = values::read(request, "generate")?;
-            let recipe = (!recipe.is_undefined()).then(|| values::recipe(&recipe)).transpose()?;
+            let recipe = || values::known_recipe(&recipe);
             let progress = progress_sink(on_event.as_ref());
             let report = |step: StepReport| {
                 if let (Some(report), Ok(value)) = (&on_event, values::step(&step)) {
                     let _ = report.call1(&JsValue::NULL, &value);
                 }
             };
-            let generated = engine.generate(job, &options, recipe.as_ref(), &progress, report);
+            let generated = engine.generate(job, &options, recipe, &progress, report);
             values::generated(&generated.await.map_err(values::error)?)
         })
     }
@@ -111,14 +118,10 @@ impl Engine {
         values::counts(&self.engine.library.counts())
     }
 
-    /// The checkpoints in memory.
-    pub fn checkpoints(&self) -> Result<js_sys::Array, JsValue> {
-        self.engine
-            .library
-            .residents()
-            .iter()
-            .map(|r| values::checkpoint(r))
-            .collect()
+    /// The ids of the checkpoints in memory.
+    pub fn residents(&self) -> Vec<String> {
+        let residents = self.engine.library.residents();
+        residents.iter().map(|r| r.id.clone()).collect()
     }
 
     /// Lets a checkpoint go, if it is in memory.

@@ -8,7 +8,7 @@ use crate::executor::webgpu::gpu_bytes;
 use crate::image::Rgba;
 use crate::library::{Counts, DefaultsHint, LoadOptions, Memory, Resident};
 use crate::pipeline::StepReport;
-use js_sys::{Array, Object, Reflect, Uint8Array};
+use js_sys::{Array, Function, Object, Reflect, Uint8Array};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -92,6 +92,13 @@ pub(super) fn recipe(value: &JsValue) -> Result<Recipe, JsValue> {
     let mut options = LoadOptions::from(options);
     options.loras = loras(&Reflect::get(value, &"loras".into())?)?;
     Ok(Recipe { source, options })
+}
+
+/// What `ask` knows of how a checkpoint is loaded. A recipe was good once already: what is wrong now is a fault of ours.
+pub(super) fn known_recipe(ask: &Function) -> Result<Option<Recipe>, Error> {
+    let known = ask.call0(&JsValue::NULL);
+    let read = known.and_then(|known| (!known.is_undefined()).then(|| recipe(&known)).transpose());
+    read.map_err(|e| Error::Internal(format!("the checkpoint's recipe: {e:?}")))
 }
 
 /// LoRAs: `[{ source, path, scale }]`.

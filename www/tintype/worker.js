@@ -7,10 +7,6 @@ let engine;
 let files;
 /** How each checkpoint is loaded again, by its id. */
 const recipes = new Map();
-/** Checkpoints whose LoRAs are being changed, by their ids. */
-const changing = new Map();
-/** Jobs that were cancelled before they ended. */
-const cancelled = new Set();
 /** What a test of recovery asked for: `{ action, moment }`. */
 let harm = null;
 
@@ -128,7 +124,7 @@ function readable({ source, options, loras = [] }) {
 /** Tells the page what is in memory now, where that has changed. */
 let told = "";
 function tell() {
-  const residents = engine.checkpoints().map(({ id }) => id);
+  const residents = engine.residents();
   const memory = engine.memory();
   const state = JSON.stringify([residents, memory]);
   if (state === told) return;
@@ -150,11 +146,12 @@ const commands = {
   },
   async generate({ job, request, recipe }) {
     if (recipe) recipes.set(request.checkpoint, recipe);
-    // With the LoRAs that it will have then, should it have to be read again.
-    await changing.get(request.checkpoint)?.catch(() => {});
-    if (cancelled.has(job)) throw failure("cancelled", "generate was cancelled");
-    const known = recipes.get(request.checkpoint);
-    const drawing = engine.generate(job, request, known && readable(known), report(job));
+    // Asked when it is needed: LoRAs that fail meanwhile were never in it.
+    const known = () => {
+      const recipe = recipes.get(request.checkpoint);
+      return recipe && readable(recipe);
+    };
+    const drawing = engine.generate(job, request, known, report(job));
     doHarm("text");
     const { images, ...rest } = await drawing;
     return {
@@ -166,18 +163,11 @@ const commands = {
     };
   },
   async "set-loras"({ job, id, loras, recipe }) {
-    const former = recipe ?? recipes.get(id);
-    const now = { ...former, loras };
-    recipes.set(id, former);
-    const change = engine.setLoras(job, id, readable(now), report(job));
-    changing.set(id, change);
-    try {
-      const set = await change;
-      recipes.set(id, now);
-      return set;
-    } finally {
-      if (changing.get(id) === change) changing.delete(id);
-    }
+    if (recipe) recipes.set(id, recipe);
+    const changed = { ...recipes.get(id), loras };
+    const set = await engine.setLoras(job, id, readable(changed), report(job));
+    recipes.set(id, changed);
+    return set;
   },
   unload: ({ id }) => engine.unload(id),
   counts: () => engine.counts(),
@@ -188,10 +178,7 @@ const commands = {
 };
 
 onmessage = async ({ data }) => {
-  if (data.type === "cancel") {
-    cancelled.add(data.job);
-    return engine?.cancel(data.job);
-  }
+  if (data.type === "cancel") return engine?.cancel(data.job);
   if (data.type === "files") {
     files?.close(failure("network", "the worker that fetches files was replaced"));
     files = new Files(data.port);
@@ -216,8 +203,6 @@ onmessage = async ({ data }) => {
       job,
       error: { code: error?.code ?? "internal", message: error?.message ?? String(error) },
     });
-  } finally {
-    cancelled.delete(job);
   }
 };
 
