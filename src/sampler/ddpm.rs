@@ -5,7 +5,7 @@ use super::ddim::{clipped, read_clip};
 use super::diffusion::{Diffusion, Spacing, ZeroSnr, alpha_sigma};
 use super::keys::Keys;
 use super::linear::Linear;
-use super::schedule::{Slot, Step};
+use super::schedule::{Slot, Step, steps_between};
 use crate::Result;
 
 /// The keys of `DDPMScheduler`.
@@ -87,12 +87,6 @@ impl Scheduler for Ddpm {
 
     fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
         let timesteps = self.diffusion.timesteps(steps);
-        let next = timesteps.iter().skip(1).map(|t| Some(*t)).chain([None]);
-        let steps: Result<Vec<Step>> = timesteps
-            .iter()
-            .zip(next)
-            .map(|(t, next)| self.step(*t, next))
-            .collect();
-        Ok((1.0, steps?))
+        Ok((1.0, steps_between(&timesteps, |t, next| self.step(t, next))?))
     }
 }

@@ -7,7 +7,7 @@ use super::keys::Keys;
 use super::linear::{Linear, Prediction};
 use super::numeric;
 use super::schedule::{Slot, Step};
-use super::sigmas::{FinalSigma, Karras, sigma_to_timestep};
+use super::sigmas::{FinalSigma, Karras};
 use crate::Result;
 
 /// The keys of `EulerDiscreteScheduler`.
@@ -46,11 +46,7 @@ impl Euler {
             timesteps.iter().map(|t| numeric::interpolate(*t, &training)).collect()
         };
         if let (Some(karras), Some(highest), Some(lowest)) = (self.karras, sigmas.first(), sigmas.last()) {
-            sigmas = karras.sigmas(*highest, *lowest, steps);
-            timesteps = sigmas
-                .iter()
-                .map(|sigma| sigma_to_timestep(*sigma, &training))
-                .collect();
+            (timesteps, sigmas) = karras.timesteps_and_sigmas(*highest, *lowest, steps, &training);
         }
         let mut sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
         sigmas.push(self.final_sigma.sigma(&training));

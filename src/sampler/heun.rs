@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::linear::Linear;
 use super::numeric;
 use super::schedule::{Slot, Step};
-use super::sigmas::{Karras, sigma_to_timestep};
+use super::sigmas::Karras;
 use crate::Result;
 
 /// The keys of `HeunDiscreteScheduler`.
@@ -35,11 +35,7 @@ impl Heun {
         let mut timesteps = self.diffusion.fractional_timesteps(steps);
         let mut sigmas: Vec<f64> = timesteps.iter().map(|t| numeric::interpolate(*t, &training)).collect();
         if let (Some(karras), Some(highest), Some(lowest)) = (self.karras, sigmas.first(), sigmas.last()) {
-            sigmas = karras.sigmas(*highest, *lowest, steps);
-            timesteps = sigmas
-                .iter()
-                .map(|sigma| sigma_to_timestep(*sigma, &training))
-                .collect();
+            (timesteps, sigmas) = karras.timesteps_and_sigmas(*highest, *lowest, steps, &training);
         }
         (
             timesteps,

@@ -4,7 +4,7 @@ use super::diffusion::{Diffusion, Spacing};
 use super::keys::Keys;
 use super::numeric;
 use super::schedule::Slot;
-use super::sigmas::{Karras, sigma_to_timestep};
+use super::sigmas::Karras;
 use crate::{Error, Result};
 
 /// `solver_order`, from 1 to 3.
@@ -35,9 +35,7 @@ pub(super) fn timesteps_and_sigmas(
     let training = diffusion.sigmas();
     if let Some(karras) = karras {
         let end = |sigma: Option<&f32>| sigma.map_or(0.0, |sigma| f64::from(*sigma));
-        let sigmas = karras.sigmas(end(training.last()), end(training.first()), steps);
-        let timesteps = sigmas.iter().map(|sigma| sigma_to_timestep(*sigma, &training));
-        return (timesteps.collect(), sigmas);
+        return karras.timesteps_and_sigmas(end(training.last()), end(training.first()), steps, &training);
     }
     let stride = train_steps as f64 / steps as f64;
     let mut timesteps = match spacing {

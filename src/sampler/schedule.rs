@@ -48,6 +48,15 @@ pub struct Step {
     pub draws_noise: bool,
 }
 
+/// The steps from each timestep to the next one; the last has no next.
+pub(super) fn steps_between(
+    timesteps: &[f64],
+    mut step: impl FnMut(f64, Option<f64>) -> Result<Step>,
+) -> Result<Vec<Step>> {
+    let next = timesteps.iter().skip(1).map(|t| Some(*t)).chain([None]);
+    timesteps.iter().zip(next).map(|(t, next)| step(*t, next)).collect()
+}
+
 /// A whole run of a sampler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {

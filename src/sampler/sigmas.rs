@@ -66,8 +66,21 @@ impl Karras {
         Ok(Some(karras))
     }
 
+    /// The [`sigmas`](Self::sigmas), behind the timesteps that they lie at among those of `training`.
+    pub(super) fn timesteps_and_sigmas(
+        self,
+        highest: f64,
+        lowest: f64,
+        steps: usize,
+        training: &[f32],
+    ) -> (Vec<f64>, Vec<f64>) {
+        let sigmas = self.sigmas(highest, lowest, steps);
+        let timesteps = sigmas.iter().map(|sigma| sigma_to_timestep(*sigma, training));
+        (timesteps.collect(), sigmas)
+    }
+
     /// `steps` values from `highest` down to `lowest`, or between the ends that are set.
-    pub(super) fn sigmas(self, highest: f64, lowest: f64, steps: usize) -> Vec<f64> {
+    fn sigmas(self, highest: f64, lowest: f64, steps: usize) -> Vec<f64> {
         const RHO: f64 = 7.0;
         let root = |sigma: f64| libm::pow(sigma, 1.0 / RHO);
         let (low, high) = (
@@ -82,7 +95,7 @@ impl Karras {
 }
 
 /// The fractional timestep whose σ, interpolated in its logarithm, is `sigma`; `training` rises.
-pub(super) fn sigma_to_timestep(sigma: f64, training: &[f32]) -> f64 {
+fn sigma_to_timestep(sigma: f64, training: &[f32]) -> f64 {
     let log = |sigma: f32| libm::logf(sigma);
     let log_sigma = libm::log(sigma.max(1e-10));
     let below = training.iter().filter(|s| f64::from(log(**s)) <= log_sigma).count();

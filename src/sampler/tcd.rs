@@ -8,7 +8,7 @@ use super::diffusion::{DefaultBetas, Diffusion, Spacing, ZeroSnr, alpha_sigma};
 use super::keys::Keys;
 use super::lcm::{distilled_timesteps, read_original_steps};
 use super::linear::Linear;
-use super::schedule::{Slot, Step};
+use super::schedule::{Slot, Step, steps_between};
 use crate::Result;
 
 /// The keys of `TCDScheduler`.
@@ -63,12 +63,6 @@ impl Scheduler for Tcd {
 
     fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
         let timesteps = distilled_timesteps(&self.diffusion, self.original_steps, steps);
-        let next = timesteps.iter().skip(1).map(|t| Some(*t)).chain([None]);
-        let steps: Result<Vec<Step>> = timesteps
-            .iter()
-            .zip(next)
-            .map(|(t, next)| self.step(*t, next))
-            .collect();
-        Ok((1.0, steps?))
+        Ok((1.0, steps_between(&timesteps, |t, next| self.step(t, next))?))
     }
 }
