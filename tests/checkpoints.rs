@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
+use common::PIPELINES;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
@@ -295,19 +298,7 @@ fn set(files: &mut BTreeMap<String, Vec<u8>>, path: &str, key: &str, value: serd
 fn checkpoints_as_published_give_no_warnings() {
     let shipped = catalogue();
     let folders = shipped.iter().map(|entry| Path::new(FOLDER).join(&entry.url));
-    let goldens = [
-        "sd1-ddim",
-        "sd2-euler",
-        "dpm-karras",
-        "ddpm",
-        "one-step",
-        "odd-sizes",
-        "sdxl",
-        "sdxl-one-encoder",
-        "sdxl-turbo",
-        "lcm-euler",
-    ];
-    let goldens = goldens.map(|name| Path::new("tests/golden/pipelines").join(name));
+    let goldens = PIPELINES.map(|name| Path::new("tests/golden/pipelines").join(name));
     for folder in folders.chain(goldens) {
         let resident = load(Source::Dir(folder.clone()), &LoadOptions::default()).unwrap();
         assert_eq!(resident.warnings, [""; 0], "{}", folder.display());

@@ -4,25 +4,11 @@
 
 mod common;
 
-use common::{Golden, byte_distance, draw, golden_path, is_same_picture, load, open};
+use common::{Golden, PIPELINES, byte_distance, draw, golden_path, is_same_picture, load, open};
 use serde::Deserialize;
 use tintype::executor::Executor;
 use tintype::library::Library;
 use tintype::pipeline::Request;
-
-const CASES: [&str; 11] = [
-    "sd1-ddim",
-    "sd2-euler",
-    "dpm-karras",
-    "ddpm",
-    "one-step",
-    "odd-sizes",
-    "sdxl",
-    "sdxl-one-encoder",
-    "sdxl-turbo",
-    "lcm-euler",
-    "lcm",
-];
 
 #[derive(Deserialize)]
 struct Case {
@@ -59,10 +45,10 @@ impl Case {
 fn draws_what_diffusers_draws(executor: Executor) {
     let library = Library::new(executor, None);
     let load = |name: &&str| load(&library, &golden_path(&format!("pipelines/{name}")));
-    let residents: Vec<_> = CASES.iter().map(load).collect();
+    let residents: Vec<_> = PIPELINES.iter().map(load).collect();
     let mut wrong = Vec::new();
     let mut pictures = Vec::new();
-    for (name, resident) in CASES.iter().zip(&residents) {
+    for (name, resident) in PIPELINES.iter().zip(&residents) {
         let request = Case::read(name).request();
         let expected = Golden::read(&format!("pipelines/{name}/expected.safetensors"));
         let picture = expected.get("picture");
@@ -78,7 +64,7 @@ fn draws_what_diffusers_draws(executor: Executor) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     // The same again after others have run, to the bit: nothing is left behind in what they share.
-    for ((name, resident), picture) in CASES.iter().zip(&residents).zip(&pictures).rev() {
+    for ((name, resident), picture) in PIPELINES.iter().zip(&residents).zip(&pictures).rev() {
         let again = draw(&library, resident, &Case::read(name).request());
         assert_eq!(byte_distance(&again, picture).0, 0, "{name} drawn again");
     }

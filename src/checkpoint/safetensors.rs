@@ -247,3 +247,12 @@ impl<'de> Deserialize<'de> for Shape {
         deserializer.deserialize_seq(Seq)
     }
 }
+
+/// The shape of a convolution of 1 x 1 as that of a linear layer: they are one thing, and older files have the one where newer ones
+/// have the other.
+pub(crate) fn as_matrix(shape: &[usize]) -> &[usize] {
+    match shape {
+        [matrix @ .., 1, 1] if matrix.len() == 2 => matrix,
+        all => all,
+    }
+}

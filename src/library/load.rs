@@ -168,27 +168,18 @@ impl Library {
         Ok(resident)
     }
 
-    /// Room for the weights that are not here, and for a picture of the default size, before anything is fetched. Where the
-    /// device has less than was thought, more checkpoints give way.
+    /// Room for the weights that are not here, and for a picture of the default size, before anything is fetched.
     async fn allocate(&self, jobs: &[Job], keys: Vec<Key>, room: Room) -> Result<Vec<Option<Weights>>> {
         let mut all = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let mut weights = None;
-            while job.found.is_none() && weights.is_none() {
-                match self.executor.allocate(&job.wanted.params).await {
-                    Err(Error::OutOfMemory(_)) if self.let_go_of_one(room) => {}
-                    made => weights = Some(made?),
-                }
-            }
-            all.push(weights);
+            all.push(match job.found {
+                Some(_) => None,
+                None => Some(self.allocate_weights(&job.wanted.params, room).await?),
+            });
         }
         for key in keys {
-            loop {
-                match self.plans.get(&self.executor, key.clone()).await {
-                    Err(Error::OutOfMemory(_)) if self.let_go_of_one(room) => {}
-                    made => break made.map(drop)?,
-                }
-            }
+            let prepare = async || self.plans.get(&self.executor, key.clone()).await;
+            self.giving_way_to(room, prepare).await?;
         }
         Ok(all)
     }

@@ -1,7 +1,6 @@
 //! The checkpoints held in memory, under a budget. `load` reads one; `lora` lays LoRAs over it; `family` knows what its like draws
-//! well with; `parts` understands its configurations, `wanted` finds the
-//! tensors of its parameters; `pool` holds each component's weights once; `resident` is what is said of it. Here: what is
-//! resident, and who gives way to whom. Nothing here draws.
+//! well with; `parts` understands its configurations, `wanted` finds the tensors of its parameters; `pool` holds each component's
+//! weights once; `resident` is what is said of it. Here: what is resident, and who gives way to whom. Nothing here draws.
 
 mod family;
 mod load;
@@ -12,7 +11,8 @@ mod resident;
 mod wanted;
 
 use crate::error::{Error, Result};
-use crate::executor::Executor;
+use crate::executor::{Executor, WeightDtype, Weights};
+use crate::graph::ParamSpec;
 use crate::pipeline::{Key, PlanCache, Request, keys};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -198,6 +198,22 @@ impl Library {
     fn let_go_of_one(&self, room: Room) -> bool {
         let first = self.giving_way(room).into_iter().next();
         first.inspect(|id| self.let_go(id)).is_some()
+    }
+
+    /// What `make` makes; where the device has less memory than was thought, more checkpoints give way.
+    async fn giving_way_to<T>(&self, room: Room, make: impl AsyncFn() -> Result<T>) -> Result<T> {
+        loop {
+            match make().await {
+                Err(Error::OutOfMemory(_)) if self.let_go_of_one(room) => {}
+                made => return made,
+            }
+        }
+    }
+
+    /// Room on the device for weights.
+    async fn allocate_weights(&self, params: &[(ParamSpec, WeightDtype)], room: Room) -> Result<Weights> {
+        self.giving_way_to(room, async || self.executor.allocate(params).await)
+            .await
     }
 
     /// Makes room for a picture: checkpoints that nobody draws with give way, if they have to.

@@ -1,6 +1,7 @@
 //! Which tensors a component's parameters are made of, and reading them.
 
 use crate::cancel::CancelToken;
+use crate::checkpoint::safetensors::as_matrix;
 use crate::checkpoint::{Component, DType, ProgressSink, TensorInfo};
 use crate::error::{Error, Result};
 use crate::executor::{Executor, WeightDtype, Weights};
@@ -87,15 +88,7 @@ fn find(component: &Component, part: &ParamPart) -> Result<WeightDtype> {
     let tensor = component
         .tensor(name)
         .ok_or_else(|| Error::Corrupt(format!("tensor {name:?} is missing")))?;
-    // A convolution of 1 x 1 and a linear layer are one thing; older files have the one, newer ones the other.
-    let trimmed = |s: &[usize]| {
-        if s.len() == 4 && s[2..] == [1, 1] {
-            s[..2].to_vec()
-        } else {
-            s.to_vec()
-        }
-    };
-    if trimmed(&tensor.shape) != trimmed(shape) {
+    if as_matrix(&tensor.shape) != as_matrix(shape) {
         return Err(Error::Corrupt(format!(
             "tensor {name:?}: expected shape {shape:?}, found {:?}",
             tensor.shape

@@ -10,7 +10,7 @@ mod random;
 mod tensors;
 
 pub use executors::{cpu, webgpu, webgpu_as_gpu};
-pub use pictures::{byte_distance, draw, is_same_picture, load};
+pub use pictures::{PIPELINES, byte_distance, draw, is_same_picture, load};
 pub use play::{distance, open, place, play};
 pub use random::random_weights;
 pub use tensors::{Golden, Tensor, golden_path};

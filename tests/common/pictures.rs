@@ -8,6 +8,21 @@ use tintype::checkpoint::{ProgressSink, Source};
 use tintype::library::{Library, LoadOptions, Resident, Room};
 use tintype::pipeline::{Request, text_to_image};
 
+/// The pipelines below `tests/golden/pipelines`.
+pub const PIPELINES: [&str; 11] = [
+    "sd1-ddim",
+    "sd2-euler",
+    "dpm-karras",
+    "ddpm",
+    "one-step",
+    "odd-sizes",
+    "sdxl",
+    "sdxl-one-encoder",
+    "sdxl-turbo",
+    "lcm-euler",
+    "lcm",
+];
+
 /// Loads a checkpoint's folder.
 pub fn load(library: &Library, folder: &Path) -> Rc<Resident> {
     let (options, progress, cancel) = (LoadOptions::default(), ProgressSink::none(), CancelToken::default());

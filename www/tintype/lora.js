@@ -2,7 +2,7 @@
 
 import { TintypeError } from "./error.js";
 import { invalid, shown } from "./options.js";
-import { parse } from "./source.js";
+import { opened, parse } from "./source.js";
 
 /** A name that the engine takes for a path of one part. */
 const plain = (name) => String(name).replace(/[/\\:\0]/g, "_").replace(/^\.{1,2}$/, "_") || "lora.safetensors";
@@ -36,12 +36,7 @@ async function resolve(source, where) {
   if (source instanceof Blob) return byFile(source, source.name ?? "");
   if (typeof source.path === "string" && source.file instanceof Blob) return byFile(source.file, source.path.split("/").pop());
   if (source.kind === "file" && typeof source.getFile === "function") {
-    try {
-      return byFile(await source.getFile(), source.name);
-    } catch (error) {
-      const code = error?.name === "NotFoundError" ? "not-found" : "invalid-argument";
-      throw new TintypeError(code, `${where}: "${source.name}" could not be read: ${error?.message ?? error}`, { cause: error });
-    }
+    return byFile(await opened(source, () => source.getFile(), where), source.name);
   }
   throw invalid(`${where}: expected a URL, a File or a file's handle, found ${shown(source)}`);
 }

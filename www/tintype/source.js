@@ -155,13 +155,13 @@ async function walk(directory, prefix, files, signal, depth = 0) {
 }
 
 /** What a handle gives; what it refuses, as an error of ours. */
-async function opened(handle, work) {
+export async function opened(handle, work, where = "source") {
   try {
     return await work();
   } catch (error) {
     if (error instanceof TintypeError) throw error;
     const code = error?.name === "NotFoundError" ? "not-found" : "invalid-argument";
-    throw new TintypeError(code, `source: "${handle.name}" could not be read: ${error?.message ?? error}`, { cause: error });
+    throw new TintypeError(code, `${where}: "${handle.name}" could not be read: ${error?.message ?? error}`, { cause: error });
   }
 }
 

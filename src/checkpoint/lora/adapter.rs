@@ -1,7 +1,7 @@
 //! The tensors that change one parameter, checked against each other and against it.
 
 use super::names::{Factor, Piece, Role, Scaling};
-use crate::checkpoint::safetensors::TensorInfo;
+use crate::checkpoint::safetensors::{TensorInfo, as_matrix};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -101,14 +101,6 @@ struct Group {
     tensors: BTreeMap<Role, TensorInfo>,
 }
 
-/// A shape without the last dimensions of 1 x 1.
-fn trimmed(shape: &[usize]) -> &[usize] {
-    match shape {
-        [a @ .., 1, 1] if a.len() == 2 => a,
-        all => all,
-    }
-}
-
 /// A hostile file may name any sizes beside a 0.
 fn product(sizes: &[usize]) -> usize {
     sizes.iter().fold(1, |n, &size| n.saturating_mul(size))
@@ -129,7 +121,7 @@ impl Group {
 
     /// Rows and columns of what may be a convolution of 1 x 1.
     fn matrix(&self, tensor: &TensorInfo) -> Result<[usize; 2]> {
-        match *trimmed(&tensor.shape) {
+        match *as_matrix(&tensor.shape) {
             [rows, columns] => Ok([rows, columns]),
             _ => Err(self.wrong(tensor, "two dimensions")),
         }

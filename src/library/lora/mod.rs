@@ -159,14 +159,10 @@ impl Library {
     pub(super) async fn allocate_overlays(&self, loras: &Loras, room: Room) -> Result<Vec<Option<Weights>>> {
         let mut all = Vec::with_capacity(loras.changed.len());
         for params in &loras.changed {
-            let mut weights = None;
-            while !params.is_empty() && weights.is_none() {
-                match self.executor.allocate(params).await {
-                    Err(Error::OutOfMemory(_)) if self.let_go_of_one(room) => {}
-                    made => weights = Some(made?),
-                }
-            }
-            all.push(weights);
+            all.push(match params.is_empty() {
+                true => None,
+                false => Some(self.allocate_weights(params, room).await?),
+            });
         }
         Ok(all)
     }
