@@ -91,7 +91,7 @@ pub struct TokenizerFiles {
     pub special_tokens_map: Value,
 }
 
-/// The two forms in which a byte-pair vocabulary is kept.
+/// The forms in which a byte-pair vocabulary is kept.
 #[derive(Clone, Debug)]
 pub enum Vocabulary {
     /// `tokenizer.json`.
@@ -103,6 +103,9 @@ pub enum Vocabulary {
         /// `merges.txt`: a pair a line, the first to be merged first.
         merges: Vec<u8>,
     },
+    /// `merges.txt` alone, of a vocabulary that is made as CLIP's own is: a token for each byte, one for each byte that ends a
+    /// word, one for each merge, and the two marks of a text.
+    Merges(Vec<u8>),
 }
 
 impl Checkpoint {
