@@ -3,7 +3,7 @@
 //! A file is the length of the header (8 bytes, little-endian), the header (JSON: a dtype, a shape and offsets for each
 //! name), and the tensors' bytes without gaps. The format is Hugging Face's; the dtypes are those of its own crate.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 pub use safetensors::Dtype as DType;
@@ -15,6 +15,8 @@ use crate::{Error, Result};
 
 /// More dimensions than any tensor of a model has.
 const MAX_DIMS: usize = 8;
+/// The longest text of a header's `__metadata__` that is kept: some hold whole pictures.
+const MAX_REMARK: usize = 256;
 
 /// What the header says of one tensor. Elements are little-endian, the last dimension is the innermost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct TensorInfo {
     pub start: u64,
     /// Where its bytes end.
     pub end: u64,
+    /// The file has it with its two dimensions the other way round; whoever reads it gets it as `shape` says.
+    pub transposed: bool,
 }
 
 impl TensorInfo {
@@ -44,6 +48,7 @@ pub struct Header {
     file: String,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
+    remarks: BTreeMap<String, String>,
 }
 
 impl Header {
@@ -52,7 +57,7 @@ impl Header {
     /// Every byte of the data must belong to exactly one tensor, and each tensor must have the bytes that its dtype and
     /// shape need. What breaks this is [`Error::Corrupt`]; a dtype without a known size is [`Error::Unsupported`].
     pub fn parse(file: &str, header: &[u8]) -> Result<Self> {
-        let Entries(entries) = json::parse_as(file, header)?;
+        let Entries(entries, remarks) = json::parse_as(file, header)?;
         let mut tensors = Vec::with_capacity(entries.len());
         for (name, entry) in entries {
             tensors.push(entry.check(file, name)?);
@@ -77,9 +82,28 @@ impl Header {
             file: file.into(),
             tensors,
             by_name: HashMap::new(),
+            remarks,
         };
         header.index()?;
         Ok(header)
+    }
+
+    /// What a file's header says of a part of its tensors, by other names; they may be parts of the file's own.
+    pub(super) fn part(&self, mut tensors: Vec<TensorInfo>) -> Result<Self> {
+        tensors.sort_by_key(|tensor| (tensor.start, tensor.end));
+        let mut part = Self {
+            file: self.file.clone(),
+            tensors,
+            by_name: HashMap::new(),
+            remarks: BTreeMap::new(),
+        };
+        part.index()?;
+        Ok(part)
+    }
+
+    /// A short text of the file's `__metadata__`.
+    pub fn remark(&self, key: &str) -> Option<&str> {
+        self.remarks.get(key).map(String::as_str)
     }
 
     /// The file's path.
@@ -125,7 +149,7 @@ impl Header {
 }
 
 /// The header as JSON has it: names (perhaps twice the same) and entries.
-struct Entries(Vec<(String, Entry)>);
+struct Entries(Vec<(String, Entry)>, BTreeMap<String, String>);
 
 #[derive(serde::Deserialize)]
 struct Entry {
@@ -175,6 +199,7 @@ impl Entry {
             shape: dims,
             start,
             end,
+            transposed: false,
         })
     }
 }
@@ -191,19 +216,40 @@ impl<'de> Deserialize<'de> for Entries {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
                 let mut entries = Vec::new();
+                let mut remarks = BTreeMap::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        map.next_value::<IgnoredAny>()?;
+                        if let Remarks::Texts(texts) = map.next_value()? {
+                            remarks.extend(texts.into_iter().filter_map(|(key, Remark(text))| Some((key, text?))));
+                        }
                         continue;
                     }
                     let entry = map.next_value();
                     let entry = entry.map_err(|error| A::Error::custom(format!("tensor {name:?}: {error}")))?;
                     entries.push((name, entry));
                 }
-                Ok(Entries(entries))
+                Ok(Entries(entries, remarks))
             }
         }
         deserializer.deserialize_map(Map)
+    }
+}
+
+/// `__metadata__`, which is of no account if it is not what it should be.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Remarks {
+    Texts(HashMap<String, Remark>),
+    Other(IgnoredAny),
+}
+
+/// A text, unless it is long.
+struct Remark(Option<String>);
+
+impl<'de> Deserialize<'de> for Remark {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(Self((text.len() <= MAX_REMARK).then_some(text)))
     }
 }
 
