@@ -16,7 +16,8 @@ usage: ./build.sh COMMAND
   build               make dist/: the page, and dist/tintype/, the folder that a site copies
   test [rust|web]     all tests, or one half: the crate's own, or those in a real browser
                       (what follows goes to the runner: ./build.sh test rust sampler)
-  bench               a UNet on the CPU, timed beside candle-transformers' in one run
+  bench [unet|store]  unet: a UNet on the CPU, timed beside candle-transformers' in one run
+                      store: a gigabyte loaded from the browser's storage, beside reading it with nothing else to do
   check               formatting, lints, documentation and types, for native and for the browser
 
 What a command needs and does not find it installs, and says so: the wasm target (rustup), wasm-bindgen (cargo, into
@@ -165,7 +166,15 @@ test_web() {
     node --test --test-concurrency=1 --test-reporter=spec "$@" tests/web/*.test.mjs
 }
 
-bench() {
+bench_store() {
+    need_chromium
+    build
+    need_npm tests/web
+    say "measuring in $("$CHROMIUM" --version 2>/dev/null)"
+    node tests/web/store-bench.mjs "$@"
+}
+
+bench_unet() {
     need_rust
     say "measuring on this machine's CPU, beside candle-transformers"
     cargo bench --bench unet
@@ -198,7 +207,14 @@ case $command in
 build) build ;;
 run) run "$@" ;;
 check) check ;;
-bench) bench ;;
+bench)
+    what=${1:-unet}
+    [ $# -eq 0 ] || shift
+    case $what in
+    unet | store) "bench_$what" "$@" ;;
+    *) die "bench knows unet and store, not $what" ;;
+    esac
+    ;;
 test)
     half=${1:-}
     case $half in

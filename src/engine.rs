@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
 use crate::library::{Library, LoadOptions, Resident, Room};
 use crate::pipeline::{Request, StepReport, Timings, check, text_to_image};
+use crate::platform::now_ms;
 use crate::queue::Queue;
 use crate::sampler::SamplerKind;
 use futures_util::future::try_join;
@@ -16,6 +17,8 @@ use std::rc::Rc;
 
 /// The most pictures of one call.
 const MAX_COUNT: u32 = 64;
+/// The most bytes of a call's pictures, which are all in memory until it ends.
+const MAX_BYTES: u64 = 512 << 20;
 
 /// What a picture is asked for with; what is left out has the checkpoint's default.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -132,6 +135,7 @@ impl Engine {
         progress: &ProgressSink<'_>,
         on_step: impl Fn(StepReport),
     ) -> Result<Generated> {
+        let mut asked = now_ms();
         let job = self.job(job);
         let token = &job.token;
         let _reserved = self.library.reserve(&options.checkpoint);
@@ -161,9 +165,18 @@ impl Engine {
                 ..request.clone()
             };
             let Library { executor, plans, .. } = &self.library;
-            let drawing = text_to_image(executor, &resident.models, plans, &request, &on_step, token);
-            // Guarded: a device that never answers must not keep the next caller waiting.
-            let (pixels, timings, warnings) = token.guard(drawing).await?;
+            executor.take_began();
+            self.library.make_room_to_draw(&resident, &request)?;
+            let (pixels, mut timings, warnings) = loop {
+                let drawing = text_to_image(executor, &resident.models, plans, &request, &on_step, token);
+                // Guarded: a device that never answers must not keep the next caller waiting.
+                match token.guard(drawing).await {
+                    Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
+                    drawn => break drawn?,
+                }
+            };
+            timings.start = executor.take_began().map_or(0.0, |began| began - asked);
+            asked = now_ms();
             generated.pictures.push(Picture {
                 pixels,
                 parameters: parameters(&request, &resident),
@@ -212,13 +225,17 @@ impl Engine {
             if let Ok(resident) = self.library.get(id) {
                 return Ok(resident);
             }
-            (options.id, options.taken) = (Some(id.into()), Vec::new());
+            (options.id, options.again) = (Some(id.into()), true);
         }
         let source = recipe.source.begin();
         let loaded = self.library.load(source.clone(), &options, room, progress, token).await;
         let end = loaded.as_ref().map(|r| (r.id.as_str(), r.name.as_str(), r.bytes));
+        // Cut off here, it would stay without anyone knowing its id.
+        let id = loaded.as_ref().ok().map(|r| r.id.clone());
+        let mut unknown = Unknown(&self.library, id.filter(|_| again.is_none()));
         // What could not be kept is no reason not to draw; the keeper says so by itself.
         drop(source.end(end).await);
+        unknown.1 = None;
         loaded
     }
 
@@ -230,6 +247,16 @@ impl Engine {
             number,
             token,
         }
+    }
+}
+
+/// A checkpoint that nobody was told of: it is let go.
+struct Unknown<'a>(&'a Library, Option<String>);
+
+impl Drop for Unknown<'_> {
+    fn drop(&mut self) {
+        // If it is no longer there, all the better.
+        self.1.iter().for_each(|id| drop(self.0.unload(id)));
     }
 }
 
@@ -273,7 +300,15 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
         })?,
         preview: options.preview,
     };
+    resident.models.draws_from_text()?;
     check(resident.factor, &resident.models.scheduler, &request)?;
+    let bytes = u64::from(count) * request.width as u64 * request.height as u64 * 4;
+    if bytes > MAX_BYTES {
+        return Err(Error::InvalidArgument(format!(
+            "count: {count} pictures of {} x {} are {bytes} bytes; expected at most {MAX_BYTES} in one call",
+            request.width, request.height
+        )));
+    }
     Ok((request, count))
 }
 

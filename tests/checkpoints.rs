@@ -53,23 +53,24 @@ fn the_shipped_checkpoints_open() {
     for entry in &entries {
         let checkpoint = open(entry, &ProgressSink::none());
         assert_eq!(checkpoint.pipeline_class, "StableDiffusionPipeline");
-        let classes = checkpoint.components().map(|component| component.class.clone());
-        assert_eq!(classes, ["CLIPTextModel", "UNet2DConditionModel", "AutoencoderTiny"]);
+        let classes = checkpoint.components.iter().map(|component| component.class.as_str());
+        assert!(classes.eq(["CLIPTextModel", "UNet2DConditionModel", "AutoencoderTiny"]));
         assert_eq!(checkpoint.scheduler["lambda_min_clipped"], "-Infinity");
         let weights = entry.files.iter().filter(|(path, _)| path.ends_with(".safetensors"));
         assert_eq!(
             checkpoint.total_bytes(),
             weights.map(|(_, file)| file.size.unwrap()).sum::<u64>()
         );
-        let conv_in = checkpoint.unet.tensor("conv_in.weight").unwrap();
+        let conv_in = checkpoint.component("unet").unwrap().tensor("conv_in.weight").unwrap();
         assert_eq!(
             (conv_in.dtype, conv_in.shape.as_slice()),
             (DType::F16, &[64, 4, 3, 3][..])
         );
 
-        let size = |name: &str| checkpoint.text_encoder.config[name].as_u64().unwrap() as usize;
+        let config = &checkpoint.component("text_encoder").unwrap().config;
+        let size = |name: &str| config[name].as_u64().unwrap() as usize;
         let tokenizer = Tokenizer::new(
-            &checkpoint.tokenizer,
+            &checkpoint.tokenizers[0],
             size("max_position_embeddings"),
             size("vocab_size"),
         );
@@ -85,7 +86,7 @@ fn tensors_arrive_as_the_safetensors_crate_reads_them() {
     let mut checkpoint = open(entry, &progress);
     let cancel = CancelToken::default();
     let total = checkpoint.total_bytes();
-    for component in [&mut checkpoint.text_encoder, &mut checkpoint.unet, &mut checkpoint.vae] {
+    for component in &mut checkpoint.components {
         let path = &component.weights[0].path;
         let whole = fs::read(Path::new(FOLDER).join(&entry.url).join(path)).unwrap();
         let sha256 = entry.files[path].sha256.clone().unwrap();
@@ -132,7 +133,8 @@ fn tensors_arrive_as_the_safetensors_crate_reads_them() {
 #[test]
 fn only_what_is_wanted_is_handed_over_and_a_second_time_reads_again() {
     let (cancel, progress) = (CancelToken::default(), ProgressSink::none());
-    let mut unet = open(&catalogue()[0], &ProgressSink::none()).unet;
+    let mut checkpoint = open(&catalogue()[0], &ProgressSink::none());
+    let unet = checkpoint.component_mut("unet").unwrap();
     for _ in 0..2 {
         let mut names = Vec::new();
         let wanted = |name: &str| name.starts_with("conv_in.");
@@ -148,7 +150,8 @@ fn only_what_is_wanted_is_handed_over_and_a_second_time_reads_again() {
 
 #[test]
 fn cancelling_ends_a_load() {
-    let mut unet = open(&catalogue()[0], &ProgressSink::none()).unet;
+    let mut checkpoint = open(&catalogue()[0], &ProgressSink::none());
+    let unet = checkpoint.component_mut("unet").unwrap();
     let (cancel, progress) = (CancelToken::default(), ProgressSink::none());
     let mut count = 0;
     let read = unet.for_each_piece(
@@ -224,16 +227,15 @@ fn the_goldens_open() {
         let (options, cancel, progress) = (OpenOptions::default(), CancelToken::default(), ProgressSink::none());
         let checkpoint = Checkpoint::open(Source::Dir(folder.clone()), &options, &cancel, &progress);
         let checkpoint = block_on(checkpoint).unwrap();
-        let size = |name: &str| checkpoint.text_encoder.config[name].as_u64().unwrap() as usize;
-        let tokenizer = Tokenizer::new(
-            &checkpoint.tokenizer,
-            size("max_position_embeddings"),
-            size("vocab_size"),
-        );
-        assert!(tokenizer.unwrap().length() >= 2, "{}", folder.display());
+        assert_eq!(checkpoint.text_encoders().count(), checkpoint.tokenizers.len());
+        for (encoder, files) in checkpoint.text_encoders().zip(&checkpoint.tokenizers) {
+            let size = |name: &str| encoder.config[name].as_u64().unwrap() as usize;
+            let tokenizer = Tokenizer::new(files, size("max_position_embeddings"), size("vocab_size"));
+            assert!(tokenizer.unwrap().length() >= 2, "{}", folder.display());
+        }
         count += 1;
     }
-    assert!(count >= 6);
+    assert!(count >= 11);
 }
 
 /// A tiny checkpoint's files, to be changed.
@@ -293,7 +295,18 @@ fn set(files: &mut BTreeMap<String, Vec<u8>>, path: &str, key: &str, value: serd
 fn checkpoints_as_published_give_no_warnings() {
     let shipped = catalogue();
     let folders = shipped.iter().map(|entry| Path::new(FOLDER).join(&entry.url));
-    let goldens = ["sd1-ddim", "sd2-euler", "dpm-karras", "ddpm", "one-step", "odd-sizes"];
+    let goldens = [
+        "sd1-ddim",
+        "sd2-euler",
+        "dpm-karras",
+        "ddpm",
+        "one-step",
+        "odd-sizes",
+        "sdxl",
+        "sdxl-one-encoder",
+        "sdxl-turbo",
+        "lcm-euler",
+    ];
     let goldens = goldens.map(|name| Path::new("tests/golden/pipelines").join(name));
     for folder in folders.chain(goldens) {
         let resident = load(Source::Dir(folder.clone()), &LoadOptions::default()).unwrap();
@@ -386,4 +399,119 @@ fn what_is_not_implemented_is_refused_by_file_and_key() {
             "{error:?}"
         );
     }
+}
+
+/// The golden of SDXL, with a change to one of its JSON files.
+fn load_xl(path: &str, key: &str, value: serde_json::Value) -> Result<Rc<Resident>> {
+    let root = Path::new("tests/golden/pipelines/sdxl");
+    let mut files = BTreeMap::new();
+    let folders = [
+        "",
+        "scheduler",
+        "text_encoder",
+        "text_encoder_2",
+        "tokenizer",
+        "tokenizer_2",
+        "unet",
+        "vae",
+    ];
+    for entry in folders
+        .iter()
+        .flat_map(|folder| fs::read_dir(root.join(folder)).unwrap())
+    {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            files.insert(name, fs::read(path).unwrap());
+        }
+    }
+    set(&mut files, path, key, value);
+    load(Source::memory(files), &LoadOptions::default())
+}
+
+#[test]
+fn a_checkpoint_may_have_two_text_encoders() {
+    let resident = load_xl("vae/config.json", "_diffusers_version", "0.0".into()).unwrap();
+    let names: Vec<&str> = resident.components.iter().map(|component| component.name).collect();
+    assert_eq!(names, ["text_encoder", "text_encoder_2", "unet", "vae"]);
+    assert_eq!(
+        (
+            resident.family,
+            resident.defaults.steps,
+            resident.defaults.guidance_scale
+        ),
+        ("SDXL", 25, 5.0)
+    );
+    for (path, key, value, place) in [
+        (
+            "unet/config.json",
+            "cross_attention_dim",
+            12.into(),
+            "unet/config.json: cross_attention_dim",
+        ),
+        (
+            "unet/config.json",
+            "projection_class_embeddings_input_dim",
+            51.into(),
+            "unet/config.json: addition_embed_type",
+        ),
+        (
+            "text_encoder_2/config.json",
+            "architectures",
+            serde_json::json!(["CLIPTextModel"]),
+            "text_encoder_2/config.json",
+        ),
+        (
+            "tokenizer_2/tokenizer_config.json",
+            "model_max_length",
+            12.into(),
+            "tokenizer_2",
+        ),
+        (
+            "model_index.json",
+            "text_encoder_2",
+            serde_json::json!([null, null]),
+            "model_index.json",
+        ),
+    ] {
+        let error = load_xl(path, key, value).err().unwrap();
+        assert!(error.message().starts_with(place), "{error}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_inpaints_loads_but_does_not_draw_from_text() {
+    let change = |files: &mut BTreeMap<String, Vec<u8>>| {
+        set(
+            files,
+            "model_index.json",
+            "_class_name",
+            "StableDiffusionInpaintPipeline".into(),
+        );
+        set(files, "unet/config.json", "in_channels", 9.into());
+        let path = "unet/diffusion_pytorch_model.safetensors";
+        let whole = SafeTensors::deserialize(&files[path]).unwrap();
+        let wide = vec![0u8; 4 * 9 * 9 * 4];
+        let tensors: Vec<_> = (whole.iter())
+            .map(|(name, tensor)| match name {
+                "conv_in.weight" => {
+                    assert_eq!((tensor.dtype(), tensor.shape()), (DType::F32, &[4, 4, 3, 3][..]));
+                    let view = safetensors::tensor::TensorView::new(DType::F32, vec![4, 9, 3, 3], &wide);
+                    (name, view.unwrap())
+                }
+                _ => (name, tensor),
+            })
+            .collect();
+        let bytes = safetensors::serialize(tensors, None).unwrap();
+        files.insert(path.into(), bytes);
+    };
+    let resident = load_tiny(change, &LoadOptions::default()).unwrap();
+    assert_eq!(resident.family, "SD 1.x inpainting");
+    let refused = resident.models.draws_from_text().unwrap_err();
+    assert_eq!(refused.code(), "unsupported");
+    assert!(refused.message().contains("its UNet reads 9 channels"), "{refused}");
+    // Any other number is no model that is known.
+    let change = |files: &mut BTreeMap<String, Vec<u8>>| set(files, "unet/config.json", "in_channels", 8.into());
+    let refused = load_tiny(change, &LoadOptions::default()).err().unwrap();
+    assert!(refused.message().contains("8 channels in and 4 out"), "{refused}");
 }

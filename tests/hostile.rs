@@ -398,7 +398,7 @@ fn shards_are_read_and_their_index_is_checked() {
     let mut checkpoint = with(map("2.safetensors"), "b").unwrap();
     let (cancel, progress) = (CancelToken::default(), ProgressSink::none());
     let mut names = Vec::new();
-    let read = checkpoint.unet.for_each_piece(
+    let read = checkpoint.component_mut("unet").unwrap().for_each_piece(
         &cancel,
         &progress,
         |_| true,
@@ -464,7 +464,8 @@ fn shards_are_not_kept_open() {
             names.push(tensor.name.clone());
             Ok(())
         };
-        block_on(checkpoint.unet.for_each_piece(&cancel, &progress, |_| true, sink)).unwrap();
+        let unet = checkpoint.component_mut("unet").unwrap();
+        block_on(unet.for_each_piece(&cancel, &progress, |_| true, sink)).unwrap();
         (open - Rc::strong_count(&files), names)
     };
     assert_eq!(held(folder()), (1, vec!["a".into()]));
@@ -491,11 +492,12 @@ fn a_shard_that_changes_between_header_and_weights_is_refused() {
         .unwrap()
     };
     let read = |mut checkpoint: Checkpoint| {
-        block_on(
-            checkpoint
-                .unet
-                .for_each_piece(&cancel, &progress, |_| true, |_, _, _| Ok(())),
-        )
+        block_on(checkpoint.component_mut("unet").unwrap().for_each_piece(
+            &cancel,
+            &progress,
+            |_| true,
+            |_, _, _| Ok(()),
+        ))
     };
     assert_eq!(read(open()).unwrap().len(), 4);
     let before = open();

@@ -152,7 +152,8 @@ fn pictures_with_more_checkpoints_than_fit_are_drawn_one_after_the_other() {
         assert_eq!(drawn.pictures.len(), 1, "{style}");
     }
     assert_eq!(engine.library.residents().len(), 1);
-    assert!(engine.library.memory().weights <= budget);
+    let memory = engine.library.memory();
+    assert!(memory.weights + memory.working <= budget);
 }
 
 #[test]
@@ -177,4 +178,61 @@ fn a_checkpoint_that_draws_does_not_give_way() {
     let flat = pollster::block_on(library.load(source("flat"), &options, Room::Idle, &progress, &cancel)).unwrap();
     assert_eq!(Rc::strong_count(&flat), 2);
     assert_eq!(library.residents().len(), 1);
+}
+
+#[test]
+fn a_load_that_fails_takes_nothing_from_what_is_drawn() {
+    let soft = recipe("soft");
+    let engine = Engine::new(Library::new(cpu(), Some(weights(&STYLES) + 6_000_000)));
+    pollster::block_on(engine.load(0, &soft, &ProgressSink::none())).unwrap();
+    let larger = GenerateOptions {
+        checkpoint: "soft".into(),
+        prompt: "fox".into(),
+        steps: Some(1),
+        width: Some(128),
+        height: Some(128),
+        ..GenerateOptions::default()
+    };
+    let draw = || pollster::block_on(engine.generate(1, &larger, None, &ProgressSink::none(), |_| ()));
+    draw().unwrap();
+    // Room was made for its weights before its bytes proved to be others.
+    let mut forged = recipe("flat");
+    for file in forged.options.open.files.values_mut() {
+        file.sha256 = file.sha256.as_ref().map(|_| "0".repeat(64));
+    }
+    let failed = pollster::block_on(engine.load(2, &forged, &ProgressSink::none()));
+    assert_eq!(failed.err().map(|e| e.code()), Some("corrupt"));
+    draw().unwrap();
+    assert_eq!(engine.library.memory().weights, weights(&STYLES[..1]));
+}
+
+#[test]
+fn a_larger_picture_makes_the_idle_give_way() {
+    let small = {
+        let engine = Engine::new(Library::new(cpu(), None));
+        pollster::block_on(engine.load(0, &recipe("soft"), &ProgressSink::none())).unwrap();
+        engine.library.memory().working
+    };
+    let engine = Engine::new(Library::new(cpu(), Some(weights(&STYLES[..2]) + small + 1000)));
+    for style in &STYLES[..2] {
+        pollster::block_on(engine.load(0, &recipe(style), &ProgressSink::none())).unwrap();
+    }
+    assert_eq!(ids(&engine.library), ["soft", "flat"]);
+    let larger = GenerateOptions {
+        checkpoint: "soft".into(),
+        steps: Some(1),
+        width: Some(128),
+        height: Some(128),
+        ..GenerateOptions::default()
+    };
+    pollster::block_on(engine.generate(1, &larger, None, &ProgressSink::none(), |_| ())).unwrap();
+    assert_eq!(ids(&engine.library), ["soft"]);
+    let all = GenerateOptions {
+        width: Some(4096),
+        height: Some(4096),
+        ..larger
+    };
+    let refused = pollster::block_on(engine.generate(1, &all, None, &ProgressSink::none(), |_| ()));
+    assert_eq!(refused.err().map(|e| e.code()), Some("out-of-memory"));
+    assert_eq!(ids(&engine.library), ["soft"]);
 }

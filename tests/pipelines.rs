@@ -10,7 +10,19 @@ use tintype::executor::Executor;
 use tintype::library::Library;
 use tintype::pipeline::Request;
 
-const CASES: [&str; 6] = ["sd1-ddim", "sd2-euler", "dpm-karras", "ddpm", "one-step", "odd-sizes"];
+const CASES: [&str; 11] = [
+    "sd1-ddim",
+    "sd2-euler",
+    "dpm-karras",
+    "ddpm",
+    "one-step",
+    "odd-sizes",
+    "sdxl",
+    "sdxl-one-encoder",
+    "sdxl-turbo",
+    "lcm-euler",
+    "lcm",
+];
 
 #[derive(Deserialize)]
 struct Case {
@@ -43,10 +55,11 @@ impl Case {
     }
 }
 
-/// All six are held in one library, so that each runs among the others' plans.
+/// All are held in one library, so that each runs among the others' plans.
 fn draws_what_diffusers_draws(executor: Executor) {
     let library = Library::new(executor, None);
-    let residents = CASES.map(|name| load(&library, &golden_path(&format!("pipelines/{name}"))));
+    let load = |name: &&str| load(&library, &golden_path(&format!("pipelines/{name}")));
+    let residents: Vec<_> = CASES.iter().map(load).collect();
     let mut wrong = Vec::new();
     let mut pictures = Vec::new();
     for (name, resident) in CASES.iter().zip(&residents) {

@@ -147,7 +147,9 @@ fn rates_follow_from_inputs() {
     // The time embedding, with its projection in each residual block, runs once a schedule.
     let schedule = of(Rate::Schedule);
     assert!(
-        schedule.iter().all(|l| l.contains("time_emb") || *l == "timesteps"),
+        schedule
+            .iter()
+            .all(|l| l.contains("time_emb") || ["time_proj", "timesteps"].contains(l)),
         "{schedule:?}"
     );
     assert_eq!(schedule.iter().filter(|l| l.ends_with("time_emb_proj")).count(), 11);
@@ -251,7 +253,21 @@ fn configs_that_cannot_be_are_refused_by_name() {
         ("conv_out_kernel", 2.into(), "unsupported"),
         ("conv_in_kernel", 999_999.into(), "out-of-memory"),
         ("class_embed_type", "timestep".into(), "unsupported"),
-        ("time_cond_proj_dim", 256.into(), "unsupported"),
+        ("time_cond_proj_dim", 0.into(), "corrupt"),
+        ("addition_embed_type", "image".into(), "unsupported"),
+        ("addition_embed_type", "text_time".into(), "corrupt"),
+        ("transformer_layers_per_block", serde_json::json!([1, 65, 1]), "corrupt"),
+        ("transformer_layers_per_block", serde_json::json!([1, 1]), "corrupt"),
+        (
+            "transformer_layers_per_block",
+            serde_json::json!([1, [1], 1]),
+            "corrupt",
+        ),
+        (
+            "reverse_transformer_layers_per_block",
+            serde_json::json!([1, [1], 1]),
+            "corrupt",
+        ),
         ("act_fn", "mish".into(), "unsupported"),
         ("mid_block_type", "UNetMidBlock2DSimpleCrossAttn".into(), "unsupported"),
     ] {

@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tintype::Error;
 use tintype::sampler::noise::Generator;
-use tintype::sampler::{Combine, SamplerKind, Schedule, SchedulerConfig, Slot};
+use tintype::sampler::{Combine, SamplerKind, Schedule, SchedulerClass, SchedulerConfig, Slot};
 
 /// Plays a schedule on the host: what an executor does on a device.
 struct Player {
@@ -91,11 +91,14 @@ fn trajectories_are_those_of_diffusers() {
     let metadata = metadata.metadata().as_ref().unwrap();
     let cases: Vec<Value> = serde_json::from_str(&metadata["cases"]).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    assert!(cases.len() >= 60, "{}", cases.len());
+    assert!(cases.len() >= 120, "{}", cases.len());
     for case in &cases {
         let mut config = SchedulerConfig::from_json(&case["config"]).unwrap_or_else(|error| panic!("{case}: {error}"));
         if let Some(class) = case["run_by"].as_str() {
             config = config.with_sampler(SamplerKind::from_name(class).unwrap());
+        }
+        if let Some(eta) = case["eta"].as_f64() {
+            config = config.with_eta(eta).unwrap();
         }
         let schedule = config.schedule(case["steps"].as_u64().unwrap() as usize).unwrap();
         assert!(
@@ -159,6 +162,13 @@ fn what_is_not_implemented_is_said_so() {
         ("EulerDiscreteScheduler", "use_exponential_sigmas", json!(true)),
         ("EulerDiscreteScheduler", "use_beta_sigmas", json!(true)),
         ("EulerDiscreteScheduler", "interpolation_type", json!("cubic")),
+        ("HeunDiscreteScheduler", "beta_schedule", json!("exp")),
+        ("HeunDiscreteScheduler", "use_exponential_sigmas", json!(true)),
+        ("HeunDiscreteScheduler", "use_beta_sigmas", json!(true)),
+        ("LCMScheduler", "thresholding", json!(true)),
+        ("LCMScheduler", "rescale_betas_zero_snr", json!(true)),
+        ("LCMScheduler", "timestep_scaling", json!("Infinity")),
+        ("TCDScheduler", "prediction_type", json!("flow_prediction")),
         (dpm, "use_flow_sigmas", json!(true)),
         (dpm, "use_lu_lambdas", json!(true)),
         (dpm, "use_dynamic_shifting", json!(true)),
@@ -198,6 +208,8 @@ fn what_makes_no_sense_is_corrupt() {
         json!({ "_class_name": "DDIMScheduler", "prediction_type": null }),
         json!({ "_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": "Infinity" }),
         json!({ "_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true, "sigma_min": -1.0 }),
+        json!({ "_class_name": "LCMScheduler", "original_inference_steps": 0 }),
+        json!({ "_class_name": "TCDScheduler", "original_inference_steps": 1001 }),
     ] {
         let error = refusal(&json);
         assert!(matches!(error, Error::Corrupt(_)), "{json}: {error}");
@@ -238,6 +250,50 @@ fn steps_have_bounds() {
     let config = SchedulerConfig::from_json(&json).unwrap();
     assert!(config.schedule(5).is_ok());
     assert!(matches!(config.schedule(10), Err(Error::InvalidArgument(_))));
+}
+
+#[test]
+fn distilled_models_take_no_more_steps_than_they_were_distilled_to() {
+    for class in ["LCMScheduler", "TCDScheduler"] {
+        let config =
+            SchedulerConfig::from_json(&json!({ "_class_name": class, "original_inference_steps": 7 })).unwrap();
+        assert_eq!(config.schedule(7).unwrap().steps.len(), 7);
+        let error = config.schedule(8).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+        assert!(error.message().contains("1 to 7"), "{error}");
+    }
+}
+
+#[test]
+fn heun_calls_the_model_twice_a_step_but_for_the_last() {
+    let config = SchedulerConfig::from_json(&json!({ "_class_name": "HeunDiscreteScheduler" })).unwrap();
+    for steps in [1, 2, 20] {
+        assert_eq!(config.schedule(steps).unwrap().steps.len(), 2 * steps - 1);
+    }
+}
+
+#[test]
+fn eta_is_what_the_pipeline_passes() {
+    let tcd = SchedulerConfig::from_json(&json!({ "_class_name": "TCDScheduler" })).unwrap();
+    let draws = |config: &SchedulerConfig| {
+        let steps = config.schedule(4).unwrap().steps;
+        steps.iter().filter(|step| step.draws_noise).count()
+    };
+    assert_eq!(draws(&tcd), 3);
+    assert_eq!(tcd.schedule(4), tcd.clone().with_eta(0.3).unwrap().schedule(4));
+    let pipeline = tcd.clone().for_stable_diffusion();
+    assert_eq!(draws(&pipeline), 0);
+    // Another sampler is run with the same eta.
+    let lcm = pipeline.with_sampler(SamplerKind::from_name("LCM").unwrap());
+    assert_eq!(draws(&lcm), 3);
+    assert_eq!(draws(&lcm.with_sampler(SamplerKind::from_name("TCD").unwrap())), 0);
+    for eta in [-0.1, 1.1, f64::NAN] {
+        assert!(matches!(tcd.clone().with_eta(eta), Err(Error::InvalidArgument(_))));
+    }
+    let ddim = SchedulerConfig::from_json(&json!({ "_class_name": "DDIMScheduler" })).unwrap();
+    assert!(ddim.clone().with_eta(0.0).unwrap().schedule(4).is_ok());
+    let error = ddim.with_eta(0.5).unwrap().schedule(4).unwrap_err();
+    assert!(matches!(error, Error::Unsupported(_)), "{error}");
 }
 
 #[test]

@@ -776,10 +776,18 @@ fn embeddings() {
 
 #[test]
 fn timestep_embeddings() {
-    for (dim, flip, shift) in [(320, true, 0.0), (64, false, 1.0), (6, true, 0.5)] {
+    let times = || vec![0.0, 1.0, 19.0, 499.5, 981.0, 999.0, 1000.0];
+    // Sizes of pictures, as SDXL is told them: several a row, which lie side by side.
+    let sizes = || vec![1024.0, 1024.0, 0.0, 8192.0, 7001.0, 512.0, 768.0, 2047.0];
+    for (dim, flip, shift, shape, steps) in [
+        (320, true, 0.0, &[7][..], times()),
+        (64, false, 1.0, &[7], times()),
+        (6, true, 0.5, &[7], times()),
+        (256, true, 0.0, &[2, 4], sizes()),
+        (6, false, 0.0, &[1, 8], sizes()),
+    ] {
         let mut case = Case::new(0);
-        let steps: Vec<f32> = vec![0.0, 1.0, 19.0, 499.5, 981.0, 999.0, 1000.0];
-        let steps = case.given(&[steps.len()], steps);
+        let steps = case.given(shape, steps);
         let half = dim / 2;
         let mut y = Vec::new();
         for t in steps {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::{try_join_all, try_join5};
+use futures_util::future::{try_join_all, try_join3};
 use serde_json::Value;
 
 use crate::cancel::CancelToken;
@@ -14,13 +14,40 @@ use crate::checkpoint::reader::OpenFile;
 use crate::checkpoint::source::Source;
 use crate::{Error, Result};
 
-/// Pipelines whose components are used as `StableDiffusionPipeline` uses them.
-const PIPELINES: [&str; 1] = ["StableDiffusionPipeline"];
-const TOKENIZERS: [&str; 2] = ["CLIPTokenizer", "CLIPTokenizerFast"];
+/// Pipelines, each with its text encoders. All have a tokenizer for each of these, a UNet, an autoencoder and a scheduler.
+const PIPELINES: [(&str, &[Kind]); 5] = [
+    ("StableDiffusionPipeline", &[TEXT_ENCODER]),
+    (
+        "StableDiffusionXLPipeline",
+        &[
+            Kind {
+                optional: true,
+                ..TEXT_ENCODER
+            },
+            TEXT_ENCODER_2,
+        ],
+    ),
+    ("LatentConsistencyModelPipeline", &[TEXT_ENCODER]),
+    ("StableDiffusionInpaintPipeline", &[TEXT_ENCODER]),
+    (
+        "StableDiffusionXLInpaintPipeline",
+        &[
+            Kind {
+                optional: true,
+                ..TEXT_ENCODER
+            },
+            TEXT_ENCODER_2,
+        ],
+    ),
+];
+const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
+const TOKENIZER_CLASSES: [&str; 2] = ["CLIPTokenizer", "CLIPTokenizerFast"];
 
 /// What is known of a component that has weights.
 struct Kind {
     name: &'static str,
+    /// `model_index.json` may say that there is none.
+    optional: bool,
     classes: &'static [&'static str],
     /// The weights' file name before `.safetensors`, as the library that writes them has it.
     stem: &'static str,
@@ -28,16 +55,25 @@ struct Kind {
 
 const TEXT_ENCODER: Kind = Kind {
     name: "text_encoder",
+    optional: false,
     classes: &["CLIPTextModel"],
+    stem: "model",
+};
+const TEXT_ENCODER_2: Kind = Kind {
+    name: "text_encoder_2",
+    optional: false,
+    classes: &["CLIPTextModelWithProjection"],
     stem: "model",
 };
 const UNET: Kind = Kind {
     name: "unet",
+    optional: false,
     classes: &["UNet2DConditionModel"],
     stem: "diffusion_pytorch_model",
 };
 const VAE: Kind = Kind {
     name: "vae",
+    optional: false,
     classes: &["AutoencoderKL", "AutoencoderTiny"],
     stem: "diffusion_pytorch_model",
 };
@@ -66,14 +102,12 @@ pub struct Checkpoint {
     pub name: String,
     /// diffusers' class of the pipeline.
     pub pipeline_class: String,
-    /// Prompt to embeddings.
-    pub text_encoder: Component,
-    /// The denoiser.
-    pub unet: Component,
-    /// Latents to pixels, and back.
-    pub vae: Component,
-    /// Prompt to token ids.
-    pub tokenizer: TokenizerFiles,
+    /// `model_index.json`, an object.
+    pub index: Value,
+    /// The components that have weights, in the order in which they are used: text encoders, `unet`, `vae`.
+    pub components: Vec<Component>,
+    /// Prompt to token ids, for each text encoder.
+    pub tokenizers: Vec<TokenizerFiles>,
     /// `scheduler_config.json`, an object with a `_class_name`.
     pub scheduler: Value,
 }
@@ -126,14 +160,34 @@ impl Checkpoint {
         cancel.guard(folder.open()).await
     }
 
-    /// The components that have weights, in the order in which they are used.
-    pub fn components(&self) -> [&Component; 3] {
-        [&self.text_encoder, &self.unet, &self.vae]
+    /// The component of this name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the checkpoint has none.
+    pub fn component(&self, name: &str) -> Result<&Component> {
+        let found = self.components.iter().find(|component| component.name == name);
+        found.ok_or_else(|| Error::NotFound(format!("{}: there is no {name}", self.name)))
+    }
+
+    /// [`Self::component`], to read its weights.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the checkpoint has none.
+    pub fn component_mut(&mut self, name: &str) -> Result<&mut Component> {
+        let found = self.components.iter_mut().find(|component| component.name == name);
+        found.ok_or_else(|| Error::NotFound(format!("{}: there is no {name}", self.name)))
+    }
+
+    /// The text encoders.
+    pub fn text_encoders(&self) -> impl Iterator<Item = &Component> {
+        self.components
+            .iter()
+            .filter(|component| component.name.starts_with("text_encoder"))
     }
 
     /// How many bytes the weights' files have.
     pub fn total_bytes(&self) -> u64 {
-        self.components()
+        self.components
             .iter()
             .fold(0, |sum, component| sum.saturating_add(component.bytes()))
     }
@@ -153,12 +207,27 @@ impl Folder<'_, '_> {
         let index = self.config(INDEX).await?;
         let place = self.source.locate(INDEX);
         let pipeline_class = class_name(&index, &place)?;
-        known(&place, &pipeline_class, &PIPELINES)?;
-        let (text_encoder, unet, vae, tokenizer, scheduler) = try_join5(
-            self.component(&TEXT_ENCODER, &index),
-            self.component(&UNET, &index),
-            self.component(&VAE, &index),
-            self.tokenizer(&index),
+        let classes = PIPELINES.map(|(class, _)| class);
+        known(&place, &pipeline_class, &classes)?;
+        let texts = PIPELINES.iter().find(|(class, _)| *class == pipeline_class);
+        let texts = texts.map_or(&[][..], |(_, kinds)| kinds).iter();
+        let texts: Vec<&Kind> = texts
+            .filter(|kind| !kind.optional || is_listed(&index, kind.name))
+            .collect();
+        // A pipeline of one text encoder takes the first tokenizer that there is.
+        let tokenizers = match texts.len() {
+            1 => vec![
+                TOKENIZERS
+                    .into_iter()
+                    .find(|name| is_listed(&index, name))
+                    .unwrap_or(TOKENIZERS[0]),
+            ],
+            _ => TOKENIZERS.to_vec(),
+        };
+        let components = texts.iter().copied().chain([&UNET, &VAE]);
+        let (components, tokenizers, scheduler) = try_join3(
+            try_join_all(components.map(|kind| self.component(kind, &index))),
+            try_join_all(tokenizers.iter().map(|name| self.tokenizer(name, &index))),
             self.scheduler(&index),
         )
         .await?;
@@ -168,10 +237,9 @@ impl Folder<'_, '_> {
             source,
             name,
             pipeline_class,
-            text_encoder,
-            unet,
-            vae,
-            tokenizer,
+            index,
+            components,
+            tokenizers,
             scheduler,
         };
         self.progress.set_total(checkpoint.total_bytes());
@@ -252,24 +320,25 @@ impl Folder<'_, '_> {
         Ok(WeightsFile::new(path, file))
     }
 
-    async fn tokenizer(&self, index: &Value) -> Result<TokenizerFiles> {
-        self.listed("tokenizer", index, &TOKENIZERS)?;
-        let vocabulary = match optional(self.read("tokenizer/tokenizer.json", MAX_VOCABULARY).await)? {
+    async fn tokenizer(&self, name: &str, index: &Value) -> Result<TokenizerFiles> {
+        self.listed(name, index, &TOKENIZER_CLASSES)?;
+        let path = |file: &str| format!("{name}/{file}");
+        let vocabulary = match optional(self.read(&path("tokenizer.json"), MAX_VOCABULARY).await)? {
             Some(json) => Vocabulary::Json(json),
             None => Vocabulary::Pair {
-                vocab: self.read("tokenizer/vocab.json", MAX_VOCABULARY).await?,
-                merges: self.read("tokenizer/merges.txt", MAX_VOCABULARY).await?,
+                vocab: self.read(&path("vocab.json"), MAX_VOCABULARY).await?,
+                merges: self.read(&path("merges.txt"), MAX_VOCABULARY).await?,
             },
         };
         let empty = || Value::Object(Default::default());
-        let config = optional(self.config("tokenizer/tokenizer_config.json").await)?.unwrap_or_else(empty);
+        let config = optional(self.config(&path("tokenizer_config.json")).await)?.unwrap_or_else(empty);
         // The map is void where the configuration lists the tokens.
         let special_tokens_map = match config.get("added_tokens_decoder") {
             Some(_) => empty(),
-            None => optional(self.config("tokenizer/special_tokens_map.json").await)?.unwrap_or_else(empty),
+            None => optional(self.config(&path("special_tokens_map.json")).await)?.unwrap_or_else(empty),
         };
         Ok(TokenizerFiles {
-            place: self.source.locate("tokenizer"),
+            place: self.source.locate(name),
             vocabulary,
             config,
             special_tokens_map,
@@ -331,6 +400,11 @@ impl Folder<'_, '_> {
             }
         }
     }
+}
+
+/// Whether `model_index.json` gives a component a class at all.
+fn is_listed(index: &Value, name: &str) -> bool {
+    index[name][1].is_string()
 }
 
 fn class_name(config: &Value, place: &str) -> Result<String> {

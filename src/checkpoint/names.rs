@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 /// `(class, old, new)`: in weights of a component of this class, the part `old` of a name (parts lie between dots) is
 /// now `new`; nothing, if that is empty.
-const RENAMED: [(&str, &str, &str); 5] = [
-    // transformers before 5 nested the text model in a module of its own.
+const RENAMED: [(&str, &str, &str); 6] = [
+    // transformers before 5 nested the text model in a module of its own, and with a projection it does so still.
     ("CLIPTextModel", "text_model", ""),
+    ("CLIPTextModelWithProjection", "text_model", ""),
     // diffusers before 0.17 had its own attention block in the VAE.
     ("AutoencoderKL", "query", "to_q"),
     ("AutoencoderKL", "key", "to_k"),
@@ -59,6 +60,11 @@ mod tests {
                 "AutoencoderKL",
                 "encoder.mid_block.attentions.0.proj_attn.bias",
                 "encoder.mid_block.attentions.0.to_out.0.bias",
+            ),
+            (
+                "CLIPTextModelWithProjection",
+                "text_projection.weight",
+                "text_projection.weight",
             ),
             ("UNet2DConditionModel", "text_model.query", "text_model.query"),
         ] {

@@ -186,7 +186,7 @@ impl BlobReader {
             return Ok(None);
         }
         let unreadable = |error: JsValue| {
-            Error::NotFound(format!(
+            Error::Network(format!(
                 "{}: the picked file can't be read any more: {}",
                 self.path,
                 message(&error)

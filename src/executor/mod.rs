@@ -138,6 +138,19 @@ impl Executor {
         each!(self, e => e.info())
     }
 
+    /// When the first node ran since this was last asked, by [`now_ms`](crate::platform::now_ms).
+    pub fn take_began(&self) -> Option<f64> {
+        each!(self, e => e.began.take())
+    }
+
+    /// Pipelines that were compiled and are kept. The CPU has none.
+    pub fn pipelines(&self) -> usize {
+        match self {
+            Self::Cpu(_) => 0,
+            Self::Webgpu(e) => e.pipelines(),
+        }
+    }
+
     /// Destroys the GPU device, as a driver that is reset would. The CPU has none.
     pub fn lose_device(&self) {
         if let Self::Webgpu(e) = self {
@@ -171,6 +184,44 @@ impl Executor {
             Self::Webgpu(_) => webgpu::Weights::bytes(spec, *dtype),
         };
         params.iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Refuses parameters that this device could not hold, whatever else it holds.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with figures.
+    pub fn check_weights(&self, params: &[(ParamSpec, WeightDtype)]) -> Result<()> {
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Webgpu(e) => params
+                .iter()
+                .try_for_each(|(spec, dtype)| e.check_size(&spec.key(), webgpu::Weights::bytes(spec, *dtype))),
+        }
+    }
+
+    /// Refuses a plan whose slots this device could not hold, whatever else it holds.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with figures.
+    pub fn check_limits(&self, plan: &Plan) -> Result<()> {
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Webgpu(e) => {
+                let largest = plan.slots.iter().map(|slot| slot.len as u64 * 4).max();
+                e.check_size("a picture's largest part", largest.unwrap_or(0))
+            }
+        }
+    }
+
+    /// Waits until the device has taken what it was given, and says if it could not.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub async fn settle(&self) -> Result<()> {
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Webgpu(e) => e.settle().await,
+        }
     }
 
     /// Packs a piece of a tensor of the file (`part` of `spec`) into its place: little endian, of dtype `from`, from element

@@ -32,9 +32,9 @@ impl WeightDtype {
 }
 
 /// Rows of a tensor that are transposed together, so that what is written next to each other is a cache line.
-const BLOCK: usize = 16;
+const BLOCK: usize = 32;
 /// The same for what is left over.
-const SMALL_BLOCK: usize = 4;
+const SMALL_BLOCK: usize = 8;
 
 /// Where the elements of one tensor go in the packed parameter.
 #[derive(Clone, Debug)]
@@ -159,7 +159,7 @@ impl Packing {
         let (halves, words) = (bytes.as_chunks::<2>(), bytes.as_chunks::<4>());
         match from {
             WeightDtype::F32 => self.place(part, start, words, f32::from_le_bytes, to),
-            WeightDtype::F16 => self.place(part, start, halves, |b| half::f16::from_le_bytes(b).to_f32(), to),
+            WeightDtype::F16 => self.place(part, start, halves, |b| half_to_f32(u16::from_le_bytes(b)), to),
             WeightDtype::Bf16 => self.place(part, start, halves, |b| half::bf16::from_le_bytes(b).to_f32(), to),
         }
     }
@@ -201,12 +201,12 @@ impl Packing {
         }
     }
 
-    fn place<const N: usize, T: Copy>(
+    fn place<E: Element, T: Copy>(
         &mut self,
         part: usize,
         start: usize,
-        (elements, rest): (&[[u8; N]], &[u8]),
-        convert: impl Fn([u8; N]) -> T,
+        (elements, rest): (&[E], &[u8]),
+        convert: impl Fn(E) -> T,
         to: &mut [T],
     ) -> Result<()> {
         if !rest.is_empty() || to.len() != self.elements() {
@@ -236,12 +236,20 @@ impl Packing {
     }
 }
 
+/// IEEE half to single, without a branch: scaling makes subnormal numbers right too.
+fn half_to_f32(half: u16) -> f32 {
+    const SCALE: f32 = f32::from_bits((127 + 112) << 23);
+    let (sign, rest) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff) << 13);
+    let endless = if half & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits((f32::from_bits(rest) * SCALE).to_bits() | endless | sign)
+}
+
 /// Elements from number `at` on of a tensor `[_, inner, taps]`, to rows of `taps · inner`.
-fn transpose<const N: usize, T: Copy>(
+fn transpose<E: Element, T: Copy>(
     shape: [usize; 2],
     mut at: usize,
-    mut elements: &[[u8; N]],
-    convert: impl Fn([u8; N]) -> T,
+    mut elements: &[E],
+    convert: impl Fn(E) -> T,
     to: &mut [T],
     stride: usize,
 ) {
@@ -249,18 +257,14 @@ fn transpose<const N: usize, T: Copy>(
     while !elements.is_empty() {
         let (column, first) = (at / len, at % len);
         let count = if first == 0 && elements.len() >= BLOCK * len {
-            block::<BLOCK, N, T>(shape, elements, &convert, &mut to[column..], stride)
+            E::rows::<BLOCK, T>(shape, elements, &convert, &mut to[column..], stride)
         } else if first == 0 && elements.len() >= SMALL_BLOCK * len {
-            block::<SMALL_BLOCK, N, T>(shape, elements, &convert, &mut to[column..], stride)
+            E::rows::<SMALL_BLOCK, T>(shape, elements, &convert, &mut to[column..], stride)
         } else {
             let now = &elements[..elements.len().min(len - first)];
-            let (mut i, mut tap) = (first / shape[1], first % shape[1]);
+            let mut place = Place::new(shape, first);
             for e in now {
-                to[(tap * shape[0] + i) * stride + column] = convert(*e);
-                tap += 1;
-                if tap == shape[1] {
-                    (i, tap) = (i + 1, 0);
-                }
+                to[place.next_row() * stride + column] = convert(*e);
             }
             now.len()
         };
@@ -268,26 +272,129 @@ fn transpose<const N: usize, T: Copy>(
     }
 }
 
-/// `ROWS` whole rows of a tensor at once. Gives how many elements that were.
-fn block<const ROWS: usize, const N: usize, T: Copy>(
-    [inner, taps]: [usize; 2],
-    elements: &[[u8; N]],
-    convert: impl Fn([u8; N]) -> T,
-    to: &mut [T],
-    stride: usize,
-) -> usize {
-    let len = inner * taps;
-    let rows: [&[[u8; N]]; ROWS] = std::array::from_fn(|r| &elements[r * len..][..len]);
-    for tap in 0..taps {
-        for i in 0..inner {
-            let from = i * taps + tap;
-            let to = &mut to[(tap * inner + i) * stride..][..ROWS];
-            for (to, row) in to.iter_mut().zip(&rows) {
-                *to = convert(row[from]);
+/// The packed row of one element after the other of a tensor's row `[inner, taps]`.
+struct Place {
+    shape: [usize; 2],
+    i: usize,
+    tap: usize,
+}
+
+impl Place {
+    fn new(shape: [usize; 2], first: usize) -> Self {
+        let (i, tap) = (first / shape[1], first % shape[1]);
+        Self { shape, i, tap }
+    }
+
+    fn next_row(&mut self) -> usize {
+        let row = self.tap * self.shape[0] + self.i;
+        self.tap += 1;
+        if self.tap == self.shape[1] {
+            (self.i, self.tap) = (self.i + 1, 0);
+        }
+        row
+    }
+}
+
+/// An element as a file has it.
+trait Element: Copy {
+    /// The first `ROWS` rows of `elements` at once. Gives how many elements that were.
+    fn rows<const ROWS: usize, T: Copy>(
+        shape: [usize; 2],
+        elements: &[Self],
+        convert: &impl Fn(Self) -> T,
+        to: &mut [T],
+        stride: usize,
+    ) -> usize;
+}
+
+impl Element for [u8; 4] {
+    fn rows<const ROWS: usize, T: Copy>(
+        shape: [usize; 2],
+        elements: &[Self],
+        convert: &impl Fn(Self) -> T,
+        to: &mut [T],
+        stride: usize,
+    ) -> usize {
+        let len = shape[0] * shape[1];
+        let rows: [&[Self]; ROWS] = std::array::from_fn(|r| &elements[r * len..][..len]);
+        let mut place = Place::new(shape, 0);
+        for from in 0..len {
+            let to = &mut to[place.next_row() * stride..][..ROWS];
+            to.iter_mut().zip(&rows).for_each(|(to, row)| *to = convert(row[from]));
+        }
+        ROWS * len
+    }
+}
+
+/// Rows and columns of a square of halves that is transposed in registers.
+const SQUARE: usize = 8;
+
+impl Element for [u8; 2] {
+    fn rows<const ROWS: usize, T: Copy>(
+        shape: [usize; 2],
+        elements: &[Self],
+        convert: &impl Fn(Self) -> T,
+        to: &mut [T],
+        stride: usize,
+    ) -> usize {
+        let len = shape[0] * shape[1];
+        let rows: [(&[[Self; SQUARE]], &[Self]); ROWS] =
+            std::array::from_fn(|r| elements[r * len..][..len].as_chunks());
+        let mut place = Place::new(shape, 0);
+        for from in 0..len / SQUARE {
+            let mut places = [0; SQUARE];
+            places.iter_mut().for_each(|p| *p = place.next_row() * stride);
+            for first in (0..ROWS).step_by(SQUARE) {
+                let mut all = [[[0; 2]; SQUARE]; SQUARE];
+                for (to, row) in all.iter_mut().zip(&rows[first..]) {
+                    *to = row.0[from];
+                }
+                for (place, row) in places.iter().zip(square(all)) {
+                    let to = &mut to[place + first..][..SQUARE];
+                    to.iter_mut().zip(row).for_each(|(to, e)| *to = convert(e));
+                }
             }
         }
+        for from in 0..len % SQUARE {
+            let to = &mut to[place.next_row() * stride..][..ROWS];
+            to.iter_mut()
+                .zip(&rows)
+                .for_each(|(to, row)| *to = convert(row.1[from]));
+        }
+        ROWS * len
     }
-    ROWS * len
+}
+
+/// Rows become columns.
+#[cfg(not(target_arch = "wasm32"))]
+fn square(rows: [[[u8; 2]; SQUARE]; SQUARE]) -> [[[u8; 2]; SQUARE]; SQUARE] {
+    std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]))
+}
+
+/// Rows become columns: pairs, then fours, then eights of rows are interleaved.
+#[cfg(target_arch = "wasm32")]
+fn square(rows: [[[u8; 2]; SQUARE]; SQUARE]) -> [[[u8; 2]; SQUARE]; SQUARE] {
+    use core::arch::wasm32::{i16x8_shuffle, i32x4_shuffle, i64x2_shuffle, v128};
+    let low = |a: usize, b: usize| {
+        i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(bytemuck::must_cast(rows[a]), bytemuck::must_cast(rows[b]))
+    };
+    let high = |a: usize, b: usize| {
+        i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(bytemuck::must_cast(rows[a]), bytemuck::must_cast(rows[b]))
+    };
+    // Four columns of two rows, then of four, then of all.
+    let four = |a: v128, b: v128, c: v128, d: v128| {
+        let (ab, cd) = (i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<0, 4, 1, 5>(c, d));
+        let (ef, gh) = (i32x4_shuffle::<2, 6, 3, 7>(a, b), i32x4_shuffle::<2, 6, 3, 7>(c, d));
+        [
+            i64x2_shuffle::<0, 2>(ab, cd),
+            i64x2_shuffle::<1, 3>(ab, cd),
+            i64x2_shuffle::<0, 2>(ef, gh),
+            i64x2_shuffle::<1, 3>(ef, gh),
+        ]
+    };
+    let [a, b, c, d] = four(low(0, 1), low(2, 3), low(4, 5), low(6, 7));
+    let [e, f, g, h] = four(high(0, 1), high(2, 3), high(4, 5), high(6, 7));
+    bytemuck::must_cast([a, b, c, d, e, f, g, h])
 }
 
 #[cfg(test)]
@@ -380,6 +487,42 @@ mod tests {
         let bytes: Vec<u8> = [1.0f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
         packing.halve(0, 0, dtypes, &bytes, &mut to).unwrap();
         assert_eq!(to, [0x3f80, 0xc000]);
+    }
+
+    #[test]
+    fn every_half_is_widened_as_it_should_be() {
+        for bits in 0..=u16::MAX {
+            let (ours, theirs) = (half_to_f32(bits), half::f16::from_bits(bits).to_f32());
+            assert!(
+                ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(),
+                "{bits:#06x}: {ours}, not {theirs}"
+            );
+        }
+    }
+
+    #[test]
+    fn halves_are_transposed_as_singles_are() {
+        for (inner, taps, first) in [(5, 9, 71), (8, 1, 40), (3, 1, 32), (16, 9, 33)] {
+            let shape: &[usize] = &[first, inner, taps, 1];
+            let spec = spec(Pack::Conv, &[shape]);
+            let count = first * inner * taps;
+            let expected: Vec<u16> = {
+                let singles = packed(&spec, first, count);
+                singles.into_iter().map(|x| x as u16).collect()
+            };
+            let halves: Vec<u16> = (0..count as u16).collect();
+            for piece in [4, 1000, count] {
+                let mut packing = Packing::new(&spec, first).unwrap();
+                let mut to = vec![0u16; packing.elements()];
+                for (n, run) in halves.chunks(piece).enumerate() {
+                    let bytes = bytemuck::cast_slice(run);
+                    packing
+                        .halve(0, n * piece, [WeightDtype::F16; 2], bytes, &mut to)
+                        .unwrap();
+                }
+                assert_eq!(to, expected, "{shape:?} in pieces of {piece}");
+            }
+        }
     }
 
     #[test]

@@ -84,7 +84,8 @@ pub enum Op {
     /// inputs `[ids: u32 [batch, tokens]]`, params `[table [vocabulary, c], positions [at least tokens, c]]` → `[batch, tokens, c]`:
     /// `table[id] + positions[token]`. Ids are below the vocabulary's size; the caller checks that.
     Embedding,
-    /// inputs `[timesteps [n]]` → `[n, dim]`: diffusers' `get_timestep_embedding` (`max_period` 10000, `scale` 1).
+    /// inputs `[timesteps [n]]` → `[n, dim]`: diffusers' `get_timestep_embedding` (`max_period` 10000, `scale` 1). Of several
+    /// numbers a row, `[n, k]`, the embeddings lie side by side: `[n, k · dim]`.
     TimestepEmbedding {
         /// Channels of the output.
         dim: usize,
@@ -294,7 +295,10 @@ impl Op {
                 if *dim < 4 || dim % 2 != 0 {
                     return wrong(format!("a time embedding of {dim} channels"));
                 }
-                Shape::new([x(0)?.len(), *dim])
+                match x(0)?.dims() {
+                    [n, k] => Shape::new([*n, k.saturating_mul(*dim)]),
+                    _ => Shape::new([x(0)?.len(), *dim]),
+                }
             }
             Self::Linear { .. } => {
                 let [k, n] = param(0)?;

@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::executor::Weights;
 use crate::graph::Plan;
-use crate::pipeline::{Key, Model, Models};
+use crate::pipeline::{Drawing, Key};
 use futures_util::future::{try_join, try_join_all};
 use std::rc::Rc;
 
@@ -50,35 +50,37 @@ impl Library {
         let checkpoint = Checkpoint::open(source, &options.open, cancel, progress).await?;
         let mut parts = Parts::of(&checkpoint, options)?;
         let factor = parts.vae.factor();
-        let defaults = defaults(&options.defaults, &parts.unet, factor);
+        let defaults = defaults(&options.defaults, parts.family, &parts.unet, factor);
         if options.defaults != DefaultsHint::default() {
             drawable(&defaults, factor, &parts.scheduler).map_err(|e| e.at("source: defaults"))?;
         }
         // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
-        let tokens = parts.tokenizer.length();
-        let size = [defaults.height, defaults.width].map(|n| (n / factor).max(1));
-        let branches = if defaults.guidance_scale > 1.0 { 2 } else { 1 };
-        let keys = [
-            Key::text(&parts.text, tokens),
-            Key::unet(&self.executor, &parts.unet, size, tokens, defaults.steps, branches),
-            Key::decoder(&parts.vae, size),
-        ];
+        let drawing = Drawing {
+            texts: parts.texts.iter().map(|(text, _)| text).collect(),
+            unet: &parts.unet,
+            vae: &parts.vae,
+            tokens: parts.tokens(),
+            size: [defaults.height, defaults.width].map(|n| (n / factor).max(1)),
+            evaluations: parts.evaluations(&defaults),
+            guidance_scale: defaults.guidance_scale,
+        };
+        let keys = drawing.keys(&self.executor);
 
         let Checkpoint {
-            text_encoder,
-            unet,
-            vae,
+            components,
             name,
             source,
             ..
         } = checkpoint;
-        let (mut jobs, mut working) = (Vec::new(), 0u64);
-        for (component, key) in [text_encoder, unet, vae].into_iter().zip(&keys) {
+        let mut jobs = Vec::new();
+        for (component, key) in components.into_iter().zip(&keys) {
             let config = || source.locate(&format!("{}/config.json", component.name));
             let plan = self.plans.plan(key).map_err(|e| e.at(config()))?;
             let wanted = Wanted::new(&component, &plan.params).map_err(|e| e.at(source.locate(component.name)))?;
-            parts.warnings.extend(wanted.unused(&component));
-            working = working.saturating_add(plan.peak_bytes(key.contexts()));
+            // Of a text encoder pipelines may leave the last layer alone, which is in the file all the same.
+            let whole = key.whole().map(|key| self.plans.plan(&key)).transpose()?;
+            let whole = whole.as_ref().unwrap_or(&plan);
+            parts.warnings.extend(wanted.unused(&component, &whole.params));
             let id = component
                 .known_hashes()
                 .map(|files| content_id(&component.class, &files));
@@ -93,7 +95,12 @@ impl Library {
         let missing = || jobs.iter().filter(|job| job.found.is_none());
         progress.set_total(missing().map(|job| job.component.bytes()).fold(0, u64::saturating_add));
         let bytes = missing().map(|job| job.bytes).fold(0, u64::saturating_add);
-        self.make_room(&name, bytes, working, room)?;
+        for job in missing() {
+            // No one else's going would help against this.
+            let limits = self.executor.check_weights(&job.wanted.params);
+            limits.map_err(|e| e.at(source.locate(job.component.name)))?;
+        }
+        let _coming = self.make_room(&name, bytes, &keys, room)?;
         let weights = self.allocate(&jobs, keys, room).await?;
 
         let mut components: Vec<_> = jobs.iter().map(|job| describe(&job.component)).collect();
@@ -113,6 +120,8 @@ impl Library {
                 .map(|(job, weights)| self.read(job, weights, progress, cancel)),
         );
         let ((), shared) = try_join(compile, fetch).await?;
+        // A GPU says late that it could not take what it was given.
+        self.executor.settle().await?;
         progress.done();
         let bytes = shared.iter().map(|s| s.bytes).sum();
         // Meanwhile there may be more to say, such as that there was no room to store it.
@@ -124,50 +133,26 @@ impl Library {
         for (info, shared) in components.iter_mut().zip(&shared) {
             info.id.clone_from(&shared.id);
         }
-        let shared: [Rc<Shared>; 3] = shared
-            .try_into()
-            .map_err(|_| Error::Internal("three components have three sets of weights".into()))?;
-        let [text_weights, unet_weights, vae_weights] = [0, 1, 2].map(|i: usize| shared[i].weights.clone());
         let resident = Rc::new(Resident {
             id: self.free_id(options, &name),
             name,
-            family: if parts.unet.use_linear_projection {
-                "SD 2.x"
-            } else {
-                "SD 1.x"
-            },
+            family: parts.family.name,
             components,
             defaults,
             factor,
             bytes,
+            models: parts.models(&shared)?,
             warnings: parts.warnings,
-            models: Models {
-                tokenizer: parts.tokenizer,
-                text_encoder: Model {
-                    config: parts.text,
-                    weights: text_weights,
-                },
-                unet: Model {
-                    config: parts.unet,
-                    weights: unet_weights,
-                },
-                vae: Model {
-                    config: parts.vae,
-                    weights: vae_weights,
-                },
-                scheduler: parts.scheduler,
-            },
             shared,
             used: self.tick().into(),
         });
         self.residents.borrow_mut().push(resident.clone());
-        self.set_plan_limit(0);
         Ok(resident)
     }
 
     /// Room for the weights that are not here, and for a picture of the default size, before anything is fetched. Where the
     /// device has less than was thought, more checkpoints give way.
-    async fn allocate(&self, jobs: &[Job], keys: [Key; 3], room: Room) -> Result<Vec<Option<Weights>>> {
+    async fn allocate(&self, jobs: &[Job], keys: Vec<Key>, room: Room) -> Result<Vec<Option<Weights>>> {
         let mut all = Vec::with_capacity(jobs.len());
         for job in jobs {
             let mut weights = None;
@@ -209,6 +194,7 @@ impl Library {
             .wanted
             .read(&self.executor, &mut job.component, &weights, progress, cancel);
         let files = files.await?;
+        self.uploaded.set(self.uploaded.get() + job.bytes);
         let id = content_id(&job.component.class, &files);
         Ok(self.pool.keep(Shared {
             id,

@@ -1,7 +1,8 @@
-//! The checkpoints held in memory, under a budget. `load` reads one; `parts` understands its configurations, `wanted` finds the
+//! The checkpoints held in memory, under a budget. `load` reads one; `family` knows what its like draws well with; `parts` understands its configurations, `wanted` finds the
 //! tensors of its parameters; `pool` holds each component's weights once; `resident` is what is said of it. Here: what is
 //! resident, and who gives way to whom. Nothing here draws.
 
+mod family;
 mod load;
 mod parts;
 mod pool;
@@ -10,10 +11,12 @@ mod wanted;
 
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::pipeline::PlanCache;
+use crate::pipeline::{Key, PlanCache, Request, keys};
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 
+pub use family::Family;
 pub use load::Room;
 pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, Resident};
 
@@ -28,8 +31,25 @@ pub struct Library {
     budget: Option<u64>,
     /// Ids that someone waits to draw with.
     reserved: RefCell<Vec<String>>,
+    /// Every id that a checkpoint was given: one that is not in memory may come back.
+    issued: RefCell<HashSet<String>>,
+    /// Bytes of weights that are being read, for which there must be room.
+    coming: Cell<u64>,
     /// Counts what is asked for, to know what was asked for longest ago.
     clock: Cell<u64>,
+    /// Bytes of weights that were read to the device so far.
+    uploaded: Cell<u64>,
+}
+
+/// What was made since the beginning: a change between checkpoints that are held adds nothing to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// How often slots were made for a plan.
+    pub plans: u64,
+    /// Pipelines that were compiled.
+    pub pipelines: usize,
+    /// Bytes of weights that were read to the device.
+    pub uploaded: u64,
 }
 
 /// What is held, in bytes of the device's memory.
@@ -58,6 +78,16 @@ impl Drop for Reservation<'_> {
     }
 }
 
+/// As long as this is held, there is room for the weights that are being read. Then the slots may have what is left of it.
+struct Coming<'a>(&'a Library);
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.0.coming.set(0);
+        self.0.set_plan_limit();
+    }
+}
+
 impl Library {
     /// An empty library. `budget` bounds the bytes of weights and working memory.
     pub fn new(executor: Executor, budget: Option<u64>) -> Self {
@@ -68,9 +98,12 @@ impl Library {
             pool: pool::Pool::default(),
             budget,
             reserved: RefCell::default(),
+            issued: RefCell::default(),
+            coming: Cell::new(0),
             clock: Cell::new(0),
+            uploaded: Cell::new(0),
         };
-        library.set_plan_limit(0);
+        library.set_plan_limit();
         library
     }
 
@@ -125,6 +158,15 @@ impl Library {
         }
     }
 
+    /// What was made so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            plans: self.plans.made(),
+            pipelines: self.executor.pipelines(),
+            uploaded: self.uploaded.get(),
+        }
+    }
+
     /// Whether some checkpoint would give way only to one that someone waits for, or to none.
     pub fn is_crowded(&self) -> bool {
         self.giving_way(Room::Idle).len() < self.residents.borrow().len()
@@ -137,7 +179,7 @@ impl Library {
 
     fn let_go(&self, id: &str) {
         self.residents.borrow_mut().retain(|r| r.id != id);
-        self.set_plan_limit(0);
+        self.set_plan_limit();
     }
 
     /// Who can give way, the one asked for longest ago first.
@@ -156,11 +198,37 @@ impl Library {
         first.inspect(|id| self.let_go(id)).is_some()
     }
 
-    /// Lets checkpoints go until these bytes fit into the budget: weights, and what a picture of the default size needs besides.
-    /// If they cannot, nobody goes.
-    fn make_room(&self, name: &str, weights: u64, working: u64, room: Room) -> Result<()> {
-        let Some(budget) = self.budget else { return Ok(()) };
-        let needed = weights.saturating_add(working);
+    /// Makes room for a picture: checkpoints that nobody draws with give way, if they have to.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if even that would not do; nobody goes then.
+    pub fn make_room_to_draw(&self, resident: &Resident, request: &Request) -> Result<()> {
+        let keys = keys(&self.executor, &resident.models, request)?;
+        self.make_room(&resident.name, 0, &keys, Room::Any).map(drop)
+    }
+
+    /// Frees something that nobody uses: slots first, which are soon made again, then a checkpoint. Says whether there was something.
+    pub fn give_way(&self) -> bool {
+        let before = self.plans.bytes();
+        self.plans.clear();
+        self.plans.bytes() < before || self.let_go_of_one(Room::Any)
+    }
+
+    /// Lets checkpoints go until there is room in the budget for weights of these bytes, and for the slots of these plans. If there
+    /// cannot be, nobody goes. The weights' room is theirs as long as what this gives is held.
+    fn make_room(&self, name: &str, weights: u64, keys: &[Key], room: Room) -> Result<Coming<'_>> {
+        let mut working = 0u64;
+        for key in keys {
+            let plan = self.plans.plan(key)?;
+            // No one else's going would help against this.
+            self.executor.check_limits(&plan).map_err(|e| e.at(name))?;
+            working = working.saturating_add(plan.peak_bytes(key.contexts()));
+        }
+        let Some(budget) = self.budget else {
+            return Ok(self.coming(weights));
+        };
+        let busy = self.plans.busy_bytes(keys);
+        let needed = weights.saturating_add(working).saturating_add(busy);
         let going = self.giving_way(room);
         let stays = |shared: &Rc<pool::Shared>| {
             let residents = self.residents.borrow();
@@ -173,9 +241,10 @@ impl Library {
         };
         let staying: u64 = self.pool.all().iter().filter(|s| stays(s)).map(|s| s.bytes).sum();
         if staying.saturating_add(needed) > budget {
+            let used = staying.saturating_add(busy);
             return Err(Error::OutOfMemory(format!(
-                "{name}: its weights need {weights} bytes and a picture {working}; memoryBudget is {budget}, of which {staying} are \
-                 in use"
+                "{name}: weights that are not in memory need {weights} bytes and a picture {working}; memoryBudget is {budget}, of \
+                 which {used} are in use"
             )));
         }
         for id in going {
@@ -184,27 +253,35 @@ impl Library {
             }
             self.let_go(&id);
         }
-        self.set_plan_limit(weights);
-        Ok(())
+        Ok(self.coming(weights))
+    }
+
+    fn coming(&self, bytes: u64) -> Coming<'_> {
+        self.coming.set(bytes);
+        self.set_plan_limit();
+        Coming(self)
     }
 
     /// What the budget leaves for slots, beside the weights that are here and those that are coming.
-    fn set_plan_limit(&self, coming: u64) {
-        let held = self.pool.bytes().saturating_add(coming);
+    fn set_plan_limit(&self) {
+        let held = self.pool.bytes().saturating_add(self.coming.get());
         self.plans.set_limit(self.budget.map(|b| b.saturating_sub(held)));
     }
 
     /// The id that is wished for, or one like it that is free.
     fn free_id(&self, options: &LoadOptions, name: &str) -> String {
         let wish = options.id.as_deref().unwrap_or(name);
-        let is_free = |id: &str| {
-            let here = self.residents.borrow().iter().any(|r| r.id == id);
-            !here && !options.taken.iter().any(|taken| taken == id)
-        };
+        if options.again {
+            return wish.into();
+        }
+        let mut issued = self.issued.borrow_mut();
+        issued.extend(options.taken.iter().cloned());
         let others = (2u64..).map(|n| format!("{wish}-{n}"));
-        std::iter::once(wish.to_owned())
+        let free = std::iter::once(wish.to_owned())
             .chain(others)
-            .find(|id| is_free(id))
-            .unwrap_or_default()
+            .find(|id| !issued.contains(id));
+        let id = free.unwrap_or_default();
+        issued.insert(id.clone());
+        id
     }
 }

@@ -1,42 +1,83 @@
 //! What a checkpoint's configurations say, understood.
 
+use super::family::Family;
+use super::pool::Shared;
 use super::{Defaults, DefaultsHint, LoadOptions};
 use crate::checkpoint::{Checkpoint, Component};
 use crate::error::{Error, Result};
-use crate::models::clip::ClipTextConfig;
-use crate::models::unet::UnetConfig;
+use crate::models::clip::{ClipTextConfig, Hidden};
+use crate::models::unet::{TextTime, UnetConfig};
 use crate::models::vae::VaeConfig;
-use crate::pipeline::{Request, check};
+use crate::pipeline::{Model, Models, Request, TextEncoder, check};
 use crate::sampler::{SamplerKind, SchedulerConfig};
 use crate::text::Tokenizer;
 use std::rc::Rc;
 
 /// A checkpoint's configurations, understood.
 pub(super) struct Parts {
-    pub(super) text: ClipTextConfig,
+    pub(super) texts: Vec<(ClipTextConfig, Rc<Tokenizer>)>,
     pub(super) unet: UnetConfig,
     pub(super) vae: VaeConfig,
     pub(super) scheduler: SchedulerConfig,
-    pub(super) tokenizer: Rc<Tokenizer>,
+    pub(super) family: &'static Family,
+    zeros_for_empty_prompt: bool,
     pub(super) warnings: Vec<String>,
 }
 
 impl Parts {
     pub(super) fn of(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
         let place = |file: &str| checkpoint.source.locate(file);
-        let text_config = place("text_encoder/config.json");
-        let text = ClipTextConfig::from_json(&checkpoint.text_encoder.config).map_err(|e| e.at(&text_config))?;
+        let xl = checkpoint.pipeline_class.starts_with("StableDiffusionXL");
+        let mut texts: Vec<(ClipTextConfig, Rc<Tokenizer>)> = Vec::new();
+        for (encoder, files) in checkpoint.text_encoders().zip(&checkpoint.tokenizers) {
+            let mut config = ClipTextConfig::from_json(&encoder.config)
+                .map_err(|e| e.at(place(&format!("{}/config.json", encoder.name))))?;
+            if xl {
+                config.hidden = Hidden::Penultimate;
+            }
+            let tokenizer = Tokenizer::new(files, config.max_position_embeddings, config.vocab_size)?;
+            if let Some((_, first)) = texts.first()
+                && first.length() != tokenizer.length()
+            {
+                return Err(Error::Corrupt(format!(
+                    "{}: expected prompts of {} tokens as the first tokenizer has them, found {}",
+                    files.place,
+                    first.length(),
+                    tokenizer.length()
+                )));
+            }
+            texts.push((config, Rc::new(tokenizer)));
+        }
+        let (unet, vae) = (checkpoint.component("unet")?, checkpoint.component("vae")?);
         let unet_config = place("unet/config.json");
-        let unet = UnetConfig::from_json(&checkpoint.unet.config).map_err(|e| e.at(&unet_config))?;
-        let vae = VaeConfig::from_json(&checkpoint.vae.class, &checkpoint.vae.config)
-            .map_err(|e| e.at(place("vae/config.json")))?;
-        if unet.cross_attention_dim != text.hidden_size {
+        let mut unet = UnetConfig::from_json(&unet.config).map_err(|e| e.at(&unet_config))?;
+        let mut vae = VaeConfig::from_json(&vae.class, &vae.config).map_err(|e| e.at(place("vae/config.json")))?;
+        let channels = texts
+            .iter()
+            .fold(0, |sum, (text, _)| text.hidden_size.saturating_add(sum));
+        if unet.cross_attention_dim != channels {
             return Err(Error::Corrupt(format!(
-                "{unet_config}: cross_attention_dim: expected the text encoder's {}, found {}",
-                text.hidden_size, unet.cross_attention_dim
+                "{unet_config}: cross_attention_dim: expected {channels} as the text has, found {}",
+                unet.cross_attention_dim
             )));
         }
-        if unet.in_channels != vae.latent_channels() || unet.out_channels != vae.latent_channels() {
+        unet.texts = texts.iter().map(|(text, _)| text.hidden_size).collect();
+        if let Some(TextTime { text_embeds, .. }) = unet.text_time
+            && !texts.iter().any(|(text, _)| text.projection_dim == Some(text_embeds))
+        {
+            return Err(Error::Corrupt(format!(
+                "{unet_config}: addition_embed_type \"text_time\" wants a CLIPTextModelWithProjection with a projection_dim of \
+                 {text_embeds}"
+            )));
+        }
+        if let (VaeConfig::Kl(vae), false) = (&mut vae, xl) {
+            // The other pipelines do not look at it.
+            vae.latents_mean_std = None;
+        }
+        // A UNet that inpaints also reads the picture's latents and its mask.
+        let inpaints = vae.latent_channels().saturating_mul(2).saturating_add(1);
+        if ![vae.latent_channels(), inpaints].contains(&unet.in_channels) || unet.out_channels != vae.latent_channels()
+        {
             return Err(Error::Unsupported(format!(
                 "{unet_config}: {} channels in and {} out, where latents have {}",
                 unet.in_channels,
@@ -45,33 +86,78 @@ impl Parts {
             )));
         }
         let mut scheduler = SchedulerConfig::from_json(&checkpoint.scheduler)
-            .map_err(|e| e.at(place("scheduler/scheduler_config.json")))?
-            .for_stable_diffusion();
+            .map_err(|e| e.at(place("scheduler/scheduler_config.json")))?;
+        // Other pipelines take the file as it is.
+        if ["StableDiffusionPipeline", "StableDiffusionInpaintPipeline"].contains(&checkpoint.pipeline_class.as_str()) {
+            scheduler = scheduler.for_stable_diffusion();
+        }
         if let Some(prediction_type) = &options.prediction_type {
             let with = scheduler.with_prediction_type(prediction_type);
             scheduler = with.map_err(|e| e.at("predictionType"))?;
         }
         let mut warnings: Vec<String> = checkpoint.source.warnings();
         if let Some(variant) = &options.open.variant {
-            let others = checkpoint.components().into_iter().filter(|c| c.variant.is_none());
+            let others = checkpoint.components.iter().filter(|c| c.variant.is_none());
             let fell_back =
                 |c: &Component| format!("{}: no weights of variant {variant:?}, the plain ones are used", c.name);
             warnings.extend(others.map(fell_back));
         }
-        let tokenizer = Tokenizer::new(&checkpoint.tokenizer, text.max_position_embeddings, text.vocab_size)?;
         Ok(Self {
-            text,
+            texts,
+            family: Family::of(&unet, &checkpoint.scheduler),
+            // diffusers' own default is true.
+            zeros_for_empty_prompt: xl && checkpoint.index["force_zeros_for_empty_prompt"] != false,
             unet,
             vae,
             scheduler,
-            tokenizer: Rc::new(tokenizer),
             warnings,
+        })
+    }
+
+    /// Tokens of a prompt.
+    pub(super) fn tokens(&self) -> usize {
+        self.texts.first().map_or(0, |(_, tokenizer)| tokenizer.length())
+    }
+
+    /// How often the UNet is asked for a picture with these defaults: some samplers ask more often than they step.
+    pub(super) fn evaluations(&self, defaults: &Defaults) -> usize {
+        let kind = defaults.sampler.as_deref().map(SamplerKind::from_name);
+        let schedule = match kind {
+            Some(Ok(kind)) => self.scheduler.with_sampler(kind).schedule(defaults.steps),
+            _ => self.scheduler.schedule(defaults.steps),
+        };
+        schedule.map_or(defaults.steps, |schedule| schedule.steps.len())
+    }
+
+    /// What a pipeline runs, with the components' weights in their order.
+    pub(super) fn models(&self, shared: &[Rc<Shared>]) -> Result<Models> {
+        let (texts, others) = shared.split_at_checked(self.texts.len()).unwrap_or_default();
+        let [unet, vae] = others else {
+            return Err(Error::Internal("each component has its weights".into()));
+        };
+        let text_encoder = |((config, tokenizer), shared): (&(ClipTextConfig, _), &Rc<Shared>)| TextEncoder {
+            tokenizer: Rc::clone(tokenizer),
+            model: model(config, shared),
+        };
+        Ok(Models {
+            text_encoders: self.texts.iter().zip(texts).map(text_encoder).collect(),
+            unet: model(&self.unet, unet),
+            vae: model(&self.vae, vae),
+            scheduler: self.scheduler.clone(),
+            zeros_for_empty_prompt: self.zeros_for_empty_prompt,
         })
     }
 }
 
-/// What it draws with, by the catalogue or by what it was trained on.
-pub(super) fn defaults(hint: &DefaultsHint, unet: &UnetConfig, factor: usize) -> Defaults {
+fn model<C: Clone>(config: &C, shared: &Shared) -> Model<C> {
+    Model {
+        config: config.clone(),
+        weights: shared.weights.clone(),
+    }
+}
+
+/// What it draws with: by the catalogue, by what it was trained on, by its family.
+pub(super) fn defaults(hint: &DefaultsHint, family: &Family, unet: &UnetConfig, factor: usize) -> Defaults {
     let [height, width] = unet
         .sample_size
         .unwrap_or([64; 2])
@@ -80,8 +166,8 @@ pub(super) fn defaults(hint: &DefaultsHint, unet: &UnetConfig, factor: usize) ->
     Defaults {
         width: or(hint.width, width),
         height: or(hint.height, height),
-        steps: or(hint.steps, 20),
-        guidance_scale: hint.guidance_scale.unwrap_or(7.5),
+        steps: or(hint.steps, family.steps),
+        guidance_scale: hint.guidance_scale.unwrap_or(family.guidance_scale),
         sampler: hint.sampler.clone(),
     }
 }

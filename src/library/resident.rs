@@ -74,7 +74,7 @@ pub struct Resident {
     /// What the pipeline runs.
     pub models: Models,
     /// Its weights, which others may have too.
-    pub(super) shared: [Rc<Shared>; 3],
+    pub(super) shared: Vec<Rc<Shared>>,
     /// When it was last asked for, in the library's own count.
     pub(super) used: Cell<u64>,
 }
@@ -88,6 +88,8 @@ pub struct LoadOptions {
     pub id: Option<String>,
     /// Ids that belong to checkpoints which may come back.
     pub taken: Vec<String>,
+    /// It was here before, and has its id back.
+    pub again: bool,
     /// What the model predicts (`epsilon`, `v_prediction`), in place of what its scheduler's config says.
     pub prediction_type: Option<String>,
     /// What the catalogue says of its defaults.

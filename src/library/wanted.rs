@@ -5,7 +5,7 @@ use crate::checkpoint::{Component, DType, ProgressSink, TensorInfo};
 use crate::error::{Error, Result};
 use crate::executor::{Executor, WeightDtype, Weights};
 use crate::graph::{ParamPart, ParamSpec};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// The parameters of a component, and which tensors they are made of.
@@ -35,10 +35,12 @@ impl Wanted {
         })
     }
 
-    /// Names tensors that no parameter is made of, but for those that every pipeline leaves alone.
-    pub(super) fn unused(&self, component: &Component) -> Option<String> {
+    /// Names tensors that no parameter of the `whole` model is made of, but for those that every pipeline leaves alone.
+    pub(super) fn unused(&self, component: &Component, whole: &[ParamSpec]) -> Option<String> {
+        let parts = whole.iter().flat_map(|spec| &spec.parts);
+        let whole: HashSet<&str> = parts.map(|part| part.name.as_str()).collect();
         let unused = component.tensors().map(|tensor| tensor.name.as_str());
-        let unused = unused.filter(|name| !self.places.contains_key(*name) && !left_alone(component.name, name));
+        let unused = unused.filter(|name| !whole.contains(name) && !left_alone(component.name, name));
         let unused: Vec<&str> = unused.collect();
         let (count, first) = (unused.len(), &unused[..unused.len().min(3)]);
         let others = if count > first.len() { ", …" } else { "" };
@@ -73,7 +75,7 @@ impl Wanted {
 /// transformers saved, and the half of an autoencoder that encodes.
 fn left_alone(component: &str, tensor: &str) -> bool {
     match component {
-        "text_encoder" => tensor.ends_with("position_ids"),
+        "text_encoder" | "text_encoder_2" => tensor.ends_with("position_ids"),
         "vae" => tensor.starts_with("encoder.") || tensor.starts_with("quant_conv."),
         _ => false,
     }

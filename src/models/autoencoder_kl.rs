@@ -28,6 +28,8 @@ pub struct AutoencoderKlConfig {
     pub use_post_quant_conv: bool,
     /// What a pipeline divides latents by before it decodes them.
     pub scaling_factor: f32,
+    /// Mean and standard deviation of each channel of latents, where SDXL's pipeline is to undo them.
+    pub latents_mean_std: Option<(Vec<f32>, Vec<f32>)>,
 }
 
 impl AutoencoderKlConfig {
@@ -37,8 +39,10 @@ impl AutoencoderKlConfig {
     /// [`Error::Corrupt`] for malformed keys, [`Error::Unsupported`] for values that are not implemented.
     pub fn from_json(json: &Json) -> Result<Self> {
         let c = Config::new(json)?;
+        let latent_channels = c.size("latent_channels", 4)?;
+        let floats = |key| c.optional_floats(key, latent_channels);
         let config = Self {
-            latent_channels: c.size("latent_channels", 4)?,
+            latent_channels,
             out_channels: c.size("out_channels", 3)?,
             block_out_channels: c.sizes("block_out_channels", &[64])?,
             layers_per_block: c.size("layers_per_block", 1)?,
@@ -47,6 +51,7 @@ impl AutoencoderKlConfig {
             mid_block_add_attention: c.flag("mid_block_add_attention", true)?,
             use_post_quant_conv: c.flag("use_post_quant_conv", true)?,
             scaling_factor: c.float("scaling_factor", 0.18215)?,
+            latents_mean_std: floats("latents_mean")?.zip(floats("latents_std")?),
         };
         if let Some(other) = c
             .names("up_block_types", &[])?

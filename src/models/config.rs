@@ -79,6 +79,13 @@ impl<'a> Config<'a> {
         })
     }
 
+    /// A token's id.
+    pub(super) fn token(&self, key: &str, default: u32) -> Result<u32> {
+        self.read(key, "a token's id", default, |v| {
+            v.as_u64().and_then(|id| u32::try_from(id).ok())
+        })
+    }
+
     /// A name; null is not the default but none.
     pub(super) fn nullable_name(&self, key: &str, default: &str) -> Result<Option<String>> {
         match self.0.get(key) {
@@ -87,11 +94,6 @@ impl<'a> Config<'a> {
             Some(Value::String(name)) => Ok(Some(name.clone())),
             Some(other) => Self::wrong(key, "a name or null", other),
         }
-    }
-
-    /// A size a block, if the key is there.
-    pub(super) fn optional_sizes(&self, key: &str, blocks: usize) -> Result<Option<Vec<usize>>> {
-        self.get(key).map(|_| self.size_each(key, 1, blocks)).transpose()
     }
 
     pub(super) fn float(&self, key: &str, default: f32) -> Result<f32> {
@@ -139,6 +141,47 @@ impl<'a> Config<'a> {
             )));
         }
         Ok(sizes)
+    }
+
+    /// One number for all layers of all blocks, or one a block, or one a layer: for each block, which has so many layers, those of
+    /// its layers. May be 0.
+    pub(super) fn number_each_layer(
+        &self,
+        key: &str,
+        default: &[Vec<usize>],
+        layers: &[usize],
+    ) -> Result<Vec<Vec<usize>>> {
+        let number = |v: &Value| v.as_u64().filter(|n| *n <= 64).map(|n| n as usize);
+        let block = |v: &Value, layers: usize| match v {
+            Value::Array(each) => each.iter().map(number).collect::<Option<Vec<_>>>(),
+            _ => Some(vec![number(v)?; layers]),
+        };
+        let expected = "numbers from 0 to 64, for all blocks, for each or for each layer";
+        let read = self.read(key, expected, default.to_vec(), |v| match v {
+            Value::Array(blocks) if blocks.len() != layers.len() => None,
+            Value::Array(blocks) => blocks.iter().zip(layers).map(|(v, &n)| block(v, n)).collect(),
+            _ => layers.iter().map(|&n| block(v, n)).collect(),
+        })?;
+        match read.iter().zip(layers).find(|(given, layers)| given.len() < **layers) {
+            Some((given, layers)) => Err(Error::Corrupt(format!(
+                "{key}: expected a number for each of {layers} layers, found {given:?}"
+            ))),
+            None => Ok(read),
+        }
+    }
+
+    /// A size, if the key is there.
+    pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>> {
+        self.get(key).map(|_| self.size(key, 0)).transpose()
+    }
+
+    /// Finite numbers, so many, if the key is there.
+    pub(super) fn optional_floats(&self, key: &str, count: usize) -> Result<Option<Vec<f32>>> {
+        self.read(key, &format!("{count} finite numbers"), None, |v| {
+            let number = |v: &Value| v.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
+            let numbers: Vec<f32> = v.as_array()?.iter().map(number).collect::<Option<_>>()?;
+            (numbers.len() == count).then_some(Some(numbers))
+        })
     }
 
     pub(super) fn activation(&self, key: &str, default: &str) -> Result<Activation> {

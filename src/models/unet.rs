@@ -1,4 +1,4 @@
-//! `UNet2DConditionModel` of diffusers, as SD 1.x and 2.x and what is distilled from them use it.
+//! `UNet2DConditionModel` of diffusers, as Stable Diffusion 1.x, 2.x and XL and what is distilled from them use it.
 //! Rombach et al., *High-Resolution Image Synthesis with Latent Diffusion Models* (2022).
 
 use super::config::Config;
@@ -18,8 +18,8 @@ pub struct Level {
     pub down_attention: bool,
     /// Heads of the transformers.
     pub heads: usize,
-    /// Blocks of each transformer on the way down.
-    pub transformer_layers: usize,
+    /// Blocks of the transformer in each layer on the way down.
+    pub transformer_layers: Vec<usize>,
 }
 
 /// The middle of the UNet.
@@ -33,6 +33,18 @@ pub enum MidBlock {
     None,
 }
 
+/// What SDXL adds to the time embedding (`addition_embed_type` `text_time`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextTime {
+    /// Channels of a text's vector (`text_embeds`).
+    pub text_embeds: usize,
+    /// Channels of the embedding of each number in `time_ids`.
+    pub time_embed_dim: usize,
+}
+
+/// The numbers of a picture that SDXL is told: height and width of its original, top and left of its part, height and width of that.
+const TIME_IDS: usize = 6;
+
 /// `unet/config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnetConfig {
@@ -44,14 +56,19 @@ pub struct UnetConfig {
     pub out_channels: usize,
     /// The levels, finest first.
     pub levels: Vec<Level>,
-    /// For each block on the way up, coarsest first: whether it has transformers, and their blocks.
-    pub up_transformers: Vec<Option<usize>>,
+    /// For each block on the way up, coarsest first: whether it has transformers, and their blocks layer by layer.
+    pub up_transformers: Vec<Option<Vec<usize>>>,
     /// The middle.
     pub mid_block: MidBlock,
+    /// Blocks of the middle's transformer.
+    pub mid_transformer_layers: usize,
     /// The sum of the middle's residual blocks is divided by it.
     pub mid_block_scale_factor: f32,
     /// Channels of the text's hidden states.
     pub cross_attention_dim: usize,
+    /// Channels of each text encoder's hidden states, which lie side by side. Not in the file, which does not know the encoders:
+    /// one has all channels, until a caller knows better.
+    pub texts: Vec<usize>,
     /// Projections around transformers are linear layers.
     pub use_linear_projection: bool,
     /// Activation of residual blocks and of the time embedding.
@@ -66,6 +83,10 @@ pub struct UnetConfig {
     pub freq_shift: f32,
     /// Channels of the time embedding.
     pub time_embedding_dim: usize,
+    /// Channels of an embedding of the guidance scale, if the UNet was distilled to be told it.
+    pub time_cond_proj_dim: Option<usize>,
+    /// What else is added to the time embedding.
+    pub text_time: Option<TextTime>,
     /// Kernel of the first convolution.
     pub conv_in_kernel: usize,
     /// Kernel of the last convolution.
@@ -78,7 +99,7 @@ pub struct UnetConfig {
 
 /// Keys that change the arithmetic, with the values that this code stands for; null always is one.
 const FIXED: &[(&str, &[&str])] = &[
-    ("addition_embed_type", &[]),
+    ("addition_embed_type", &["\"text_time\""]),
     ("attention_type", &["\"default\""]),
     ("class_embed_type", &[]),
     ("class_embeddings_concat", &["false"]),
@@ -93,7 +114,6 @@ const FIXED: &[(&str, &[&str])] = &[
     ("resnet_out_scale_factor", &["1.0"]),
     ("resnet_skip_time_act", &["false"]),
     ("resnet_time_scale_shift", &["\"default\""]),
-    ("time_cond_proj_dim", &[]),
     ("time_embedding_act_fn", &[]),
     ("time_embedding_type", &["\"positional\""]),
     ("timestep_post_act", &[]),
@@ -135,21 +155,29 @@ impl UnetConfig {
         let up = blocks("up_block_types", [plain, cross, cross, cross], cross, plain)?;
         let heads = c.size_each("attention_head_dim", 8, n)?;
         let layers = c.size_each("layers_per_block", 2, n)?;
-        let transformers = c.size_each("transformer_layers_per_block", 1, n)?;
-        let up_transformers = match c.optional_sizes("reverse_transformer_layers_per_block", n)? {
-            Some(given) => given,
-            None => transformers.iter().rev().copied().collect(),
-        };
-        if layers
-            .iter()
-            .chain(&transformers)
-            .chain(&up_transformers)
-            .any(|&l| l > 64)
-        {
-            return Err(Error::Corrupt(format!(
-                "layers_per_block {layers:?}, transformer_layers_per_block {transformers:?}"
-            )));
+        if layers.iter().any(|&n| n > 64) {
+            return Err(Error::Corrupt(format!("layers_per_block {layers:?}")));
         }
+        const TRANSFORMERS: &str = "transformer_layers_per_block";
+        let ones: Vec<Vec<usize>> = layers.iter().map(|&n| vec![1; n]).collect();
+        let transformers = c.number_each_layer(TRANSFORMERS, &ones, &layers)?;
+        let layers_up: Vec<usize> = layers.iter().rev().map(|&n| n.saturating_add(1)).collect();
+        const REVERSE: &str = "reverse_transformer_layers_per_block";
+        let up_transformers = if json.get(REVERSE).is_some_and(|v| !v.is_null()) {
+            c.number_each_layer(REVERSE, &[], &layers_up)?
+        } else {
+            let mut reversed = json.clone();
+            if let Some(blocks) = reversed.get_mut(TRANSFORMERS).and_then(Json::as_array_mut) {
+                if blocks.iter().any(Json::is_array) {
+                    return Err(Error::Corrupt(format!(
+                        "{REVERSE} is missing beside {TRANSFORMERS} by layer"
+                    )));
+                }
+                blocks.reverse();
+            }
+            let ones: Vec<Vec<usize>> = layers_up.iter().map(|&n| vec![1; n]).collect();
+            Config::new(&reversed)?.number_each_layer(TRANSFORMERS, &ones, &layers_up)?
+        };
         let contexts = c.size_each("cross_attention_dim", 1280, n)?;
         if contexts.iter().any(|&d| d != contexts[0]) {
             return Err(Error::Unsupported(format!(
@@ -157,20 +185,25 @@ impl UnetConfig {
             )));
         }
         // A few bytes of config must not ask for hours of work.
-        let blocks: usize = (0..n)
-            .map(|i| layers[i] * (1 + transformers[i]) + (layers[i] + 1) * (1 + up_transformers[i]))
-            .sum();
+        let transformer_layers = transformers.iter().chain(&up_transformers).flatten();
+        let blocks: usize = transformer_layers.map(|n| n + 1).sum();
         if blocks > 1024 {
             return Err(Error::Corrupt(format!(
                 "layers_per_block and transformer_layers_per_block make {blocks} blocks, over 1024"
             )));
         }
+        let mid_transformer_layers = transformers.last().and_then(|layers| layers.first()).copied();
+        let time_embedding_dim = c.size("time_embedding_dim", channels[0].saturating_mul(4))?;
+        let text_time = match c.nullable_name("addition_embed_type", "")?.as_deref() {
+            Some("text_time") => Some(text_time(&c)?),
+            _ => None,
+        };
         let levels = (0..n).map(|i| Level {
             channels: channels[i],
             layers: layers[i],
             down_attention: down[i],
             heads: heads[i],
-            transformer_layers: transformers[i],
+            transformer_layers: transformers[i].clone(),
         });
         Ok(Self {
             sample_size: c.optional_area("sample_size")?,
@@ -188,15 +221,19 @@ impl UnetConfig {
                 Some(other) => return Err(Error::Unsupported(format!("mid_block_type {other:?}"))),
                 None => MidBlock::None,
             },
+            mid_transformer_layers: mid_transformer_layers.unwrap_or(1),
             mid_block_scale_factor: c.float("mid_block_scale_factor", 1.0)?,
             cross_attention_dim: contexts[0],
+            texts: vec![contexts[0]],
             use_linear_projection: c.flag("use_linear_projection", false)?,
             act_fn: c.activation("act_fn", "silu")?,
             norm_num_groups: c.size_not_null("norm_num_groups", 32)?,
             norm_eps: c.float("norm_eps", 1e-5)?,
             flip_sin_to_cos: c.flag("flip_sin_to_cos", true)?,
             freq_shift: c.float("freq_shift", 0.0)?,
-            time_embedding_dim: c.size("time_embedding_dim", channels[0].saturating_mul(4))?,
+            time_embedding_dim,
+            time_cond_proj_dim: c.optional_size("time_cond_proj_dim")?,
+            text_time,
             conv_in_kernel: c.odd_kernel("conv_in_kernel", 3)?,
             conv_out_kernel: c.odd_kernel("conv_out_kernel", 3)?,
             downsample_padding: c.number("downsample_padding", 1)?,
@@ -204,9 +241,24 @@ impl UnetConfig {
         })
     }
 
+    /// Whether pictures are drawn with classifier-free guidance at this scale; a UNet that is told the scale needs none.
+    pub fn is_guided(&self, guidance_scale: f32) -> bool {
+        guidance_scale > 1.0 && self.time_cond_proj_dim.is_none()
+    }
+
+    /// The name of the input that the hidden states of text encoder `index` go to.
+    pub fn text_input(index: usize) -> String {
+        match index {
+            0 => "encoder_hidden_states".into(),
+            _ => format!("encoder_hidden_states_{}", index + 1),
+        }
+    }
+
     /// The graph for latents of `[batch, height, width]`, texts of `tokens` tokens and a schedule of `rows` timesteps:
-    /// `sample [batch, height, width, in_channels]`, `timesteps [rows]`, `encoder_hidden_states [batch, tokens, cross_attention_dim]`
-    /// → `sample [batch, height, width, out_channels]`.
+    /// `sample [batch, height, width, in_channels]`, `timesteps [rows]`, and for each text encoder its hidden states
+    /// ([`Self::text_input`]) `[batch, tokens, channels]` → `sample [batch, height, width, out_channels]`. Where the config has them
+    /// there are `timestep_cond [1, time_cond_proj_dim]` ([`guidance_embedding`]), and `text_embeds [1, ..]` with `time_ids [1, 6]`;
+    /// the latter are for a batch of one, as each member would have a time embedding of its own.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where the config's sizes do not fit together.
@@ -220,27 +272,64 @@ impl UnetConfig {
             Rate::Step,
         );
         let timesteps = g.input("timesteps", [rows], Element::F32, Rate::Schedule);
-        let text = g.input(
-            "encoder_hidden_states",
-            [batch, tokens, self.cross_attention_dim],
-            Element::F32,
-            Rate::Prompt,
+        let texts: Vec<Value> = (self.texts.iter().enumerate())
+            .map(|(i, &channels)| {
+                g.input(
+                    &Self::text_input(i),
+                    [batch, tokens, channels],
+                    Element::F32,
+                    Rate::Prompt,
+                )
+            })
+            .collect();
+        let text = texts
+            .into_iter()
+            .map(Ok)
+            .reduce(|a, b| nn::concat(g, &p, a?, b?))
+            .unwrap_or_else(|| Err(Error::Internal("a UNet reads a text".into())))?;
+
+        let mut input = |name: &str, channels: usize| g.input(name, [1, channels], Element::F32, Rate::Prompt);
+        let timestep_cond = self.time_cond_proj_dim.map(|channels| input("timestep_cond", channels));
+        let text_time = self.text_time.map(
+            |TextTime {
+                 text_embeds,
+                 time_embed_dim,
+             }| {
+                (
+                    input("text_embeds", text_embeds),
+                    input("time_ids", TIME_IDS),
+                    time_embed_dim,
+                )
+            },
         );
+        if text_time.is_some() && batch != 1 {
+            return Err(Error::Internal(format!(
+                "a UNet that reads time_ids in a batch of {batch}"
+            )));
+        }
 
         let finest = self.levels[0].channels;
-        let sinusoid = Op::TimestepEmbedding {
-            dim: finest,
+        let sinusoid = |dim| Op::TimestepEmbedding {
+            dim,
             flip_sin_to_cos: self.flip_sin_to_cos,
             freq_shift: self.freq_shift,
         };
-        let time = nn::time_embedding(
-            g,
-            &p.pp("time_embedding"),
-            timesteps,
-            sinusoid,
-            self.time_embedding_dim,
-            self.act_fn,
-        )?;
+        let (t, width) = (p.pp("time_embedding"), self.time_embedding_dim);
+        let mut time = g.op(&p.pp("time_proj"), sinusoid(finest), &[timesteps], &[])?;
+        if let Some(condition) = timestep_cond {
+            let condition = nn::linear_without_bias(g, &t.pp("cond_proj"), condition, finest)?;
+            time = nn::add_row(g, &t, time, condition)?;
+        }
+        let mut time = nn::timestep_embedding(g, &t, time, width, self.act_fn)?;
+        if let Some((text_embeds, time_ids, dim)) = text_time {
+            let ids = g.op(&p.pp("add_time_proj"), sinusoid(dim), &[time_ids], &[])?;
+            let a = p.pp("add_embedding");
+            let added = nn::concat(g, &a, text_embeds, ids)?;
+            let added = nn::timestep_embedding(g, &a, added, width, Activation::Silu)?;
+            time = nn::add_row(g, &a, time, added)?;
+        }
+        // Every reader begins with it.
+        let time = nn::activation(g, &t, time, self.act_fn)?;
         let parts = Parts { unet: self, time, text };
 
         let x = if self.center_input_sample {
@@ -259,6 +348,33 @@ impl UnetConfig {
         g.output("sample", x);
         Ok(graph)
     }
+}
+
+fn text_time(c: &Config<'_>) -> Result<TextTime> {
+    let time_embed_dim = c.required("addition_time_embed_dim")?;
+    let all = c.required("projection_class_embeddings_input_dim")?;
+    let text_embeds = all.checked_sub(TIME_IDS * time_embed_dim).filter(|&n| n > 0);
+    let text_embeds = text_embeds.ok_or_else(|| {
+        Error::Corrupt(format!(
+            "projection_class_embeddings_input_dim: expected over {TIME_IDS} times addition_time_embed_dim {time_embed_dim}, found {all}"
+        ))
+    })?;
+    Ok(TextTime {
+        text_embeds,
+        time_embed_dim,
+    })
+}
+
+/// diffusers' `get_guidance_scale_embedding`: what a UNet with `time_cond_proj_dim` is told of the guidance scale. Each f32
+/// operation is rounded as there.
+/// Meng et al., *On Distillation of Guided Diffusion Models* (2023).
+pub fn guidance_embedding(guidance_scale: f32, dim: usize) -> Vec<f32> {
+    let (w, half) = ((guidance_scale - 1.0) * 1000.0, dim / 2);
+    let log = 10_000f64.ln() as f32 / (half as f32 - 1.0);
+    let angle = |i: usize| f64::from(w * f64::from(i as f32 * -log).exp() as f32);
+    let sines = (0..half).map(|i| angle(i).sin() as f32);
+    let cosines = (0..half).map(|i| angle(i).cos() as f32);
+    sines.chain(cosines).chain(std::iter::repeat_n(0.0, dim % 2)).collect()
 }
 
 /// What every block reads.
@@ -329,7 +445,7 @@ impl Parts<'_> {
                         &b.pp("attentions").pp(layer),
                         x,
                         level.heads,
-                        level.transformer_layers,
+                        level.transformer_layers[layer],
                     )?;
                 }
                 skips.push(x);
@@ -361,7 +477,7 @@ impl Parts<'_> {
             MidBlock::CrossAttention => {
                 let x = resnet(g, 0, x)?;
                 let a = p.pp("attentions").pp(0);
-                let x = self.transformer(g, &a, x, coarsest.heads, coarsest.transformer_layers)?;
+                let x = self.transformer(g, &a, x, coarsest.heads, self.unet.mid_transformer_layers)?;
                 resnet(g, 1, x)
             }
         }
@@ -387,7 +503,7 @@ impl Parts<'_> {
                 x = nn::concat(g, &b, x, skip)?;
                 x = self.resnet(g, &b.pp("resnets").pp(layer), x, level.channels, 1.0)?;
                 if let Some(layers) = transformer_layers {
-                    x = self.transformer(g, &b.pp("attentions").pp(layer), x, level.heads, *layers)?;
+                    x = self.transformer(g, &b.pp("attentions").pp(layer), x, level.heads, layers[layer])?;
                 }
             }
             // Twice the size, or where the way down rounded up, the size that it came from.

@@ -2,20 +2,11 @@
 
 use super::layers::{activation, linear};
 use crate::error::Result;
-use crate::graph::{Activation, Graph, Op, Path, Value};
+use crate::graph::{Activation, Graph, Path, Value};
 
-/// diffusers' `Timesteps` and `TimestepEmbedding`: `timesteps [n]` → `[n, width]`, with `act` after it, which every reader applies.
-pub fn time_embedding(
-    g: &mut Graph,
-    p: &Path,
-    timesteps: Value,
-    sinusoid: Op,
-    width: usize,
-    act: Activation,
-) -> Result<Value> {
-    let x = g.op(p, sinusoid, &[timesteps], &[])?;
+/// diffusers' `TimestepEmbedding`: `[n, k]` → `[n, width]`.
+pub fn timestep_embedding(g: &mut Graph, p: &Path, x: Value, width: usize, act: Activation) -> Result<Value> {
     let x = linear(g, &p.pp("linear_1"), x, width)?;
     let x = activation(g, p, x, act)?;
-    let x = linear(g, &p.pp("linear_2"), x, width)?;
-    activation(g, p, x, act)
+    linear(g, &p.pp("linear_2"), x, width)
 }

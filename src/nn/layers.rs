@@ -146,6 +146,11 @@ pub fn add(g: &mut Graph, p: &Path, a: Value, b: Value) -> Result<Value> {
     g.op(p, Op::Add, &[a, b], &[])
 }
 
+/// `row [1, channels]` is added to every row of `x`.
+pub fn add_row(g: &mut Graph, p: &Path, x: Value, row: Value) -> Result<Value> {
+    g.op(p, Op::AddRow, &[x, row], &[])
+}
+
 /// a's channels, then b's.
 pub fn concat(g: &mut Graph, p: &Path, a: Value, b: Value) -> Result<Value> {
     g.op(p, Op::Concat, &[a, b], &[])

@@ -8,10 +8,10 @@ mod resnet;
 mod transformer;
 
 pub use attention::{CrossAttention, cross_attention, self_attention};
-pub use embeddings::time_embedding;
+pub use embeddings::timestep_embedding;
 pub use layers::{
-    activation, add, concat, conv1x1, conv2d, conv2d_padded, conv2d_without_bias, downsample, group_norm, layer_norm,
-    linear, linear_joined, linear_without_bias, unary, upsample,
+    activation, add, add_row, concat, conv1x1, conv2d, conv2d_padded, conv2d_without_bias, downsample, group_norm,
+    layer_norm, linear, linear_joined, linear_without_bias, unary, upsample,
 };
 pub use resnet::{Resnet, resnet_block};
 pub use transformer::{Transformer, transformer_2d};

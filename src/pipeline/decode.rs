@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::executor::{Executor, View};
 use crate::graph::Rate;
 use crate::image::Rgba;
+use crate::models::autoencoder_kl::AutoencoderKlConfig;
 use crate::models::vae::VaeConfig;
 
 /// The autoencoder's decoder, ready to run.
@@ -38,6 +39,26 @@ impl<'a> Decoder<'a> {
         })
     }
 
+    /// Writes finished latents.
+    pub(super) async fn write(&self, latents: &View) -> Result<()> {
+        let VaeConfig::Kl(AutoencoderKlConfig {
+            latents_mean_std: Some((mean, std)),
+            scaling_factor,
+            ..
+        }) = &self.models.vae.config
+        else {
+            return self.executor.combine(&self.input, &[(latents.clone(), 1.0)], None);
+        };
+        // The graph divides by the scaling factor. They are few, and finished: no need of an operation for it.
+        let mut floats = self.executor.read(latents).await?;
+        for latent in floats.chunks_exact_mut(mean.len()) {
+            for ((x, mean), std) in latent.iter_mut().zip(mean).zip(std) {
+                *x = *x * std + mean * scaling_factor;
+            }
+        }
+        self.executor.fill(&self.input, &floats)
+    }
+
     /// Decodes what was written. Also counts the values that are no finite numbers.
     pub(super) async fn picture(&self, cancel: &CancelToken) -> Result<(Rgba, usize)> {
         let Self {
@@ -64,6 +85,7 @@ impl<'a> Decoder<'a> {
                 &self.executor.read(&self.input).await?,
                 self.size[1],
                 self.size[0],
+                self.models.unet.config.text_time.is_some(),
             )),
             VaeConfig::Kl(_) => None,
         })

@@ -2,11 +2,24 @@
 //! Ho and Salimans, *Classifier-Free Diffusion Guidance* (2022).
 
 use super::Models;
-use super::plans::{Key, PlanCache, Prepared, schedule_rows};
+use super::plans::{Key, PlanCache, Prepared, batch_and_contexts, schedule_rows};
 use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::executor::{Data, Executor, View};
 use crate::graph::Rate;
+use crate::models::unet::{UnetConfig, guidance_embedding};
+
+/// One run of the UNet a step: without the prompt, or with it.
+pub(super) struct Branch {
+    /// Where the model's input is written.
+    pub(super) input: View,
+    /// Where the hidden states of each text encoder go.
+    pub(super) texts: Vec<View>,
+    /// Where the vector for the whole text goes, if the model reads one.
+    pub(super) pooled: Option<View>,
+    /// What the model answered.
+    pub(super) output: View,
+}
 
 /// The UNet of a run, ready to be stepped.
 pub(super) struct Denoiser<'a> {
@@ -16,12 +29,8 @@ pub(super) struct Denoiser<'a> {
     contexts: usize,
     rows: usize,
     timesteps: Vec<f32>,
-    /// Where the model's input is written, once a branch (the negative prompt first).
-    pub(super) inputs: Vec<View>,
-    /// Where each branch's text goes.
-    pub(super) texts: Vec<View>,
-    /// What the model answered, once a branch.
-    pub(super) outputs: Vec<View>,
+    /// Those of guidance, the negative prompt's first.
+    pub(super) branches: Vec<Branch>,
 }
 
 impl<'a> Denoiser<'a> {
@@ -34,21 +43,23 @@ impl<'a> Denoiser<'a> {
         timesteps: Vec<f32>,
         branches: usize,
     ) -> Result<Self> {
-        let (batch, contexts) = executor.batch_and_contexts(branches);
-        let (tokens, rows) = (models.tokenizer.length(), schedule_rows(timesteps.len()));
-        let key = Key::unet(executor, &models.unet.config, size, tokens, timesteps.len(), branches);
+        let config = &models.unet.config;
+        let (batch, contexts) = batch_and_contexts(executor, config, branches);
+        let (tokens, rows) = (models.tokens(), schedule_rows(timesteps.len()));
+        let key = Key::unet(executor, config, size, tokens, timesteps.len(), branches);
         let unet = plans.get(executor, key).await?;
-        let views = |value| -> Result<Vec<View>> {
-            let mut views = Vec::new();
-            for context in 0..contexts {
-                let view = executor.view(&unet.instance, value, context)?;
-                views.extend((0..batch).map(|b| view.part(b, batch)));
-            }
-            Ok(views)
-        };
-        let inputs = views(unet.plan.input("sample")?)?;
-        let texts = views(unet.plan.input("encoder_hidden_states")?)?;
-        let outputs = views(unet.plan.output("sample")?)?;
+        let mut branches = Vec::new();
+        for (context, part) in (0..contexts).flat_map(|context| (0..batch).map(move |part| (context, part))) {
+            let view = |value| Ok(executor.view(&unet.instance, value, context)?.part(part, batch));
+            let texts = (0..config.texts.len()).map(|i| view(unet.plan.input(&UnetConfig::text_input(i))?));
+            let pooled = config.text_time.map(|_| view(unet.plan.input("text_embeds")?));
+            branches.push(Branch {
+                input: view(unet.plan.input("sample")?)?,
+                texts: texts.collect::<Result<_>>()?,
+                pooled: pooled.transpose()?,
+                output: view(unet.plan.output("sample")?)?,
+            });
+        }
         Ok(Self {
             executor,
             models,
@@ -56,14 +67,24 @@ impl<'a> Denoiser<'a> {
             contexts,
             rows,
             timesteps,
-            inputs,
-            texts,
-            outputs,
+            branches,
         })
     }
 
-    /// Does what is done once a prompt. The texts must have been written.
-    pub(super) async fn start(&self, cancel: &CancelToken) -> Result<()> {
+    /// Does what is done once a prompt. The texts must have been written. `size` is the picture's height and width.
+    pub(super) async fn start(&self, guidance_scale: f32, size: [usize; 2], cancel: &CancelToken) -> Result<()> {
+        let config = &self.models.unet.config;
+        let scale = config
+            .time_cond_proj_dim
+            .map(|dim| guidance_embedding(guidance_scale, dim));
+        // The original picture and the part of it are what is drawn.
+        let [height, width] = size.map(|n| n as f32);
+        let time_ids = config.text_time.map(|_| [height, width, 0.0, 0.0, height, width]);
+        for context in 0..self.contexts {
+            let write = |name, data| self.executor.write(&self.unet.instance, name, context, Data::F32(data));
+            scale.iter().try_for_each(|data| write("timestep_cond", data))?;
+            time_ids.iter().try_for_each(|data| write("time_ids", data))?;
+        }
         self.run(Rate::Prompt, 0, cancel).await
     }
 

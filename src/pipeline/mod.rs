@@ -9,10 +9,12 @@ mod plans;
 mod preview;
 mod text_to_image;
 
-pub(crate) use plans::Key;
 pub use plans::PlanCache;
+pub(crate) use plans::{Drawing, Key};
+pub(crate) use text_to_image::keys;
 pub use text_to_image::{Request, StepReport, Timings, check, text_to_image};
 
+use crate::error::{Error, Result};
 use crate::executor::Weights;
 use crate::models::clip::ClipTextConfig;
 use crate::models::unet::UnetConfig;
@@ -30,17 +32,48 @@ pub struct Model<C> {
     pub weights: Weights,
 }
 
-/// What a pipeline runs.
+/// A text encoder with its tokenizer.
 #[derive(Clone)]
-pub struct Models {
+pub struct TextEncoder {
     /// Words to ids.
     pub tokenizer: Rc<Tokenizer>,
     /// Ids to hidden states.
-    pub text_encoder: Model<ClipTextConfig>,
+    pub model: Model<ClipTextConfig>,
+}
+
+/// What a pipeline runs.
+#[derive(Clone)]
+pub struct Models {
+    /// Prompts to hidden states; those of several lie side by side. All take prompts of one length.
+    pub text_encoders: Vec<TextEncoder>,
     /// Noise predictor.
     pub unet: Model<UnetConfig>,
     /// Latents to pictures.
     pub vae: Model<VaeConfig>,
     /// The checkpoint's own scheduler.
     pub scheduler: SchedulerConfig,
+    /// A negative prompt that is empty is no text but zeros (SDXL's `force_zeros_for_empty_prompt`).
+    pub zeros_for_empty_prompt: bool,
+}
+
+impl Models {
+    /// Whether it draws pictures from texts alone.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it doesn't.
+    pub fn draws_from_text(&self) -> Result<()> {
+        let (read, latents) = (self.unet.config.in_channels, self.vae.config.latent_channels());
+        if read == latents {
+            return Ok(());
+        }
+        Err(Error::Unsupported(format!(
+            "this checkpoint paints into a picture: its UNet reads {read} channels, {latents} of latents and others of a picture \
+             and its mask; it cannot draw from a text alone"
+        )))
+    }
+
+    /// Tokens of a prompt.
+    pub(crate) fn tokens(&self) -> usize {
+        self.text_encoders.first().map_or(0, |text| text.tokenizer.length())
+    }
 }

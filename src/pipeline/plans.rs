@@ -4,22 +4,31 @@
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Instance};
 use crate::graph::{Graph, Plan};
-use crate::models::clip::ClipTextConfig;
+use crate::models::clip::{ClipTextConfig, Hidden};
 use crate::models::unet::UnetConfig;
 use crate::models::vae::VaeConfig;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// Plans whose slots are kept: those of four kinds of pictures, if memory allows.
-const KEPT: usize = 12;
+const KEPT: usize = 16;
 /// Plans that are kept without slots: they are small, and take some time to make.
-const BUILT: usize = 24;
+const BUILT: usize = 32;
 /// Steps whose time embeddings are computed at once.
 const ROWS: usize = 64;
 
 /// Rows of a schedule of this many steps: a power of two, so that another number of steps is seldom another plan.
 pub(super) fn schedule_rows(steps: usize) -> usize {
     steps.clamp(1, ROWS).next_power_of_two()
+}
+
+/// How branches of guidance run, as batch and contexts. A UNet that reads `time_ids` has a time embedding a branch, which no row
+/// of a schedule can hold; it is also so large that a batch gains little and takes twice the memory.
+pub(super) fn batch_and_contexts(executor: &Executor, config: &UnetConfig, branches: usize) -> (usize, usize) {
+    match config.text_time {
+        Some(_) => (1, branches),
+        None => executor.batch_and_contexts(branches),
+    }
 }
 
 /// What decides a plan.
@@ -60,7 +69,7 @@ impl Key {
         steps: usize,
         branches: usize,
     ) -> Self {
-        let (batch, contexts) = executor.batch_and_contexts(branches);
+        let (batch, contexts) = batch_and_contexts(executor, config, branches);
         Self::Unet {
             config: config.clone(),
             size: [batch, height, width],
@@ -75,6 +84,20 @@ impl Key {
         Self::Decoder {
             config: config.clone(),
             size: [1, height, width],
+        }
+    }
+
+    /// The same model with all its layers, if it is run without some.
+    pub(crate) fn whole(&self) -> Option<Self> {
+        match self {
+            Self::Text { config, tokens } if config.hidden != Hidden::Last => Some(Self::Text {
+                config: ClipTextConfig {
+                    hidden: Hidden::Last,
+                    ..config.clone()
+                },
+                tokens: *tokens,
+            }),
+            _ => None,
         }
     }
 
@@ -143,6 +166,29 @@ impl Key {
     }
 }
 
+/// The models of a picture, and how it is drawn.
+pub(crate) struct Drawing<'a> {
+    pub(crate) texts: Vec<&'a ClipTextConfig>,
+    pub(crate) unet: &'a UnetConfig,
+    pub(crate) vae: &'a VaeConfig,
+    pub(crate) tokens: usize,
+    /// Height and width of the latents.
+    pub(crate) size: [usize; 2],
+    /// How often the UNet is asked.
+    pub(crate) evaluations: usize,
+    pub(crate) guidance_scale: f32,
+}
+
+impl Drawing<'_> {
+    /// The plans that it needs: the text encoders', the UNet's, the decoder's.
+    pub(crate) fn keys(&self, executor: &Executor) -> Vec<Key> {
+        let branches = if self.unet.is_guided(self.guidance_scale) { 2 } else { 1 };
+        let texts = self.texts.iter().map(|config| Key::text(config, self.tokens));
+        let unet = Key::unet(executor, self.unet, self.size, self.tokens, self.evaluations, branches);
+        texts.chain([unet, Key::decoder(self.vae, self.size)]).collect()
+    }
+}
+
 /// A plan with its slots.
 #[derive(Clone)]
 pub(crate) struct Prepared {
@@ -156,6 +202,7 @@ pub struct PlanCache {
     kept: RefCell<Vec<(Key, Prepared)>>,
     built: RefCell<Vec<(Key, Rc<Plan>)>>,
     limit: Cell<Option<u64>>,
+    made: Cell<u64>,
 }
 
 impl PlanCache {
@@ -165,10 +212,24 @@ impl PlanCache {
         self.shrink_to(bytes.unwrap_or(u64::MAX));
     }
 
+    /// How often slots were made for a plan.
+    pub fn made(&self) -> u64 {
+        self.made.get()
+    }
+
     /// Bytes of the slots of all plans that are kept.
     pub fn bytes(&self) -> u64 {
         let kept = self.kept.borrow();
         kept.iter().map(|(key, p)| p.plan.peak_bytes(key.contexts())).sum()
+    }
+
+    /// Bytes of the slots that are being used, but for those of these plans.
+    pub(crate) fn busy_bytes(&self, but: &[Key]) -> u64 {
+        let kept = self.kept.borrow();
+        let busy = kept
+            .iter()
+            .filter(|(key, p)| p.instance.is_shared() && !but.contains(key));
+        busy.map(|(key, p)| p.plan.peak_bytes(key.contexts())).sum()
     }
 
     /// Lets go of all slots that nobody uses.
@@ -208,7 +269,9 @@ impl PlanCache {
             self.kept.borrow_mut().push((key, found.clone()));
             return Ok(found);
         }
-        self.kept.borrow_mut().retain(|(k, _)| !k.is_same_but_for_rows(&key));
+        self.kept
+            .borrow_mut()
+            .retain(|(k, p)| p.instance.is_shared() || !k.is_same_but_for_rows(&key));
         let plan = self.plan(&key)?;
         let bytes = plan.peak_bytes(key.contexts());
         if let Some(limit) = self.limit.get() {
@@ -222,11 +285,17 @@ impl PlanCache {
             }
         }
         let instance = executor.prepare(plan.clone(), key.contexts()).await?;
-        let prepared = Prepared { plan, instance };
+        // Meanwhile someone else may have made the same.
+        let prepared = self.take(&key).unwrap_or_else(|| {
+            self.made.set(self.made.get() + 1);
+            Prepared { plan, instance }
+        });
         let mut kept = self.kept.borrow_mut();
         kept.push((key, prepared.clone()));
-        if kept.len() > KEPT {
-            kept.remove(0);
+        if kept.len() > KEPT
+            && let Some(idle) = kept.iter().position(|(_, p)| !p.instance.is_shared())
+        {
+            kept.remove(idle);
         }
         Ok(prepared)
     }

@@ -2,9 +2,9 @@
 
 use super::Models;
 use super::decode::Decoder;
-use super::encode::encode_prompt;
+use super::encode::{encode_nothing, encode_prompt};
 use super::guidance::Denoiser;
-use super::plans::PlanCache;
+use super::plans::{Drawing, Key, PlanCache};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, View};
@@ -27,7 +27,7 @@ pub struct Request {
     pub height: usize,
     /// Number of steps.
     pub steps: usize,
-    /// Weight of the prompt; guidance is on above 1.
+    /// Weight of the prompt; guidance is on above 1. What was distilled to be told it is told it.
     pub guidance_scale: f32,
     /// The sampler; the checkpoint's own if there is none.
     pub sampler: Option<SamplerKind>,
@@ -40,9 +40,9 @@ pub struct Request {
 /// What is known after a step.
 #[derive(Clone, Debug)]
 pub struct StepReport {
-    /// Steps that are done.
+    /// Steps that are done: calls of the model, of which some samplers make more than the request has steps.
     pub step: usize,
-    /// Steps in all.
+    /// Such steps in all.
     pub steps: usize,
     /// What the picture looks like so far.
     pub preview: Option<Rgba>,
@@ -51,6 +51,8 @@ pub struct StepReport {
 /// Where the time went, in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Timings {
+    /// From when it was asked for until its first node ran.
+    pub start: f64,
     /// Text encoder, and what depends on the prompt alone.
     pub prompt: f64,
     /// Each step.
@@ -72,20 +74,34 @@ pub async fn text_to_image(
     mut on_step: impl FnMut(StepReport),
     cancel: &CancelToken,
 ) -> Result<(Rgba, Timings, Vec<String>)> {
+    models.draws_from_text()?;
     let size = latent_size(models.vae.config.factor(), request)?;
     let schedule = schedule(&models.scheduler, request)?;
     let (mut timings, mut warnings, mut clock) = (Timings::default(), Vec::new(), Clock::start());
 
-    let guided = request.guidance_scale > 1.0;
+    let guided = models.unet.config.is_guided(request.guidance_scale);
     let timesteps = schedule.steps.iter().map(|s| s.timestep).collect();
     let denoiser = Denoiser::new(executor, models, plans, size, timesteps, if guided { 2 } else { 1 }).await?;
     // Now and not after all steps, so that a picture too large for the device is refused at once.
     let decoder = Decoder::new(executor, models, plans, size).await?;
     let prompts = [guided.then_some(&request.negative_prompt), Some(&request.prompt)];
-    for (prompt, text) in prompts.into_iter().flatten().zip(&denoiser.texts) {
-        warnings.extend(encode_prompt(executor, models, plans, prompt, std::slice::from_ref(text), cancel).await?);
+    for (prompt, branch) in prompts.into_iter().flatten().zip(&denoiser.branches) {
+        if guided
+            && models.zeros_for_empty_prompt
+            && prompt.is_empty()
+            && std::ptr::eq(prompt, &request.negative_prompt)
+        {
+            encode_nothing(executor, branch)?;
+        } else {
+            warnings.extend(encode_prompt(executor, models, plans, prompt, branch, cancel).await?);
+        }
     }
-    denoiser.start(cancel).await?;
+    if models.unet.config.time_cond_proj_dim.is_some() && !request.negative_prompt.is_empty() {
+        warnings.push("the negative prompt has no effect: this checkpoint draws with the prompt alone".into());
+    }
+    denoiser
+        .start(request.guidance_scale, [request.height, request.width], cancel)
+        .await?;
     timings.prompt = clock.lap();
 
     let mut generator = Generator::new(request.seed);
@@ -94,12 +110,15 @@ pub async fn text_to_image(
     let mut previews = Previews::new();
     for (i, step) in schedule.steps.iter().enumerate() {
         cancel.check()?;
-        for input in &denoiser.inputs {
-            latents.combine(&step.model_input, Some(input))?;
+        for branch in &denoiser.branches {
+            latents.combine(&step.model_input, Some(&branch.input))?;
         }
         denoiser.step(i, cancel).await?;
-        if let [negative, positive] = denoiser.outputs.as_slice() {
-            let terms = [(negative.clone(), 1.0 - guidance), (positive.clone(), guidance)];
+        if let [negative, positive] = denoiser.branches.as_slice() {
+            let terms = [
+                (negative.output.clone(), 1.0 - guidance),
+                (positive.output.clone(), guidance),
+            ];
             executor.combine(latents.view(Slot::ModelOutput)?, &terms, None)?;
         }
         let done = i + 1 == schedule.steps.len();
@@ -126,7 +145,7 @@ pub async fn text_to_image(
         });
     }
 
-    executor.combine(&decoder.input, &[(latents.view(Slot::Sample)?.clone(), 1.0)], None)?;
+    decoder.write(latents.view(Slot::Sample)?).await?;
     let (picture, bad) = decoder.picture(cancel).await?;
     timings.decode = clock.lap();
     if bad > 0 {
@@ -145,6 +164,20 @@ pub async fn text_to_image(
 pub fn check(factor: usize, scheduler: &SchedulerConfig, request: &Request) -> Result<()> {
     latent_size(factor, request)?;
     schedule(scheduler, request).map(drop)
+}
+
+/// The plans that a picture needs.
+pub(crate) fn keys(executor: &Executor, models: &Models, request: &Request) -> Result<Vec<Key>> {
+    let drawing = Drawing {
+        texts: models.text_encoders.iter().map(|text| &text.model.config).collect(),
+        unet: &models.unet.config,
+        vae: &models.vae.config,
+        tokens: models.tokens(),
+        size: latent_size(models.vae.config.factor(), request)?,
+        evaluations: schedule(&models.scheduler, request)?.steps.len(),
+        guidance_scale: request.guidance_scale,
+    };
+    Ok(drawing.keys(executor))
 }
 
 /// Height and width of the latents.
@@ -191,8 +224,8 @@ impl<'a> Latents<'a> {
         let len = size[0] * size[1] * channels;
         let mut views = HashMap::new();
         let mut slots: Vec<Slot> = (0..schedule.scratch).map(Slot::Scratch).chain([Slot::Sample]).collect();
-        match denoiser.outputs.as_slice() {
-            [only] => drop(views.insert(Slot::ModelOutput, only.clone())),
+        match denoiser.branches.as_slice() {
+            [only] => drop(views.insert(Slot::ModelOutput, only.output.clone())),
             _ => slots.push(Slot::ModelOutput),
         }
         if schedule.steps.iter().any(|s| s.draws_noise) {

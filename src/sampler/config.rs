@@ -7,10 +7,13 @@ use super::ddpm::Ddpm;
 use super::dpm_solver_multistep::DpmSolverMultistep;
 use super::euler::Euler;
 use super::euler_ancestral::EulerAncestral;
+use super::heun::Heun;
 use super::keys::Keys;
 use super::kind::{SamplerKind, SchedulerClass, menu_name};
+use super::lcm::Lcm;
 use super::pndm::Pndm;
 use super::schedule::{Schedule, Step};
+use super::tcd::Tcd;
 use crate::{Error, Result};
 
 /// A scheduler of diffusers with its configuration. Keys that are absent have the defaults of diffusers' constructors.
@@ -18,15 +21,17 @@ use crate::{Error, Result};
 pub struct SchedulerConfig {
     class: SchedulerClass,
     keys: Map<String, Value>,
+    /// What the pipeline passes to each step as `eta`; the class's default where there is none.
+    eta: Option<f64>,
 }
 
 /// One scheduler, its keys read and checked.
 pub(super) trait Scheduler {
-    /// How many steps the model was trained on; no schedule has more.
+    /// How many steps the model was trained on, or distilled to; no more can be asked for.
     fn train_steps(&self) -> usize;
 
-    /// The standard deviation of the first sample, and the steps (a scheduler may take one more than asked for). `steps`
-    /// is from 1 to [`Self::train_steps`].
+    /// The standard deviation of the first sample, and the steps: one for each call of the model, which may be more than
+    /// asked for. `steps` is from 1 to [`Self::train_steps`].
     fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)>;
 }
 
@@ -49,20 +54,37 @@ impl SchedulerConfig {
         let config = Self {
             class: SchedulerClass::from_name(class)?,
             keys: keys.clone(),
+            eta: None,
         };
         config.scheduler()?;
         Ok(config)
     }
 
     /// What diffusers' `StableDiffusionPipeline` makes of its checkpoint's configuration: timesteps are offset by one, and latents
-    /// are never clipped, whatever the file says.
+    /// are never clipped, whatever the file says. Each step is taken with an eta of 0 (TCD's own default is 0.3).
     #[must_use]
     pub fn for_stable_diffusion(mut self) -> Self {
         self.keys.insert("steps_offset".into(), 1.into());
         if matches!(self.class, SchedulerClass::Ddim | SchedulerClass::Ddpm) || self.keys.contains_key("clip_sample") {
             self.keys.insert("clip_sample".into(), false.into());
         }
+        self.eta = Some(0.0);
         self
+    }
+
+    /// The same configuration with `eta`, as a pipeline of diffusers passes it to each step: how much of the noise is drawn
+    /// anew by TCD (its paper's γ), from 0 to 1. DDIM takes 0 alone; on the others it has no effect.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a number that is not from 0 to 1.
+    pub fn with_eta(mut self, eta: f64) -> Result<Self> {
+        if !(0.0..=1.0).contains(&eta) {
+            return Err(Error::InvalidArgument(format!(
+                "eta: expected a number from 0 to 1, found {eta}"
+            )));
+        }
+        self.eta = Some(eta);
+        Ok(self)
     }
 
     /// The same configuration run by another sampler, as diffusers' `from_config` does it: the keys stay, and those that
@@ -73,6 +95,7 @@ impl SchedulerConfig {
         let mut config = Self {
             class: kind.class,
             keys: self.keys.clone(),
+            eta: self.eta,
         };
         config.keys.extend(
             kind.settings
@@ -128,12 +151,20 @@ impl SchedulerConfig {
         // Dynamic thresholding needs quantiles of the sample; it is of no use in latent space.
         keys.off("thresholding")?;
         Ok(match self.class {
+            SchedulerClass::Ddim if self.eta.is_some_and(|eta| eta != 0.0) => {
+                return Err(Error::Unsupported(
+                    "eta of DDIMScheduler: not implemented; expected 0".into(),
+                ));
+            }
             SchedulerClass::Ddim => Box::new(Ddim::read(&keys)?),
             SchedulerClass::Ddpm => Box::new(Ddpm::read(&keys)?),
             SchedulerClass::Pndm => Box::new(Pndm::read(&keys)?),
             SchedulerClass::EulerAncestral => Box::new(EulerAncestral::read(&keys)?),
             SchedulerClass::Euler => Box::new(Euler::read(&keys)?),
             SchedulerClass::DpmSolverMultistep => Box::new(DpmSolverMultistep::read(&keys)?),
+            SchedulerClass::Heun => Box::new(Heun::read(&keys)?),
+            SchedulerClass::Lcm => Box::new(Lcm::read(&keys)?),
+            SchedulerClass::Tcd => Box::new(Tcd::read(&keys, self.eta)?),
         })
     }
 }

@@ -18,7 +18,7 @@ impl Ddim {
     pub(super) fn read(keys: &Keys<'_>) -> Result<Self> {
         Ok(Self {
             diffusion: Diffusion::read(keys, Spacing::Leading, ZeroSnr::Zero)?,
-            clip: read_clip(keys)?,
+            clip: read_clip(keys, true)?,
             alpha_to_one: keys.flag("set_alpha_to_one", true)?,
         })
     }
@@ -58,9 +58,9 @@ impl Scheduler for Ddim {
     }
 }
 
-/// `clip_sample` with its `clip_sample_range`.
-pub(super) fn read_clip(keys: &Keys<'_>) -> Result<Option<f32>> {
-    if !keys.flag("clip_sample", true)? {
+/// `clip_sample`, which is `default` where it is absent, with its `clip_sample_range`.
+pub(super) fn read_clip(keys: &Keys<'_>, default: bool) -> Result<Option<f32>> {
+    if !keys.flag("clip_sample", default)? {
         return Ok(None);
     }
     let range = keys.number("clip_sample_range", 1.0)? as f32;

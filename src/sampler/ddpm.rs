@@ -33,7 +33,7 @@ impl Ddpm {
         ];
         Ok(Self {
             diffusion: Diffusion::read(keys, Spacing::Leading, ZeroSnr::Zero)?,
-            clip: read_clip(keys)?,
+            clip: read_clip(keys, true)?,
             variance: keys.choice("variance_type", Variance::Small, &names)?,
         })
     }

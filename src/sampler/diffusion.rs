@@ -52,6 +52,34 @@ pub(super) enum ZeroSnr {
     Ignored,
 }
 
+/// The betas of a configuration that says nothing of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DefaultBetas {
+    schedule: BetaSchedule,
+    start: f64,
+    end: f64,
+}
+
+impl DefaultBetas {
+    /// Those of most schedulers.
+    const PIXELS: Self = Self {
+        schedule: BetaSchedule::Linear,
+        start: 1e-4,
+        end: 0.02,
+    };
+    /// Stable Diffusion's ends with a straight line between them.
+    pub(super) const LINEAR_LATENTS: Self = Self {
+        schedule: BetaSchedule::Linear,
+        start: 0.00085,
+        end: 0.012,
+    };
+    /// Stable Diffusion's own.
+    pub(super) const LATENTS: Self = Self {
+        schedule: BetaSchedule::ScaledLinear,
+        ..Self::LINEAR_LATENTS
+    };
+}
+
 /// The forward process and what the model predicts of it.
 #[derive(Clone, Debug)]
 pub(super) struct Diffusion {
@@ -66,6 +94,16 @@ pub(super) struct Diffusion {
 
 impl Diffusion {
     pub(super) fn read(keys: &Keys<'_>, spacing: Spacing, zero_snr: ZeroSnr) -> Result<Self> {
+        Self::read_or(keys, spacing, zero_snr, DefaultBetas::PIXELS)
+    }
+
+    /// [`Self::read`] for a scheduler with other default betas.
+    pub(super) fn read_or(
+        keys: &Keys<'_>,
+        spacing: Spacing,
+        zero_snr: ZeroSnr,
+        default_betas: DefaultBetas,
+    ) -> Result<Self> {
         let train_steps = keys.count("num_train_timesteps", 1000)?;
         if train_steps == 0 || train_steps > MAX_TRAIN_STEPS {
             return Err(Error::Corrupt(format!(
@@ -74,7 +112,7 @@ impl Diffusion {
         }
         let schedule = keys.choice(
             "beta_schedule",
-            BetaSchedule::Linear,
+            default_betas.schedule,
             &[
                 ("linear", BetaSchedule::Linear),
                 ("scaled_linear", BetaSchedule::ScaledLinear),
@@ -90,8 +128,8 @@ impl Diffusion {
                 )));
             }
             None => schedule.betas(
-                keys.number("beta_start", 1e-4)?,
-                keys.number("beta_end", 0.02)?,
+                keys.number("beta_start", default_betas.start)?,
+                keys.number("beta_end", default_betas.end)?,
                 train_steps,
             ),
         };

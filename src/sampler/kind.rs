@@ -17,14 +17,23 @@ pub enum SchedulerClass {
     EulerAncestral,
     /// `DPMSolverMultistepScheduler`: DPM-Solver++ multistep (arXiv 2211.01095).
     DpmSolverMultistep,
+    /// `HeunDiscreteScheduler`: Heun's method over sigmas (arXiv 2206.00364), no churn; n steps call the model 2n - 1 times.
+    Heun,
+    /// `LCMScheduler`: multistep sampling of latent consistency models (arXiv 2310.04378).
+    Lcm,
+    /// `TCDScheduler`: trajectory consistency distillation (arXiv 2402.19159).
+    Tcd,
 }
 
 impl SchedulerClass {
     /// All of them, in the menu's order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::DpmSolverMultistep,
         Self::Euler,
         Self::EulerAncestral,
+        Self::Heun,
+        Self::Lcm,
+        Self::Tcd,
         Self::Ddim,
         Self::Pndm,
         Self::Ddpm,
@@ -39,6 +48,9 @@ impl SchedulerClass {
             Self::Euler => "EulerDiscreteScheduler",
             Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
             Self::DpmSolverMultistep => "DPMSolverMultistepScheduler",
+            Self::Heun => "HeunDiscreteScheduler",
+            Self::Lcm => "LCMScheduler",
+            Self::Tcd => "TCDScheduler",
         }
     }
 
@@ -71,7 +83,7 @@ pub struct SamplerKind {
 type Settings = &'static [(&'static str, bool)];
 
 /// AUTOMATIC1111's names, in the menu's order.
-const MENU: [(&str, SchedulerClass, Settings); 8] = [
+const MENU: [(&str, SchedulerClass, Settings); 12] = [
     (
         "DPM++ 2M",
         SchedulerClass::DpmSolverMultistep,
@@ -85,6 +97,10 @@ const MENU: [(&str, SchedulerClass, Settings); 8] = [
     ("Euler", SchedulerClass::Euler, &[("use_karras_sigmas", false)]),
     ("Euler Karras", SchedulerClass::Euler, &[("use_karras_sigmas", true)]),
     ("Euler a", SchedulerClass::EulerAncestral, &[]),
+    ("Heun", SchedulerClass::Heun, &[("use_karras_sigmas", false)]),
+    ("Heun Karras", SchedulerClass::Heun, &[("use_karras_sigmas", true)]),
+    ("LCM", SchedulerClass::Lcm, &[]),
+    ("TCD", SchedulerClass::Tcd, &[]),
     ("DDIM", SchedulerClass::Ddim, &[("clip_sample", false)]),
     ("PLMS", SchedulerClass::Pndm, &[("skip_prk_steps", true)]),
     ("DDPM", SchedulerClass::Ddpm, &[("clip_sample", false)]),

@@ -16,11 +16,14 @@ mod diffusion;
 mod dpm_solver_multistep;
 mod euler;
 mod euler_ancestral;
+mod heun;
 mod keys;
+mod lcm;
 mod linear;
 mod numeric;
 mod pndm;
 mod sigmas;
+mod tcd;
 
 pub use config::SchedulerConfig;
 pub use kind::{SamplerKind, SchedulerClass};

@@ -94,6 +94,11 @@ impl Engine {
         values::memory(&self.engine.library.memory())
     }
 
+    /// `{ plans, pipelines, uploaded }`: what was made so far, for tests of what need not be made again.
+    pub fn counts(&self) -> Result<JsValue, JsValue> {
+        values::counts(&self.engine.library.counts())
+    }
+
     /// The checkpoints in memory.
     pub fn checkpoints(&self) -> Result<js_sys::Array, JsValue> {
         self.engine

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::executor::BackendInfo;
 use crate::executor::webgpu::gpu_bytes;
 use crate::image::Rgba;
-use crate::library::{DefaultsHint, LoadOptions, Memory, Resident};
+use crate::library::{Counts, DefaultsHint, LoadOptions, Memory, Resident};
 use crate::pipeline::StepReport;
 use js_sys::{Array, Object, Reflect, Uint8Array};
 use serde::de::DeserializeOwned;
@@ -68,6 +68,7 @@ impl From<LoadValues> for LoadOptions {
             open: OpenOptions { name, variant, files },
             id,
             taken,
+            again: false,
             prediction_type,
             defaults,
         }
@@ -215,6 +216,14 @@ pub(super) fn memory(m: &Memory) -> Result<JsValue, JsValue> {
     ])
 }
 
+pub(super) fn counts(c: &Counts) -> Result<JsValue, JsValue> {
+    object([
+        ("plans", (c.plans as f64).into()),
+        ("pipelines", (c.pipelines as f64).into()),
+        ("uploaded", (c.uploaded as f64).into()),
+    ])
+}
+
 fn pixels(rgba: &Rgba) -> [(&'static str, JsValue); 3] {
     [
         ("width", (rgba.width as f64).into()),
@@ -258,6 +267,7 @@ pub(super) fn generated(g: &Generated) -> Result<JsValue, JsValue> {
     let (prompt, decode) = (sum(|t| t.prompt), sum(|t| t.decode));
     let steps = sum(|t| t.steps.iter().sum());
     let timings = object([
+        ("start", sum(|t| t.start).into()),
         ("prompt", prompt.into()),
         ("steps", steps.into()),
         ("decode", decode.into()),

@@ -24,10 +24,10 @@ export function startBrowser({ webgpu = false } = {}) {
 }
 
 /** Starts Chromium with the profile in `folder`: what its pages keep is kept on the disk. Gives the browser's context. */
-export function startPersistent(folder) {
+export function startPersistent(folder, { webgpu = false } = {}) {
   return chromium.launchPersistentContext(folder, {
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: [...ALWAYS, ...NO_GPU],
+    args: [...ALWAYS, ...(webgpu ? WEBGPU : NO_GPU)],
   });
 }
 

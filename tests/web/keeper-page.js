@@ -120,6 +120,43 @@ const calls = {
   },
 
   cancel: (place) => streams.get(place).stream.cancel(),
+  skip: (place) => streams.get(place).stream.skip(),
+
+  /** Opens a file and gives its load up at once; the milliseconds until that has ended. */
+  async hasty(key, url) {
+    const session = files.begin(key);
+    const opening = session.open(url, "unet/x").catch(({ code }) => code);
+    const started = performance.now();
+    await session.abort("cancelled");
+    return { code: await opening, milliseconds: performance.now() - started };
+  },
+
+  /** How many promises were left alone of a load that is given up while its keeper dies. */
+  async orphans() {
+    let count = 0;
+    addEventListener("unhandledrejection", (event) => (event.preventDefault(), (count += 1)));
+    const files = new Files(new MessageChannel().port1);
+    files.begin("a").abort("cancelled");
+    files.begin("b").commit({});
+    files.close(new Error("the keeper died"));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    return count;
+  },
+
+  /** The store's index as an earlier version made it. */
+  async ancient() {
+    const done = (request) => new Promise((resolve, reject) => Object.assign(request, { onsuccess: () => resolve(request.result), onerror: reject }));
+    await done(indexedDB.deleteDatabase("tintype"));
+    const request = indexedDB.open("tintype", 1);
+    request.onupgradeneeded = () => {
+      const keys = { urls: "url", blobs: "sha256", partials: "url", checkpoints: "id" };
+      for (const [store, keyPath] of Object.entries(keys)) request.result.createObjectStore(store, { keyPath });
+    };
+    const database = await done(request);
+    const checkpoint = { id: "ancient", name: "Ancient", url: "x", files: [], lastUsed: 0 };
+    await done(database.transaction("checkpoints", "readwrite").objectStore("checkpoints").put(checkpoint));
+    database.close();
+  },
   commit: (key, checkpoint) => sessions.get(key).commit(checkpoint),
   abort: (key, code) => sessions.get(key).abort(code),
   warnings: (key) => sessions.get(key).warnings,

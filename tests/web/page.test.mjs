@@ -199,7 +199,7 @@ describe("the page", { timeout: 1_200_000 }, () => {
     const fetched = [];
     own.page.on("request", (request) => fetched.push(request.url()));
     await bring(own.page, path.join(DIST, "checkpoints/flat"));
-    await own.page.waitForSelector('.card[data-state="here"]:has([value^="own-"]:checked)', DRAWN);
+    await own.page.waitForSelector('.card[data-state="ready"]:has([value^="own-"]:checked)', DRAWN);
     assert.deepEqual(fetched.filter((url) => url.endsWith(".safetensors")), [], "read from the host, not from the folder");
     await own.page.fill("#prompt", "fox");
     await own.page.$eval("#steps", (field) => { field.value = 1; field.dispatchEvent(new Event("input", { bubbles: true })); });
@@ -219,50 +219,6 @@ describe("the page", { timeout: 1_200_000 }, () => {
       const data = { items: [], files: [folder], dragOperationsMask: 1 };
       for (const type of ["dragEnter", "dragOver", "drop"]) await session.send("Input.dispatchDragEvent", { type, x: 100, y: 100, data });
     }));
-
-  test("where memory is short, a checkpoint makes room for the next, and the page says so", async () => {
-    const small = await browser.newPage();
-    await small.goto(`${site.url}blank.html`);
-    await small.waitForFunction(() => window.call);
-    // What one needs, in the engine's own words.
-    const message = await small.evaluate(async () => {
-      const tintype = await api.Tintype.create({ backend: "cpu", memoryBudget: 1 });
-      return (await outcome(() => tintype.load("/checkpoints/soft/"))).error.message;
-    });
-    const [, weights, picture] = /weights need (\d+) bytes and a picture (\d+)/.exec(message).map(Number);
-    await small.route("**/app/maker.js", async (route) => {
-      const answer = await route.fetch();
-      const [given, short] = ["Tintype.create({ backend })", `Tintype.create({ backend, memoryBudget: ${Math.round(weights * 1.5 + picture)} })`];
-      const body = await answer.text();
-      assert.ok(body.includes(given));
-      await route.fulfill({ response: answer, body: body.replace(given, short) });
-    });
-    await small.goto(site.url);
-    await small.waitForSelector("#generate:enabled");
-    const here = () => small.$$eval('.card[data-state="here"] .name', (names) => names.map((name) => name.textContent));
-    const drawn = async (words, count) => {
-      await small.fill("#prompt", words);
-      await small.$eval("#steps", (field) => { field.value = 1; field.dispatchEvent(new Event("input", { bubbles: true })); });
-      await small.click("#generate");
-      await small.waitForFunction((count) => document.querySelectorAll("#strip li").length === count, count, DRAWN);
-      return small.getAttribute("#image", "alt");
-    };
-    assert.equal(await drawn("fox", 1), "fox, drawn by Soft");
-    assert.deepEqual(await here(), ["Soft"]);
-    await small.click('.card:has([value="flat"])');
-    await small.waitForSelector('.card[data-state="here"]:has([value="flat"])', DRAWN);
-    assert.deepEqual(await here(), ["Flat"]);
-    assert.match(await small.textContent("#warnings"), /not enough memory for Flat.*Soft had to go/);
-    assert.equal(await drawn("fox", 2), "fox, drawn by Flat");
-    // And back, within one call this time: what was said while it was fetched stands beside the picture.
-    await small.check("#keep");
-    await small.click('.card:has([value="soft"])');
-    await small.waitForFunction(() => document.querySelectorAll("#strip li").length === 3, undefined, DRAWN);
-    assert.equal(await small.getAttribute("#image", "alt"), "fox, drawn by Soft");
-    assert.match(await small.textContent("#warnings"), /Flat had to go/);
-    assert.ok(await small.isHidden("#error"));
-    await small.close();
-  });
 
   test("nothing was logged as an error", () => assert.deepEqual(faults, []));
 

@@ -64,6 +64,7 @@ export async function startSite() {
   const reference = staticFiles(REFERENCE);
   const inPage = staticFiles(HERE);
   const folders = new Map();
+  const log = [];
 
   const server = await listen(async (request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
@@ -72,6 +73,11 @@ export async function startSite() {
     if (room === "test" || room === "reference") {
       request.url = `/${[folder, ...rest].join("/")}`;
       return (room === "test" ? inPage : reference)(request, response);
+    }
+    if (room === "folders" && folders.has(folder)) {
+      log.push({ method: request.method, pathname });
+      request.url = `/${rest.join("/")}`;
+      return folders.get(folder)(request, response);
     }
     if (room === "changed" && folders.has(folder)) {
       const { base, changes } = folders.get(folder);
@@ -95,5 +101,11 @@ export async function startSite() {
       folders.set(name, { base, changes });
       return `/changed/${name}/`;
     },
+    /** The address of a folder of this machine. What is asked for goes to `requests`. */
+    folder(name, root) {
+      folders.set(name, staticFiles(root));
+      return `/folders/${name}/`;
+    },
+    requests: log,
   };
 }

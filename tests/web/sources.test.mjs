@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { openApi } from "./harness.mjs";
-import { broken, cutOnce, notFound, silent } from "./server.mjs";
+import { broken, cutOff, cutOnce, notFound, silent } from "./server.mjs";
 
 const SOFT = "/checkpoints/soft/";
 const FLAT = "/checkpoints/flat/";
@@ -137,6 +137,12 @@ describe("sources", { timeout: 1_200_000 }, () => {
     const [down, gone] = [site.changed("down", { "*": broken }), site.changed("gone", { "*": notFound })];
     await api.refuses(`() => tintype.load({ url: "${down}" })`, "network", /changed\/down\/model_index\.json: the host answered 503/);
     await api.refuses(`() => tintype.load({ url: "${gone}" })`, "not-found", /changed\/gone\/model_index\.json: the host answered 404/);
+  });
+
+  test("an answer that breaks off is the network's fault, not the file's", async () => {
+    const folder = site.changed("breaks", { "model_index.json": cutOff(10) });
+    await api.refuses(`() => api.Tintype.catalogue("${folder}model_index.json")`, "network", /breaks\/model_index\.json/);
+    await api.refuses(`() => tintype.load({ url: "${folder}" })`, "network", /breaks\/model_index\.json/);
   });
 
   test("no value of an option is refused without the option's name", async () => {

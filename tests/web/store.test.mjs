@@ -33,18 +33,19 @@ describe("the store", { timeout: 600_000 }, () => {
     assert.ok(kept.complete && kept.files >= 8, JSON.stringify(kept));
     assert.ok((await sizes()).bytes > 10e6);
     await api.create({ backend: "cpu" });
-    let asked = 0;
+    const asked = [];
     site.changed("leaves", {
       "*": (request, response) => {
-        asked += 1;
+        asked.push(request.method);
         broken(request, response);
       },
     });
     const { key, warnings } = await api.load(folder);
     assert.deepEqual(warnings, []);
     assert.ok(await draws(key));
-    // It may be asked whether there is anything newer, but nobody waits for that.
-    assert.ok(asked === 0 || (await list())[0].complete);
+    assert.equal((await list())[0].complete, true);
+    // It may be asked whether there is anything newer, but for no file.
+    assert.deepEqual(asked.filter((method) => method !== "HEAD"), []);
   });
 
   const wrong = {
@@ -104,6 +105,19 @@ describe("the store", { timeout: 600_000 }, () => {
     await api.refuses(`() => tintype.store.remove("soft")`, "not-found", /soft/);
     await api.refuses(`() => tintype.store.remove(7)`, "invalid-argument", /store.remove/);
     assert.deepEqual(await page.evaluate(() => tintype.store.verify().then(({ bad }) => bad)), []);
+  });
+
+  test("two checkpoints that pages gave the same name are two", async () => {
+    const here = site.changed("here", {});
+    await api.load(here, { name: "Mine" });
+    await api.create({ backend: "cpu" });
+    const there = site.changed("there", {}, "flat");
+    await api.load(there, { name: "Mine" });
+    const kept = await list();
+    assert.deepEqual(kept.map(({ name, complete }) => [name, complete]), [["Mine", true], ["Mine", true]]);
+    assert.equal(Object.keys((await sizes()).checkpoints).length, 2);
+    await page.evaluate((url) => tintype.store.remove(new URL(url, location.href).href), there);
+    assert.equal((await list()).length, 1);
   });
 
   test("a page that keeps nothing says so, and draws", async () => {

@@ -1,8 +1,9 @@
-"""Six whole pipelines over tiny random checkpoints that differ in config, and the pictures that diffusers draws with them.
+"""Whole pipelines over tiny random checkpoints that differ in config, and the pictures that diffusers draws with them.
 
 tests/golden/pipelines/<case>/: a checkpoint in diffusers layout; case.json, what was asked; expected.safetensors:
 `picture` u8 [height, width, 3], `latents` f32 [steps, height, width, channels] after each step,
-`prompt_embeds` and, where guidance is above 1, `negative_prompt_embeds` f32 [1, tokens, channels].
+`prompt_embeds` and, where guidance is above 1, `negative_prompt_embeds` f32 [1, tokens, channels], for SDXL with
+`pooled_prompt_embeds` and `negative_pooled_prompt_embeds`.
 """
 
 import json
@@ -19,12 +20,16 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 # Advice about configs that are as they are meant.
 warnings.filterwarnings("ignore", category=FutureWarning)
@@ -46,6 +51,28 @@ def tokenizer(folder, files, length, pad="<|endoftext|>"):
     return CLIPTokenizer.from_pretrained(folder)
 
 
+def small_tokenizer(folder, merges, length, pad="<|endoftext|>"):
+    """A tokenizer with the shipped one's first merges only: a vocabulary of 512 bytes, the merges and two tokens."""
+    fresh(folder)
+    lines = (TOKENIZER / "merges.txt").read_text().split("\n")[: merges + 1]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    vocabulary = sorted(json.loads((TOKENIZER / "vocab.json").read_text()).items(), key=lambda item: item[1])
+    words = [word for word, _ in vocabulary[: 512 + merges]] + ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}) + "\n")
+    config = json.loads((TOKENIZER / "tokenizer_config.json").read_text())
+    write_json(folder / "tokenizer_config.json", {**config, "model_max_length": length, "pad_token": pad})
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def small_text_encoder(case, merges, tokens, cls=CLIPTextModel, part="text_encoder", **config):
+    size = 512 + merges + 2
+    config = CLIPTextConfig(
+        vocab_size=size, max_position_embeddings=tokens, bos_token_id=size - 2,
+        **{"eos_token_id": size - 1, "pad_token_id": size - 1, "projection_dim": config["hidden_size"], **config},
+    )  # fmt: skip
+    return liven(cls(config), f"{case} {part}")
+
+
 def text_encoder(case, tokens, **config):
     config = CLIPTextConfig(
         vocab_size=2247, max_position_embeddings=tokens, projection_dim=config["hidden_size"], bos_token_id=2245,
@@ -60,6 +87,9 @@ def unet(case, **config):
     conv_in, last = model.conv_in.weight, model.up_blocks[-1].resnets[-1]
     conv_in[:, :, 1, 1] = torch.randn(conv_in.shape[:2], generator=generator(f"{case} conv_in"))
     last.conv_shortcut.weight[:, -conv_in.shape[0] :] *= 4
+    if config.get("time_cond_proj_dim"):
+        # Beside the time's, the guidance scale's part would hardly be heard.
+        model.time_embedding.cond_proj.weight *= 6
     return model
 
 
@@ -79,7 +109,22 @@ def vae_tiny(case, width, encoder, decoder, **config):
     )  # fmt: skip
 
 
-def fit_last_layer(pipe, case, timesteps, size):
+def conditions(pipe, words, size, scale):
+    """The hidden states of texts, and what else a UNet reads: SDXL's vectors and sizes, LCM's guidance scale."""
+    xl = isinstance(pipe, StableDiffusionXLPipeline)
+    options = dict(device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
+    texts = [pipe.encode_prompt(word, **options) for word in words]
+    text, kwargs = torch.cat([t[0] for t in texts]), {}
+    if xl:
+        sizes = torch.tensor([[*size, 0, 0, *size]] * len(words), dtype=FULL)
+        kwargs["added_cond_kwargs"] = {"text_embeds": torch.cat([t[2] for t in texts]), "time_ids": sizes}
+    if dim := pipe.unet.config.time_cond_proj_dim:
+        w = torch.full((len(words),), scale - 1.0)
+        kwargs["timestep_cond"] = LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, w, dim)
+    return text, kwargs
+
+
+def fit_last_layer(pipe, case, timesteps, size, scale):
     """Fits `conv_out` by least squares, so that the UNet takes noise off random smooth latents.
 
     With the random layer a picture would be the sum of the steps' outputs, larger from step to step.
@@ -94,10 +139,11 @@ def fit_last_layer(pipe, case, timesteps, size):
     v = alpha**0.5 * noise - (1 - alpha) ** 0.5 * clean
     target = noise if scheduler.config.prediction_type == "epsilon" else v
 
-    text = torch.cat([pipe.encode_prompt(w, "cpu", 1, False)[0] for w in WORDS])
+    words = [WORDS[i % len(WORDS)] for i in range(n)]
+    text, kwargs = conditions(pipe, words, [side * pipe.vae_scale_factor for side in size], scale)
     features = []
     handle = conv.register_forward_pre_hook(lambda _m, inputs: features.append(inputs[0].clone()))
-    random = pipe.unet(noisy, steps, text[torch.arange(n) % len(WORDS)]).sample
+    random = pipe.unet(noisy, steps, text, **kwargs).sample
     handle.remove()
     x = F.unfold(features[0], 3, padding=1).permute(0, 2, 1).flatten(0, 1).double()
     x = torch.cat([x, torch.ones(len(x), 1)], 1)
@@ -110,7 +156,7 @@ def fit_last_layer(pipe, case, timesteps, size):
     # Through f16, which hides another machine's last bits of the solution.
     conv.weight.copy_((conv.weight + solution[:, :-1].reshape(conv.weight.shape)).half())
     conv.bias.copy_((conv.bias + solution[:, -1]).half())
-    fitted = pipe.unet(noisy, steps, text[torch.arange(n) % len(WORDS)]).sample
+    fitted = pipe.unet(noisy, steps, text, **kwargs).sample
     print(f"  error of the UNet {((fitted - target) ** 2).mean() ** 0.5:.2f} of {target.std():.2f}")
 
 
@@ -122,7 +168,11 @@ def spread_picture(pipe, latents):
     middle = 0.5 if isinstance(vae, AutoencoderTiny) else 0.0
     image = []
     handle = conv.register_forward_hook(lambda _m, _i, output: image.append(output.clone()))
-    vae.decode(latents / vae.config.scaling_factor)
+    latents = latents / vae.config.scaling_factor
+    if getattr(vae.config, "latents_mean", None):
+        mean, std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in [vae.config.latents_mean, vae.config.latents_std])
+        latents = latents * std + mean
+    vae.decode(latents)
     handle.remove()
     std, mean = torch.std_mean(image[0], (0, 2, 3))
     scale = 0.42 * half / std
@@ -133,43 +183,47 @@ def spread_picture(pipe, latents):
 def draw(pipe, case, **changes):
     """Runs the pipeline: the latents after each step and the picture."""
     asked = {**case, **changes}
-    steps = []
+    steps, negative = [], {"negative_prompt": asked["negative_prompt"] or None}
+    if isinstance(pipe, LatentConsistencyModelPipeline):
+        assert not negative.pop("negative_prompt")
 
     def keep(_pipe, _step, _time, given):
         steps.append(nhwc(given["latents"])[0].clone())
         return {}
 
     picture = pipe(
-        asked["prompt"], negative_prompt=asked["negative_prompt"] or None, width=asked["width"], height=asked["height"],
-        num_inference_steps=asked["steps"], guidance_scale=asked["guidance_scale"], callback_on_step_end=keep,
-        generator=torch.Generator("cpu").manual_seed(asked["seed"]),
+        asked["prompt"], width=asked["width"], height=asked["height"], num_inference_steps=asked["steps"],
+        guidance_scale=asked["guidance_scale"], callback_on_step_end=keep,
+        generator=torch.Generator("cpu").manual_seed(asked["seed"]), **negative,
     ).images[0]  # fmt: skip
     return torch.stack(steps), np.array(picture)
 
 
-def pipeline(name, case, parts, files, prefix=False, published=None):
+def pipeline(name, case, parts, files, prefix=False, published=None, cls=StableDiffusionPipeline, **settings):
     """Builds the checkpoint, writes it, reads it again in f32 and draws; `files` are the dtypes its components are kept in."""
     print(name)
-    pipe = StableDiffusionPipeline(
-        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )  # fmt: skip
+    if cls is not StableDiffusionXLPipeline:
+        settings |= dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipe = cls(**parts, **settings)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler.set_timesteps(case["steps"])
     timesteps = pipe.scheduler.timesteps.clone()
     factor = pipe.vae_scale_factor
-    fit_last_layer(pipe, name, timesteps, (case["height"] // factor, case["width"] // factor))
+    size = (case["height"] // factor, case["width"] // factor)
+    fit_last_layer(pipe, name, timesteps, size, case["guidance_scale"])
     latents, _ = draw(pipe, case)
     spread_picture(pipe, latents[-1:].permute(0, 3, 1, 2))
 
     folder = HERE / name
-    kept = {file.name: file.read_bytes() for file in (folder / "tokenizer").iterdir()}
+    kept = {file: file.read_bytes() for file in folder.glob("tokenizer*/*")}
     for part, dtype in files.items():
         getattr(pipe, part).to(dtype)
     pipe.save_pretrained(folder)
     # The tokenizer's files as they came: saving writes its own form of them.
-    fresh(folder / "tokenizer")
+    for place in {file.parent for file in kept}:
+        fresh(place)
     for file, content in kept.items():
-        (folder / "tokenizer" / file).write_bytes(content)
+        file.write_bytes(content)
     if prefix:
         older_names(folder / "text_encoder" / "model.safetensors")
     if published:
@@ -177,14 +231,17 @@ def pipeline(name, case, parts, files, prefix=False, published=None):
         config = folder / "scheduler" / "scheduler_config.json"
         config.write_text(json.dumps({**json.loads(config.read_text()), **published}, indent=2, sort_keys=True) + "\n")
 
-    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=FULL, local_files_only=True)
+    pipe = cls.from_pretrained(folder, dtype=FULL, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     latents, picture = draw(pipe, case)
-    guided = case["guidance_scale"] > 1
-    prompt, negative = pipe.encode_prompt(case["prompt"], "cpu", 1, guided, case["negative_prompt"])
-    tensors = {"picture": picture, "latents": latents, "prompt_embeds": prompt}
-    if guided:
-        tensors["negative_prompt_embeds"] = negative
+    guided = case["guidance_scale"] > 1 and not pipe.unet.config.time_cond_proj_dim
+    embeds = pipe.encode_prompt(
+        case["prompt"], device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=guided,
+        negative_prompt=case["negative_prompt"] or None,
+    )  # fmt: skip
+    names = ["prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds"]
+    embeds = {name: embed for name, embed in zip(names, embeds) if embed is not None and (guided or "neg" not in name)}
+    tensors = {"picture": picture, "latents": latents, **embeds}
     write(folder / "expected.safetensors", tensors)
     write_json(folder / "case.json", case)
     check(pipe, case, latents, picture, folder)
@@ -203,13 +260,14 @@ def check(pipe, case, latents, picture, folder):
     clipped = ((picture == 0) | (picture == 255)).mean()
     spread = picture.astype(float).std((0, 1)).min()
     far = {}
-    for key, value in {"prompt": "octopus on yellow", "seed": 7, "guidance_scale": 3.3, "steps": case["steps"] + 1}.items():
+    changes = {"prompt": "octopus on yellow", "seed": 7, "guidance_scale": 3.3, "steps": case["steps"] + 1}
+    for key, value in changes.items():
         _, other = draw(pipe, case, **{key: value})
         far[key] = float(np.abs(other.astype(float) - picture).mean())
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) // 1024
-    changes = ", ".join(f"{key} {value:.1f}" for key, value in far.items())
+    other = ", ".join(f"{key} {value:.1f}" for key, value in far.items())
     print(f"  {picture.shape}, latents std {latents[-1].std():.2f} max {latents.abs().max():.1f}, picture {picture.min()} to")
-    print(f"  {picture.max()}, std {spread:.0f}, clipped {clipped:.1%}; mean difference under another {changes}; {size} KiB")
+    print(f"  {picture.max()}, std {spread:.0f}, clipped {clipped:.1%}; mean difference under another {other}; {size} KiB")
     assert spread > 30 and clipped < 0.06 and min(far.values()) > 1.0, folder.name
 
 
@@ -364,6 +422,130 @@ def main():
         ),
         dict(text_encoder=FULL, unet=HALF, vae=FULL),
     )  # fmt: skip
+
+    xl(both)
+
+
+def xl(both):
+    # SDXL: two text encoders of different width, and an empty negative prompt that is zeros.
+    name, merges = "sdxl", 240
+    pipeline(
+        name,
+        dict(prompt="a red apple on white", negative_prompt="", width=48, height=64, steps=5, guidance_scale=4.0, seed=11),
+        dict(
+            tokenizer=small_tokenizer(HERE / name / "tokenizer", merges, 16),
+            tokenizer_2=small_tokenizer(HERE / name / "tokenizer_2", merges, 16, pad="!"),
+            text_encoder=small_text_encoder(
+                name, merges, 16, hidden_size=12, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+                hidden_act="quick_gelu",
+            ),
+            text_encoder_2=small_text_encoder(
+                name, merges, 16, cls=CLIPTextModelWithProjection, part="text_encoder_2", hidden_size=16, intermediate_size=32,
+                num_hidden_layers=2, num_attention_heads=2, hidden_act="gelu", projection_dim=14, eos_token_id=2, pad_token_id=0,
+            ),
+            unet=unet(
+                name, sample_size=16, block_out_channels=(4, 8, 8), norm_num_groups=4, layers_per_block=1,
+                cross_attention_dim=28, attention_head_dim=[1, 2, 2], transformer_layers_per_block=[1, 1, 2],
+                use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=6,
+                projection_class_embeddings_input_dim=36 + 14,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            ),
+            vae=vae_kl(
+                name, block_out_channels=(4, 4, 8), layers_per_block=1, norm_num_groups=4, scaling_factor=0.13025,
+                sample_size=64, force_upcast=True,
+            ),
+            scheduler=EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1),
+        ),
+        dict(text_encoder=HALF, text_encoder_2=HALF, unet=HALF, vae=HALF), cls=StableDiffusionXLPipeline,
+    )  # fmt: skip
+
+    # diffusers lets the first text encoder be none. Empty negative prompts are texts here, and latents have mean and deviation.
+    # DDIM clips, for SDXL's pipeline leaves a scheduler's config as it is.
+    name = "sdxl-one-encoder"
+    pipeline(
+        name,
+        dict(prompt="rocket, blue", negative_prompt="fox", width=64, height=64, steps=4, guidance_scale=2.5, seed=12),
+        dict(
+            tokenizer=None, text_encoder=None,
+            tokenizer_2=small_tokenizer(HERE / name / "tokenizer_2", merges, 12),
+            text_encoder_2=small_text_encoder(
+                name, merges, 12, cls=CLIPTextModelWithProjection, part="text_encoder_2", hidden_size=18, intermediate_size=30,
+                num_hidden_layers=3, num_attention_heads=3, hidden_act="gelu", projection_dim=10,
+            ),
+            unet=unet(
+                name, sample_size=16, block_out_channels=(4, 8), norm_num_groups=2, layers_per_block=2,
+                cross_attention_dim=18, attention_head_dim=[1, 2], transformer_layers_per_block=[1, [2, 0]],
+                reverse_transformer_layers_per_block=[[1, 0, 1], 1], mid_block_type="UNetMidBlock2D",
+                use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=48 + 10,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            ),
+            vae=vae_kl(
+                name, block_out_channels=(4, 4, 8), layers_per_block=1, norm_num_groups=4, scaling_factor=0.5,
+                sample_size=64, latents_mean=[-1.6574, 1.886, -1.383, 2.5155], latents_std=[8.4927, 5.9022, 6.5498, 5.2299],
+            ),
+            scheduler=DDIMScheduler(**BETAS, clip_sample=True, clip_sample_range=1.5, set_alpha_to_one=False, steps_offset=1),
+        ),
+        dict(text_encoder_2=FULL, unet=FULL, vae=HALF), cls=StableDiffusionXLPipeline, force_zeros_for_empty_prompt=False,
+    )  # fmt: skip
+
+    # As SDXL-Turbo is used: no guidance, few steps with fresh noise.
+    name = "sdxl-turbo"
+    pipeline(
+        name,
+        dict(prompt="fox", negative_prompt="", width=64, height=40, steps=2, guidance_scale=0.0, seed=13),
+        dict(
+            tokenizer=small_tokenizer(HERE / name / "tokenizer", merges, 10),
+            tokenizer_2=small_tokenizer(HERE / name / "tokenizer_2", merges, 10, pad="!"),
+            text_encoder=small_text_encoder(
+                name, merges, 10, hidden_size=8, intermediate_size=20, num_hidden_layers=3, num_attention_heads=2,
+                hidden_act="quick_gelu",
+            ),
+            text_encoder_2=small_text_encoder(
+                name, merges, 10, cls=CLIPTextModelWithProjection, part="text_encoder_2", hidden_size=10, intermediate_size=24,
+                num_hidden_layers=2, num_attention_heads=2, hidden_act="gelu", projection_dim=12, eos_token_id=2, pad_token_id=0,
+            ),
+            unet=unet(
+                name, sample_size=16, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+                cross_attention_dim=18, attention_head_dim=[1, 2], transformer_layers_per_block=[1, 2],
+                use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=6,
+                projection_class_embeddings_input_dim=36 + 12,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            ),
+            vae=vae_tiny(name, 10, (1, 1, 1, 1), (1, 1, 1, 1), scaling_factor=4.0),
+            scheduler=EulerAncestralDiscreteScheduler(**BETAS, timestep_spacing="trailing"),
+        ),
+        dict(text_encoder=HALF, text_encoder_2=HALF, unet=HALF, vae=HALF), cls=StableDiffusionXLPipeline,
+    )  # fmt: skip
+
+    # A UNet that was distilled to be told the guidance scale, in the plain pipeline with a plain scheduler, and in its own.
+    for name, cls, scheduler in [
+        ("lcm-euler", StableDiffusionPipeline, EulerDiscreteScheduler(**BETAS, timestep_spacing="linspace")),
+        ("lcm", LatentConsistencyModelPipeline, LCMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=True)),
+    ]:
+        pipeline(
+            name,
+            dict(prompt="crown on blue", negative_prompt="", width=64, height=48, steps=4, guidance_scale=8.5, seed=14),
+            dict(
+                tokenizer=small_tokenizer(HERE / name / "tokenizer", merges, 16),
+                text_encoder=small_text_encoder(
+                    name, merges, 16, hidden_size=12, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+                    hidden_act="quick_gelu",
+                ),
+                unet=unet(
+                    name, sample_size=16, block_out_channels=(4, 8), norm_num_groups=4, layers_per_block=1,
+                    cross_attention_dim=12, attention_head_dim=2, time_cond_proj_dim=16,
+                    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+                ),
+                vae=vae_kl(
+                    name, block_out_channels=(4, 4, 8), layers_per_block=1, norm_num_groups=4, scaling_factor=0.18215,
+                    sample_size=64,
+                ),
+                scheduler=scheduler,
+            ),
+            dict(text_encoder=HALF, unet=FULL, vae=HALF), cls=cls,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ DDIM, DDPM, PNDM = "DDIMScheduler", "DDPMScheduler", "PNDMScheduler"
 EULER, EULER_A, DPM = "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"
 EPSILON, V, SAMPLE = ({"prediction_type": p} for p in ("epsilon", "v_prediction", "sample"))
 LINSPACE, LEADING, TRAILING = ({"timestep_spacing": s} for s in ("linspace", "leading", "trailing"))
+HEUN, LCM, TCD = "HeunDiscreteScheduler", "LCMScheduler", "TCDScheduler"
 KARRAS = {"use_karras_sigmas": True}
 NO_CLIP = {"clip_sample": False}
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
@@ -27,7 +28,7 @@ PLMS = {"skip_prk_steps": True}
 
 
 def cases() -> list[tuple[str, dict, list[int], str | None]]:
-    """(class of the configuration, its keys, steps, class that runs it where that is another)"""
+    """(class of the configuration, its keys with `eta`, steps, class that runs it where that is another)"""
     some = [1, 4, 20]
     sd = STABLE_DIFFUSION
     return [
@@ -78,6 +79,29 @@ def cases() -> list[tuple[str, dict, list[int], str | None]]:
         (DPM, sd | V | KARRAS, [4], EULER),
         (EULER, sd | V, [4], DDPM),
         (DPM, sd | EPSILON | OFFSET, [4], DDIM),
+        # Two of these steps go from σ 25 to 0.03: diffusers divides the rounding of the first by the second, and is off
+        # from itself in f64 by 5e-5.
+        (HEUN, {}, [1, 4], None),
+        (HEUN, sd | EPSILON | LEADING | OFFSET, [1, 2, 4, 20], None),
+        (HEUN, sd | V | TRAILING, [1, 2, 4], None),
+        (HEUN, sd | V | LINSPACE | KARRAS, [1, 2, 4, 20], None),
+        (HEUN, sd | EPSILON | TRAILING | {"clip_sample": True, "clip_sample_range": 1.5}, [4], None),
+        (HEUN, sd | SAMPLE | LINSPACE, [4], None),
+        (HEUN, COSINE | V | LEADING | KARRAS, [4], None),
+        (EULER, sd | V | KARRAS | {"sigma_min": 0.05, "sigma_max": 20.0, "rescale_betas_zero_snr": True}, [4], HEUN),
+        (LCM, {}, [1, 2, 4, 20], None),
+        (LCM, sd | V | TRAILING | OFFSET | {"set_alpha_to_one": False}, [1, 2, 4], None),
+        (LCM, sd | SAMPLE | {"original_inference_steps": 1000, "timestep_scaling": 0.01}, [7, 20], None),
+        (LCM, sd | EPSILON | {"clip_sample": True, "clip_sample_range": 1.5, "original_inference_steps": 7}, [2, 4, 5], None),
+        (LCM, sd | V | {"rescale_betas_zero_snr": True}, [4], None),
+        (LCM, {"num_train_timesteps": 8, "original_inference_steps": 8, "beta_end": 0.1, "timestep_scaling": 0.1}, [8], None),
+        (PNDM, PLMS | EPSILON | OFFSET, [4], LCM),
+        (TCD, {}, [1, 2, 4, 20], None),
+        (TCD, sd | EPSILON | TRAILING | OFFSET | {"eta": 0.0, "set_alpha_to_one": False}, [1, 2, 4, 20], None),
+        (TCD, sd | V | {"eta": 1.0, "original_inference_steps": 30}, [1, 2, 4], None),
+        (TCD, sd | V | {"eta": 0.3, "rescale_betas_zero_snr": True, "timestep_scaling": 3.0}, [4], None),
+        (TCD, sd | SAMPLE | {"eta": 0.7, "original_inference_steps": 1000, "clip_sample": True}, [7, 20], None),
+        (DDIM, NO_CLIP | V | LEADING, [4], TCD),
     ]
 
 
@@ -86,12 +110,14 @@ def model(x: torch.Tensor, t: float) -> torch.Tensor:
     return torch.from_numpy((0.3 * np.tanh(x.numpy().astype(np.float64)) + 0.1 * np.cos(t / 100 + index)).astype(np.float32))
 
 
-def trajectory(scheduler, steps: int) -> tuple[float, list[float], np.ndarray]:
+def trajectory(scheduler, steps: int, eta: float | None) -> tuple[float, list[float], np.ndarray]:
     generator = torch.Generator("cpu").manual_seed(SEED)
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)  # without it, a first timestep that occurs twice makes diffusers skip a step
     draws = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    if eta is not None:
+        draws["eta"] = eta
     sample = torch.randn(SHAPE, generator=generator) * scheduler.init_noise_sigma
     samples = []
     for t in scheduler.timesteps:
@@ -108,11 +134,13 @@ def main() -> None:
     for class_name, keys, all_steps, run_by in cases():
         for steps in all_steps:
             config = {"_class_name": class_name} | keys
+            eta = config.pop("eta", None)  # no key of a configuration: it is passed to each step
             scheduler = getattr(diffusers, run_by or class_name).from_config(config)
-            sigma, timesteps, samples = trajectory(scheduler, steps)
+            sigma, timesteps, samples = trajectory(scheduler, steps, eta)
             name = f"{len(listed):03}"
             tensors[name] = samples
             case = {"name": name, "config": config, "run_by": run_by, "steps": steps}
+            case |= {} if eta is None else {"eta": eta}
             listed.append(case | {"init_noise_sigma": sigma, "timesteps": timesteps})
     write(GOLDEN / "samplers.safetensors", tensors, ("cases", listed))
 

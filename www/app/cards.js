@@ -1,7 +1,14 @@
-// The checkpoints as cards: a group of radio buttons, each with a sample picture and how much of it is here.
+// The checkpoints as cards: a group of radio buttons, each with a sample picture, its key and how much of it is here.
 
 import { make } from "./dom.js";
 import { downloaded } from "./words.js";
+
+/** What a card says of where its checkpoint is, and what that means. */
+const MARKS = {
+  here: ["here", "Kept on this device: no download needed"],
+  ready: ["ready", "In memory: draws at once"],
+};
+const KEYS = 9;
 
 export class Cards extends EventTarget {
   #root;
@@ -27,14 +34,19 @@ export class Cards extends EventTarget {
     label.className = "card";
     const radio = make("input", { type: "radio", name: "checkpoint", value: entry.id });
     const frame = make("span", { className: "thumb" });
+    const key = make("kbd", { className: "key", ariaHidden: "true" });
     const words = make("span", { className: "words" });
+    const head = make("span", { className: "head" });
     const name = make("span", { className: "name", textContent: entry.name });
+    const mark = make("span", { className: "mark" });
     const about = make("span", { className: "about", textContent: entry.description ?? "" });
     const bar = make("i", { className: "fill" });
-    words.append(name, about);
-    label.append(radio, frame, words, bar);
+    head.append(name, mark);
+    words.append(head, about);
+    label.append(radio, frame, key, words, bar);
     this.#root.append(label);
-    this.#cards.set(entry, { label, radio, frame, about, bar });
+    this.#cards.set(entry, { label, radio, frame, key, mark, about, bar });
+    this.#number();
     this.picture(entry, entry.image);
     radio.addEventListener("change", () => {
       this.#chosen = entry;
@@ -45,6 +57,16 @@ export class Cards extends EventTarget {
   remove(entry) {
     this.#cards.get(entry).label.remove();
     this.#cards.delete(entry);
+    this.#number();
+  }
+
+  #number() {
+    [...this.#cards.values()].forEach(({ radio, key }, index) => {
+      const digit = index < KEYS ? String(index + 1) : "";
+      key.textContent = digit;
+      if (digit) radio.setAttribute("aria-keyshortcuts", `${digit} Alt+${digit}`);
+      else radio.removeAttribute("aria-keyshortcuts");
+    });
   }
 
   /** The sample picture; until there is one, the name's first letter. */
@@ -63,15 +85,30 @@ export class Cards extends EventTarget {
   /** Marks a card as chosen without saying so to those who listen. */
   choose(entry) {
     this.#chosen = entry;
-    this.#cards.get(entry).radio.checked = true;
+    const { radio, label } = this.#cards.get(entry);
+    // Focus within the group stays on what is chosen.
+    if (this.#root.contains(document.activeElement)) radio.focus({ preventScroll: true });
+    radio.checked = true;
+    return label;
+  }
+
+  /** Chooses the n-th card and tells; gives false where there is none. */
+  pick(n) {
+    const entry = this.entries[n - 1];
+    if (!entry) return false;
+    this.choose(entry).scrollIntoView({ block: "nearest" });
+    this.dispatchEvent(new Event("pick"));
+    return true;
   }
 
   /** Shows how far each is: `stateOf(entry)` gives { state, progress }. */
   update(stateOf) {
-    for (const [entry, { label, about, bar }] of this.#cards) {
+    for (const [entry, { label, mark, about, bar }] of this.#cards) {
       const { state, progress } = stateOf(entry);
+      const [word, meaning] = MARKS[state] ?? ["", ""];
       label.dataset.state = state;
-      label.title = state === "here" ? "In memory" : "";
+      label.title = meaning;
+      if (mark.textContent !== word) mark.textContent = word;
       bar.style.setProperty("--fraction", progress?.fraction ?? 0);
       const text = state === "coming" && progress?.totalBytes ? downloaded(progress) : (entry.description ?? "");
       if (about.textContent !== text) about.textContent = text;

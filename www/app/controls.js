@@ -63,6 +63,17 @@ export class Controls {
    */
   takeRecipe() {
     if (this.#seedIsUsed && !this.keepsSeed) this.rollSeed();
+    return this.#read();
+  }
+
+  /** What to draw in several checkpoints, with the seed that is seen: what nobody has set is left to each of them. */
+  sharedRecipe() {
+    const recipe = this.#read();
+    for (const name of NUMBERS) if (!this.#set.has(name)) delete recipe[name];
+    return recipe;
+  }
+
+  #read() {
     this.#seedIsUsed = true;
     const { seed, negativePrompt, sampler } = this.#fields;
     const recipe = {

@@ -2,15 +2,21 @@
 
 import { Tintype } from "../tintype/tintype.js";
 import { Cards } from "./cards.js";
+import { Compare } from "./compare.js";
 import { Controls } from "./controls.js";
 import { el, make } from "./dom.js";
+import { listen as listenForKeys } from "./keys.js";
 import { fromHash, toHash } from "./link.js";
 import { Maker } from "./maker.js";
-import { listen as listenForOwn } from "./own.js";
+import { Memory } from "./memory.js";
+import { Notices } from "./notices.js";
+import { addressOf, keptEntry, listen as listenForOwn } from "./own.js";
+import { hideError, say, showBackend, showError, showNotRunning, showStarting } from "./says.js";
+import { Shelf } from "./shelf.js";
 import { Stage } from "./stage.js";
 import { Strip } from "./strip.js";
 
-/** Moving over the cards with the arrow keys should not fetch each of them. */
+/** Moving over the cards with the arrow keys should not fetch each of them, where they are to be fetched. */
 const CHOICE_SETTLES_MS = 250;
 
 const maker = new Maker();
@@ -18,53 +24,29 @@ const cards = new Cards(el("cards"));
 const controls = new Controls(el("form"));
 const stage = new Stage();
 const strip = new Strip(el("strip"));
+const notices = new Notices(el("notices"));
+const shelf = new Shelf({
+  store: () => maker.store,
+  hasCard: (url) => cards.entries.some((entry) => addressOf(entry) === url),
+});
+new Memory(maker);
+const compare = new Compare({
+  begin: () => el("form").reportValidity() && controls.sharedRecipe(),
+  draw: drawCell,
+  // What went wrong is said when it is this one's turn.
+  preload: (entry) => maker.load(entry).catch(() => {}),
+});
 
-/** What is being drawn: { controller, recipe, notes }, or null. */
+/** What is being drawn: { controller, recipe }, or null. */
 let work = null;
 let choiceTimer = 0;
 
-function say(text) {
-  el("announce").textContent = text;
-}
-
-const ERRORS = {
-  "invalid-argument": "That can't be drawn.",
-  network: "The network failed.",
-  "not-found": "Something is missing.",
-  corrupt: "A file is damaged.",
-  unsupported: "Not possible here.",
-  "out-of-memory": "There is not enough memory.",
-  quota: "There is not enough storage.",
-  "device-lost": "The GPU was lost.",
-};
-
-function showError(error) {
-  if (error.code === "cancelled") return;
-  el("error-code").textContent = ERRORS[error.code] ?? "Something went wrong.";
-  el("error-message").textContent = error.message;
-  el("error").hidden = false;
-}
-
-function hideError({ refocus = false } = {}) {
-  if (refocus && el("error").contains(document.activeElement)) el("generate").focus();
-  el("error").hidden = true;
-}
-
 async function startEngine() {
-  const line = el("backend");
-  line.dataset.kind = "starting";
-  line.textContent = "Starting…";
+  showStarting();
   try {
-    const backend = await maker.start(el("runs-on").value);
-    if (!backend) return;
-    const { kind, name, reason } = backend;
-    line.dataset.kind = kind;
-    line.textContent = `${kind === "webgpu" ? `WebGPU on ${name}` : "CPU"}: ${reason}`;
-    line.title = name;
-    controls.samplers(maker.samplers);
+    if (await maker.start(el("runs-on").value)) controls.samplers(maker.samplers);
   } catch (error) {
-    line.dataset.kind = "failed";
-    line.textContent = "Not running";
+    showNotRunning();
     showError(error);
   }
 }
@@ -91,11 +73,11 @@ function showActions() {
   if (other) el("again").textContent = `Draw this in ${cards.chosen.name}`;
 }
 
-/** `notes` are of this moment, where the picture's own warnings are shown whenever it is. */
-function present(item, notes = []) {
+function present(item) {
   stage.show(item);
   strip.mark(item);
-  showWarnings([...notes, ...item.warnings]);
+  compare.mark(item);
+  showWarnings(item.warnings);
   showActions();
   history.replaceState(null, "", toHash({ ...item.recipe, checkpoint: item.entry.own ? "" : item.entry.id }));
 }
@@ -104,7 +86,7 @@ function present(item, notes = []) {
 async function draw(recipe, count = 1) {
   const entry = cards.chosen;
   const before = work;
-  const mine = { controller: new AbortController(), recipe, notes: [] };
+  const mine = { controller: new AbortController(), recipe };
   work = mine;
   clearTimeout(choiceTimer);
   hideError();
@@ -125,7 +107,6 @@ async function draw(recipe, count = 1) {
       showError(error);
       say(error.code === "cancelled" ? "Cancelled." : "");
     }
-    if (error.code === "internal" || error.code === "device-lost") startEngine();
   } finally {
     if (work === mine) {
       work = null;
@@ -135,7 +116,7 @@ async function draw(recipe, count = 1) {
   }
 }
 
-async function drawOne(entry, recipe, { controller, notes }, place) {
+async function drawOne(entry, recipe, { controller }, place) {
   const title = `${recipe.prompt || "untitled"}${place}`;
   stage.begin({ title, ...recipe });
   say(`Drawing ${title} in ${entry.name}.`);
@@ -148,21 +129,26 @@ async function drawOne(entry, recipe, { controller, notes }, place) {
     },
     onStep: (step) => !controller.signal.aborted && stage.step(title, step),
   });
+  present(made(drawn, entry, recipe));
+  say(`Done: ${title}.`);
+}
+
+/** Keeps a finished picture: what the strip, the cells and the plate show. */
+function made(drawn, entry, recipe) {
   const item = { ...drawn, entry, recipe, name: entry.name, url: URL.createObjectURL(drawn.blob) };
   if (!cards.hasPicture(entry)) cards.picture(entry, item.url);
   el("session").hidden = false;
   strip.add(item);
-  present(item, notes);
-  say(`Done: ${title}.`);
+  return item;
 }
 
-/** Checkpoints went so that another could come. */
-function tellOfRoom({ entry, gone }) {
-  const names = gone.map(({ name }) => name).join(", ");
-  const text = `There was not enough memory for ${entry.name} as well, so ${names} had to go: what is chosen again is fetched again.`;
-  work?.notes.push(text);
-  showWarnings([text]);
-  say(text);
+/** A picture of several; what its checkpoint set itself belongs to its recipe too. */
+async function drawCell(entry, recipe, hooks) {
+  const drawn = await maker.draw(entry, recipe, hooks);
+  const { steps, guidanceScale, width, height } = drawn.parameters;
+  const item = made(drawn, entry, { ...recipe, steps, guidanceScale, width, height });
+  strip.mark(stage.shown);
+  return item;
 }
 
 function generate() {
@@ -177,6 +163,14 @@ function drawAgain(recipe = stage.shown.recipe) {
   draw(controls.takeRecipe());
 }
 
+/** A checkpoint that is not in memory may be on this device. */
+function showStates() {
+  cards.update((entry) => {
+    const state = maker.state(entry);
+    return state.state === "absent" && shelf.keeps(addressOf(entry)) ? { ...state, state: "here" } : state;
+  });
+}
+
 function showPrompts(entry) {
   const buttons = (entry.prompts ?? []).map((prompt) => {
     const button = make("button", { type: "button", className: "chip", textContent: prompt });
@@ -189,17 +183,21 @@ function showPrompts(entry) {
   el("tries").replaceChildren(...buttons);
 }
 
-function chosen(entry) {
+function chosen(entry, { settled = maker.state(entry).state === "ready" } = {}) {
   showPrompts(entry);
   controls.offer({ ...entry.defaults, ...maker.state(entry).checkpoint?.defaults });
   showActions();
   clearTimeout(choiceTimer);
-  choiceTimer = setTimeout(() => {
-    maker.keepOnly(entry);
-    const recipe = work?.recipe ?? stage.shown?.recipe;
-    if (controls.keepsSeed && recipe) return drawAgain(recipe);
-    maker.load(entry).then(({ defaults }) => cards.chosen === entry && controls.offer(defaults), showError);
-  }, CHOICE_SETTLES_MS);
+  if (settled) settle(entry);
+  else choiceTimer = setTimeout(settle, CHOICE_SETTLES_MS, entry);
+}
+
+/** The choice stands: it is drawn with, or else loaded beside the picture that is being drawn. */
+function settle(entry) {
+  maker.keepOnly(entry);
+  const recipe = work?.recipe ?? stage.shown?.recipe;
+  if (controls.keepsSeed && recipe) return drawAgain(recipe);
+  maker.load(entry).then(({ defaults }) => cards.chosen === entry && controls.offer(defaults), showError);
 }
 
 function restore(item) {
@@ -225,11 +223,17 @@ function restoreFromAddress() {
   showActions();
 }
 
+function cardsChanged() {
+  compare.offer(cards.entries);
+  shelf.refresh();
+}
+
 /** A card for a person's own checkpoint, which goes again if it can't be loaded. */
 async function addOwn(entry) {
   const before = cards.chosen;
   hideError();
   cards.add(entry);
+  cardsChanged();
   cards.choose(entry);
   chosen(entry);
   try {
@@ -240,6 +244,7 @@ async function addOwn(entry) {
     if (error.code === "cancelled") return;
     showError(error);
     cards.remove(entry);
+    cardsChanged();
     if (cards.chosen !== entry || !before) return;
     cards.choose(before);
     showPrompts(before);
@@ -287,6 +292,7 @@ el("copy").addEventListener("click", () =>
 el("link").addEventListener("click", () => flash(el("link"), () => navigator.clipboard.writeText(location.href)));
 el("runs-on").addEventListener("change", () => {
   work?.controller.abort();
+  compare.cancel();
   hideError();
   startEngine();
 });
@@ -298,13 +304,30 @@ addEventListener("keydown", (event) => {
     if (!work) generate();
   } else if (event.key === "Escape") {
     if (work) work.controller.abort();
+    else if (compare.isDrawing) compare.cancel();
     else hideError({ refocus: true });
   }
 });
 cards.addEventListener("choose", () => chosen(cards.chosen));
+cards.addEventListener("pick", () => {
+  chosen(cards.chosen, { settled: true });
+  say(`${cards.chosen.name} is chosen.`);
+});
+listenForKeys((digit) => cards.pick(digit));
 strip.addEventListener("pick", ({ detail }) => restore(detail));
-maker.addEventListener("change", () => cards.update((entry) => maker.state(entry)));
-maker.addEventListener("room", ({ detail }) => tellOfRoom(detail));
+compare.addEventListener("pick", ({ detail }) => {
+  restore(detail);
+  stage.reveal();
+});
+maker.addEventListener("change", showStates);
+maker.addEventListener("held", () => {
+  if (maker.backend) showBackend(maker.backend);
+  shelf.refresh();
+});
+// What the line of the backend says need not be said twice.
+maker.addEventListener("notice", ({ detail }) => detail !== maker.backend?.reason && notices.add(detail));
+shelf.addEventListener("change", showStates);
+shelf.addEventListener("open", ({ detail }) => addOwn(keptEntry(detail)));
 addEventListener("hashchange", restoreFromAddress);
 listenForOwn({ onEntry: addOwn, onError: showError });
 
@@ -314,6 +337,7 @@ try {
 } catch (error) {
   showError(error);
 }
+cardsChanged();
 restoreFromAddress();
 el("generate").disabled = false;
 if (matchMedia("(pointer: fine)").matches) el("prompt").focus({ preventScroll: true });

@@ -1,11 +1,14 @@
-// Between the page and Tintype: one engine, and the checkpoints that it has or is getting. Knows no document.
+// Between the page and Tintype: one engine, and the checkpoints that were loaded or are on their way. Knows no document.
+//   "change"  anything that a card shows, progress included
+//   "held"    what is in memory, or how much of it is used
+//   "notice"  what Tintype wants a person to know: its text
 
 import { Tintype } from "../tintype/tintype.js";
 
 export class Maker extends EventTarget {
   #tintype = null;
   #starting = null;
-  /** What is loaded or on its way, by entry, the one used last at the end: { promise, controller, progress, done, users }. */
+  /** What was loaded or is on its way, by entry: { promise, controller, progress, done, users, drawing }. */
   #loads = new Map();
 
   /** Starts the engine, in place of the one there was. Gives what it runs on; nothing if another start overtook it. */
@@ -20,41 +23,60 @@ export class Maker extends EventTarget {
       const tintype = await starting;
       if (overtaken()) return void tintype.close();
       this.#tintype = tintype;
-      this.dispatchEvent(new Event("change"));
+      tintype.addEventListener("change", () => this.#tintype === tintype && this.#tell("change", "held"));
+      tintype.addEventListener("notice", ({ detail }) => this.#notice(detail.message));
+      this.#tell("change", "held");
       return tintype.backend;
     } catch (error) {
       if (!overtaken()) throw error;
     }
   }
 
+  get backend() {
+    return this.#tintype?.backend;
+  }
+
   get samplers() {
     return this.#tintype?.samplers ?? [];
   }
 
-  /** "absent", "coming" (with how far it is) or "here" (with its handle). */
+  /** What is kept on this device; nothing before the engine has started. */
+  get store() {
+    return this.#tintype?.store;
+  }
+
+  /** In bytes; nothing before something was loaded. */
+  get memory() {
+    return this.#tintype?.memory;
+  }
+
+  /** The checkpoints in memory. */
+  get residents() {
+    return this.#tintype?.checkpoints ?? [];
+  }
+
+  /** "absent", "coming" (with how far it is) or "ready"; with its handle, wherever there is one. */
   state(entry) {
     const load = this.#loads.get(entry);
     if (!load) return { state: "absent" };
-    return load.done ? { state: "here", checkpoint: load.done } : { state: "coming", progress: load.progress };
+    if (!load.done) return { state: "coming", progress: load.progress };
+    return { state: this.residents.includes(load.done) ? "ready" : "absent", checkpoint: load.done };
   }
 
-  /** The checkpoint of an entry: the one in memory, the one on its way, or a new download. */
+  /** Brings an entry's checkpoint into memory, unless it is there or on its way. */
   load(entry) {
     const known = this.#loads.get(entry);
-    if (known) {
-      this.#loads.delete(entry);
-      this.#loads.set(entry, known);
-      return known.promise;
-    }
+    // One that gave way and is drawn with is coming back already.
+    if (known && (known.drawing > 0 || this.state(entry).state !== "absent")) return known.promise;
     const controller = new AbortController();
-    const load = { controller, done: null, progress: null, users: 0 };
+    const load = { controller, done: null, progress: null, users: 0, drawing: 0 };
     this.#loads.set(entry, load);
     load.promise = this.#load(entry, load).catch((error) => {
       if (this.#loads.get(entry) === load) this.#loads.delete(entry);
-      this.dispatchEvent(new Event("change"));
+      this.#tell("change");
       throw error;
     });
-    this.dispatchEvent(new Event("change"));
+    this.#tell("change");
     return load.promise;
   }
 
@@ -62,30 +84,12 @@ export class Maker extends EventTarget {
     const tintype = await this.#starting;
     const onProgress = (progress) => {
       load.progress = progress;
-      this.dispatchEvent(new Event("change"));
+      this.#tell("change");
     };
-    const attempt = () => tintype.load(entry.source, { name: entry.name, signal: load.controller.signal, onProgress });
-    try {
-      load.done = await attempt();
-    } catch (error) {
-      const wanted = () => this.#loads.get(entry) === load;
-      if (error.code !== "out-of-memory" || !wanted() || !(await this.#makeRoom(entry)) || !wanted()) throw error;
-      load.done = await attempt();
-    }
-    this.dispatchEvent(new Event("change"));
+    load.done = await tintype.load(entry.source, { name: entry.name, signal: load.controller.signal, onProgress });
+    for (const warning of load.done.warnings) this.#notice(`${entry.name}: ${warning}`);
+    this.#tell("change");
     return load.done;
-  }
-
-  /** Lets go of what is in memory, the one unused for longest first, and tells: "room". Gives false where nothing is. */
-  async #makeRoom(entry) {
-    const others = [...this.#loads].filter(([, { done }]) => done);
-    for (const [other, { done }] of others) {
-      this.#loads.delete(other);
-      await done.unload();
-    }
-    if (others.length === 0) return false;
-    this.dispatchEvent(new CustomEvent("room", { detail: { entry, gone: others.map(([other]) => other) } }));
-    return true;
   }
 
   /** Gives up the downloads that no picture waits for, but for `entry`'s. */
@@ -104,27 +108,47 @@ export class Maker extends EventTarget {
 
   /** Draws one picture, after the download that it may need. */
   async draw(entry, recipe, { signal, onLoading, onLoaded, onStep }) {
+    // One that gave way to others comes back by itself.
+    const checkpoint = this.#loads.get(entry)?.done ?? (await this.#loaded(entry, { signal, onLoading }));
+    onLoaded(checkpoint);
+    const began = performance.now();
+    const hear = (event) => (event.step === undefined ? onLoading(event) : onStep(event));
+    const request = { ...recipe, sampler: recipe.sampler || null, checkpoint, signal, onStep: hear, preview: true };
+    const load = this.#loads.get(entry);
+    if (load) load.drawing += 1;
+    try {
+      const { images, warnings } = await this.#tintype.generate(request);
+      const [{ imageData, parameters, toBlob }] = images;
+      return { imageData, parameters, blob: await toBlob(), ms: performance.now() - began, warnings };
+    } finally {
+      if (load) load.drawing -= 1;
+    }
+  }
+
+  /** The checkpoint, for a picture that waits for it; if that is given up and no other waits, so is the download. */
+  async #loaded(entry, { signal, onLoading }) {
     const promise = this.load(entry);
     const load = this.#loads.get(entry);
     const hear = () => !load.done && onLoading(load.progress);
     const giveUp = () => load.users === 1 && this.#giveUp(entry, load);
-    let checkpoint;
     load.users += 1;
     signal.addEventListener("abort", giveUp);
     this.addEventListener("change", hear);
     try {
       hear();
-      checkpoint = await promise;
+      return await promise;
     } finally {
       load.users -= 1;
       signal.removeEventListener("abort", giveUp);
       this.removeEventListener("change", hear);
     }
-    onLoaded(checkpoint);
-    const began = performance.now();
-    const request = { ...recipe, sampler: recipe.sampler || null, checkpoint, signal, onStep, preview: true };
-    const { images, warnings } = await this.#tintype.generate(request);
-    const [{ imageData, parameters, toBlob }] = images;
-    return { imageData, parameters, blob: await toBlob(), ms: performance.now() - began, warnings };
+  }
+
+  #notice(message) {
+    this.dispatchEvent(new CustomEvent("notice", { detail: message }));
+  }
+
+  #tell(...types) {
+    for (const type of types) this.dispatchEvent(new Event(type));
   }
 }

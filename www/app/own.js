@@ -15,6 +15,15 @@ function fromAddress(address) {
   return entry(decodeURIComponent(last ?? url.host), url.host, url.href);
 }
 
+/** What was kept of an address in an earlier visit. */
+export const keptEntry = ({ name, url }) => entry(name, new URL(url).host, url);
+
+/** The address that an entry's checkpoint is kept under: a folder's; nothing for a person's own files. */
+export function addressOf({ source }) {
+  const address = typeof source === "string" ? source : source?.url;
+  return address?.replace(/[?#].*$/s, "").replace(/\/model_index\.json$/, "/").replace(/\/*$/, "/");
+}
+
 /** Calls `onEntry` with each checkpoint that a person brings, and `onError` with what was wrong with it. */
 export function listen({ onEntry, onError }) {
   const folder = el("folder");

@@ -1,6 +1,7 @@
 // The plate: where a picture comes up out of the blur, and stands when it is done.
 
 import { el } from "./dom.js";
+import { paint, toCanvas } from "./paint.js";
 import { downloaded, duration, fileName, summary } from "./words.js";
 
 export class Stage {
@@ -110,25 +111,11 @@ export class Stage {
   }
 
   #draw(imageData) {
-    this.#pixels.width = imageData.width;
-    this.#pixels.height = imageData.height;
-    this.#pixels.getContext("2d").putImageData(imageData, 0, 0);
+    toCanvas(imageData, this.#pixels);
     this.#paint();
   }
 
-  /** Enlarges with a smooth kernel: the browser's own scaling of an <img> shows the grid of so small a picture. */
   #paint() {
-    const box = this.#picture.getBoundingClientRect();
-    const scale = Math.min(globalThis.devicePixelRatio || 1, 2);
-    const width = Math.max(1, Math.round(box.width * scale));
-    const height = Math.max(1, Math.round(box.height * scale));
-    const canvas = this.#canvas;
-    // Setting a canvas's size, even to what it is, allocates it anew.
-    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    const context = canvas.getContext("2d");
-    context.clearRect(0, 0, width, height);
-    if (this.#pixels.width === 0) return;
-    context.imageSmoothingQuality = "high";
-    context.drawImage(this.#pixels, 0, 0, width, height);
+    paint(this.#canvas, this.#pixels.width > 0 ? this.#pixels : null);
   }
 }

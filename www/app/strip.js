@@ -31,12 +31,13 @@ export class Strip extends EventTarget {
     this.#root.scrollTo({ left: 0 });
   }
 
-  /** Marks the picture that stands on the plate. */
+  /** Marks the picture that stands on the plate, if one does. Tab stops there, or at the newest. */
   mark(item) {
+    const stop = this.#buttons.find((button) => button.item === item) ?? this.#buttons[0];
     for (const button of this.#buttons) {
       const current = button.item === item;
       button.ariaCurrent = current ? "true" : null;
-      button.tabIndex = current ? 0 : -1;
+      button.tabIndex = button === stop ? 0 : -1;
     }
   }
 

@@ -2,6 +2,24 @@
 
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
+/** "18.0 MB", "1.42 GB": of files. */
+export function size(bytes) {
+  return bytes < 999.5e6 ? `${megabytes(bytes)} MB` : `${(bytes / 1e9).toFixed(bytes < 99.5e9 ? 2 : 0)} GB`;
+}
+
+/** "312": memory comes in powers of two, files don't. */
+export const mebibytes = (bytes) => Math.round(bytes / 2 ** 20).toString();
+
+/** "5 minutes ago", of a date and time. */
+export function ago(time) {
+  const minutes = (Date.now() - new Date(time)) / 60_000;
+  if (minutes < 1) return "just now";
+  const format = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+  if (minutes < 60) return format.format(-Math.floor(minutes), "minute");
+  if (minutes < 24 * 60) return format.format(-Math.floor(minutes / 60), "hour");
+  return format.format(-Math.floor(minutes / 60 / 24), "day");
+}
+
 /** "4.2 of 18.0 MB" */
 export function downloaded({ loadedBytes, totalBytes }) {
   return `${megabytes(loadedBytes)} of ${megabytes(totalBytes)} MB`;

@@ -21,8 +21,8 @@ export class Compute {
   #closed = null;
 
   /**
-   * `onStarted(started)` hears what each worker that starts has; `onMessage` what is no call's answer; `onNotice(kind, message)`
-   * what a person should know; `connect(port)` hands the keeper the other end of a port.
+   * `onStarted(started)` hears what each worker that starts has; `onDeath()` that one ended by itself; `onMessage` what is no
+   * call's answer; `onNotice(kind, message)` what a person should know; `connect(port)` hands the keeper the other end of a port.
    */
   constructor(options, hooks) {
     this.#options = options;
@@ -41,13 +41,13 @@ export class Compute {
 
   /**
    * Asks the worker for `type`; if it dies over it, or before, asks another one once more. `payload` is made for the worker
-   * that is asked: `known` is a set of its own, for what it was told before.
+   * that is asked: `known` is a set of its own, for what it was told before; `onSent(known)` hears that it was told.
    */
   async call(type, payload, options = {}) {
     for (let again = false; ; again = true) {
       const link = await this.#alive();
       try {
-        const value = await link.call(type, payload(link.known), options);
+        const value = await link.call(type, payload(link.known), { ...options, onSent: () => options.onSent?.(link.known) });
         if (type === "generate") this.#losses = 0;
         return value;
       } catch (error) {
@@ -82,7 +82,7 @@ export class Compute {
     const death = this.#link?.death;
     if (death?.code === "device-lost" && ++this.#losses >= LOSSES) this.#options = { ...this.#options, backend: "cpu" };
     const lock = lockName();
-    const link = new Link(start, { lock, onMessage: this.#hooks.onMessage });
+    const link = new Link(start, { lock, onMessage: this.#hooks.onMessage, onDeath: () => this.#hooks.onDeath() });
     link.known = new Set();
     // From now on close() ends it too.
     this.#link = link;

@@ -1,7 +1,7 @@
 // The client of keeper.js: files by their address, from the store or from their host, over a port.
 
-/** Bytes of one file that may be on their way. */
-const WINDOW = 16 << 20;
+/** Bytes of one file that may be on their way; the buffers that they come in may be twice as large. */
+const WINDOW = 8 << 20;
 
 const typed = ({ code, message }) => Object.assign(new Error(message), { code });
 
@@ -104,12 +104,19 @@ class FileSession {
 
   /** The load succeeded: the files that were read to their end are `checkpoint`, `{ id, name, url, bytes }`. */
   commit({ id, name, url, bytes }) {
-    return this.#files.ask({ type: "commit", session: this.#id, checkpoint: { id, name, url, bytes } });
+    return this.#end({ type: "commit", checkpoint: { id, name, url, bytes } });
   }
 
   /** The load failed with `code`, or was given up. */
   abort(code) {
-    return this.#files.ask({ type: "abort", session: this.#id, code });
+    return this.#end({ type: "abort", code });
+  }
+
+  #end(message) {
+    const ended = this.#files.ask({ session: this.#id, ...message });
+    // Whoever gave it up may not wait: that the keeper died before its answer is no error of theirs.
+    ended.catch(() => {});
+    return ended;
   }
 }
 
@@ -125,7 +132,8 @@ export class Files {
   constructor(port) {
     this.#port = port;
     port.onmessage = ({ data }) => this.#receive(data);
-    port.onmessageerror = () => this.close(typed({ code: "internal", message: "a message of the keeper could not be read" }));
+    const unreadable = { code: "internal", message: "a message of the keeper could not be read" };
+    port.onmessageerror = () => this.close(typed(unreadable));
   }
 
   /** Begins a load; `label` names it in messages. */
@@ -179,7 +187,8 @@ export class Files {
     }
     const waiting = this.#streams.get(stream);
     if (type === "opened") {
-      const opened = new FileStream(this.#port, { id: stream, place: waiting.place, forget: () => this.#streams.delete(stream) }, message);
+      const forget = () => this.#streams.delete(stream);
+      const opened = new FileStream(this.#port, { id: stream, place: waiting.place, forget }, message);
       this.#streams.set(stream, opened);
       return waiting.resolve(opened);
     }

@@ -1,5 +1,5 @@
-// The worker that fetches, hashes and keeps files, beside the one that computes. The page starts it and connects the two
-// by a port; what goes over it is in keeper/serve.js.
+// The worker that fetches, hashes and keeps files, beside the one that computes. The page starts it and connects the
+// two by a port; what goes over it is in keeper/serve.js.
 //   in    start { module, options: { store, stallTimeout, lock } }   connect { port }   disconnect
 //         store { job, command, args }   cancel { job }
 //   out   ready   fatal { message }   answer { job, value }   failure { job, error }   event { job, value }
@@ -48,7 +48,9 @@ async function command({ job, command, args = [] }) {
   const controller = new AbortController();
   jobs.set(job, controller);
   try {
-    if (!COMMANDS.includes(command)) throw failure("invalid-argument", `store: expected one of ${COMMANDS.join(", ")}, found ${command}`);
+    if (!COMMANDS.includes(command)) {
+      throw failure("invalid-argument", `store: expected one of ${COMMANDS.join(", ")}, found ${command}`);
+    }
     const onProgress = (value) => postMessage({ type: "event", job, value });
     const value = await commands[command](args, { onProgress, signal: controller.signal });
     postMessage({ type: "answer", job, value });

@@ -55,6 +55,9 @@ export class Link {
   /** Why the worker ended by itself, if it did: `{ code, message }`. */
   death = null;
 
+  /** When the worker said that it is ready. */
+  readyAt = Infinity;
+
   get isOpen() {
     return this.#end === null;
   }
@@ -64,10 +67,10 @@ export class Link {
   }
 
   /**
-   * Asks the worker for `type`. `onEvent` hears what it reports on the way. An abort rejects at once; the worker, told
-   * of it, stops at its next pause.
+   * Asks the worker for `type`. `onSent` hears that it was asked, `onEvent` what it reports on the way. An abort rejects at
+   * once; the worker, told of it, stops at its next pause.
    */
-  call(type, payload = {}, { signal, onEvent, transfer = [] } = {}) {
+  call(type, payload = {}, { signal, onSent, onEvent, transfer = [] } = {}) {
     return new Promise((resolve, reject) => {
       if (this.#end) return reject(this.#end());
       if (signal?.aborted) return reject(cancelled(type, signal));
@@ -83,8 +86,9 @@ export class Link {
       try {
         this.#worker.postMessage({ type, job, ...payload }, transfer);
       } catch (error) {
-        this.#settle(job).reject(new TintypeError("invalid-argument", `${type}: ${error.message}`, { cause: error }));
+        return this.#settle(job).reject(new TintypeError("invalid-argument", `${type}: ${error.message}`, { cause: error }));
       }
+      onSent?.();
     });
   }
 
@@ -116,7 +120,10 @@ export class Link {
 
   #receive(message) {
     const { type, job } = message;
-    if (type === "ready") return this.#watchLock();
+    if (type === "ready") {
+      this.readyAt = performance.now();
+      return this.#watchLock();
+    }
     if (type === "fatal") return this.#fail("internal", message.message);
     if (type === "event") return this.#calls.get(job)?.onEvent?.(message.value);
     if (type !== "answer" && type !== "failure") return this.#onMessage(message);

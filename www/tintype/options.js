@@ -161,3 +161,12 @@ export function check(call, known, options) {
   }
   return checked;
 }
+
+/** A callback of the page's must not end the work; what it throws is reported as any other error of the page's is. */
+export const guarded = (callback) => (value) => {
+  try {
+    callback(value);
+  } catch (error) {
+    reportError(error);
+  }
+};

@@ -51,14 +51,19 @@ function address(text) {
   return url;
 }
 
-async function get(url, signal) {
-  let response;
+/** What `work` gives; a request that fails, or breaks off later, as an error of ours. */
+async function fetched(url, signal, work) {
   try {
-    response = await fetch(url, { signal });
+    return await work();
   } catch (error) {
+    if (error instanceof TintypeError) throw error;
     if (signal?.aborted) throw new TintypeError("cancelled", `${place(url)}: the download was cancelled`, { cause: error });
     throw new TintypeError("network", `${place(url)}: ${error.message}`, { cause: error });
   }
+}
+
+async function get(url, signal) {
+  const response = await fetch(url, { signal });
   if (response.ok) return response;
   throw new TintypeError(
     response.status === 404 ? "not-found" : "network",
@@ -67,11 +72,10 @@ async function get(url, signal) {
 }
 
 async function json(url, signal) {
-  const response = await get(url, signal);
+  const text = await fetched(url, signal, async () => (await get(url, signal)).text());
   try {
-    return JSON.parse(await response.text());
+    return JSON.parse(text);
   } catch (error) {
-    if (signal?.aborted) throw new TintypeError("cancelled", `${place(url)}: the download was cancelled`, { cause: error });
     throw new TintypeError("corrupt", `${place(url)}: expected JSON (${error.message})`, { cause: error });
   }
 }
@@ -104,11 +108,11 @@ export async function catalogue(url, options) {
  * where this page's catalogue is likely to be that has a checkpoint there.
  */
 async function findEntry(entry, signal) {
-  const fetched = (globalThis.performance?.getEntriesByType("resource") ?? [])
+  const catalogues = (globalThis.performance?.getEntriesByType("resource") ?? [])
     .map(({ name }) => name)
     .filter((name) => /\/checkpoints\.json$/.test(name.replace(/[?#].*$/, "")))
     .reverse();
-  const bases = [...fetched, new URL("checkpoints/", page()).href, page()];
+  const bases = [...catalogues, new URL("checkpoints/", page()).href, page()];
   refuseSingleFile(entry.url);
   const found = bases.filter((base) => URL.canParse(entry.url, base)).map((base) => folder(new URL(entry.url, base)));
   const candidates = [...new Set(found)];

@@ -2,7 +2,7 @@
 
 import { TintypeError } from "./error.js";
 import { Link, lockName, startWorker } from "./link.js";
-import { check, invalid, VERIFY } from "./options.js";
+import { check, guarded, invalid, VERIFY } from "./options.js";
 
 const SCRIPT = new URL("./keeper.js", import.meta.url);
 
@@ -12,6 +12,8 @@ const start = () =>
 
 /** One that cannot even start would die again at once: only a few follow one another. */
 const MOST_DEATHS = 5;
+/** One that lived for so many milliseconds, or answered, could. */
+const LASTED = 10_000;
 
 export class Storage {
   #options;
@@ -19,10 +21,16 @@ export class Storage {
   #link = null;
   #module;
   #closed = false;
-  /** How many workers have died so far. */
+  /** How many workers have died so far, and how many of them in a row. */
   deaths = 0;
+  #inRow = 0;
+  /** Whether the one that computes was told that there is none any more. */
+  #givenUp = false;
 
-  /** `onNotice(detail)` hears what a person should know; `onDeath()` that there is another worker, which nobody is connected to. */
+  /**
+   * `onNotice(detail)` hears what a person should know; `onDeath(again, death)` that a worker died, and whether another one is to
+   * take its place; `onReturn()` that there is one after all. Nobody is connected to either yet.
+   */
   constructor(options, hooks) {
     this.#options = options;
     this.#hooks = hooks;
@@ -31,11 +39,14 @@ export class Storage {
   /** Gives the worker a port to one that computes. `module` is for its hashes. */
   connect(port, module) {
     this.#module = module;
+    this.#givenUp = false;
     this.#alive()?.post({ type: "connect", port }, [port]);
   }
 
-  command(command, args = [], options = {}) {
-    return this.#alive().call("store", { command, args }, options);
+  async command(command, args = [], options = {}) {
+    const value = await this.#alive().call("store", { command, args }, options);
+    this.#inRow = 0;
+    return value;
   }
 
   close(now, later) {
@@ -49,12 +60,16 @@ export class Storage {
     const onMessage = ({ type, detail }) => type === "notice" && this.#hooks.onNotice(detail);
     this.#link = new Link(start, { lock, onMessage, onDeath: () => this.#died() });
     this.#link.post({ type: "start", module: this.#module, options: { ...this.#options, lock } });
+    if (this.#givenUp) this.#hooks.onReturn();
     return this.#link;
   }
 
   #died() {
     this.deaths += 1;
-    this.#hooks.onDeath(this.deaths <= MOST_DEATHS, this.#link.death);
+    if (performance.now() - this.#link.readyAt >= LASTED) this.#inRow = 0;
+    const again = ++this.#inRow <= MOST_DEATHS;
+    this.#givenUp = !again;
+    this.#hooks.onDeath(again, this.#link.death);
   }
 }
 
@@ -72,7 +87,7 @@ export function storeOf(storage) {
     quota: async () => storage.command("quota"),
     async verify(options) {
       const { signal, onProgress } = check("store.verify", VERIFY, options);
-      return storage.command("verify", [], { signal, onEvent: onProgress });
+      return storage.command("verify", [], { signal, onEvent: onProgress && guarded(onProgress) });
     },
     /** Only a page may ask for this, no worker. */
     async persist() {

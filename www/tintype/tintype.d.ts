@@ -41,7 +41,7 @@ export interface CreateOptions {
   store?: "keep" | "evict" | "off" | null;
   /** Milliseconds without a byte after which a download is begun anew where it stopped; 20 000, if nothing is said. */
   stallTimeout?: number | null;
-  /** Whether there is `debug`, for tests of recovery. */
+  /** Whether there is `debug`, for tests. */
   debug?: boolean | null;
 }
 
@@ -144,7 +144,7 @@ export interface Defaults {
   sampler: string;
 }
 
-/** A part of a checkpoint: the text encoder, the UNet or the VAE. */
+/** A part of a checkpoint: a text encoder, the UNet or the VAE. */
 export interface Component {
   /** Such as `unet`. */
   name: string;
@@ -166,7 +166,7 @@ export class Checkpoint {
   private constructor();
   readonly id: string;
   readonly name: string;
-  /** The architecture, such as `SD 1.x`. */
+  /** What it is by its configurations, such as `SD 1.x`, `SDXL` or `LCM`. */
   readonly family: string;
   readonly components: readonly Component[];
   /** With the number that width and height must be multiples of. */
@@ -247,8 +247,11 @@ export interface GenerateResult {
   readonly images: readonly GeneratedImage[];
   /** The first picture's seed, in decimal digits. */
   readonly seed: string;
-  /** Milliseconds by what was done, over all pictures. */
-  readonly timings: Readonly<{ prompt: number; steps: number; decode: number; total: number }>;
+  /**
+   * Milliseconds by what was done, over all pictures; `total` is that of the last three. `start` is from when the worker took up
+   * the call until the device began: for its turn, a checkpoint that comes back, room for a new size.
+   */
+  readonly timings: Readonly<{ start: number; prompt: number; steps: number; decode: number; total: number }>;
   /** What a person should know and that is no error, such as a prompt that was cut short. */
   readonly warnings: readonly string[];
 }
@@ -310,12 +313,17 @@ export interface Memory {
 /** When a test of recovery does its harm: at the next load, text, first step or decoding, or at once. */
 export type Moment = "load" | "text" | "step" | "decode" | "idle";
 
-/** For tests of what comes after. */
+/** For tests. */
 export interface Debug {
   /** Destroys the GPU device. */
   loseDevice(moment?: Moment): Promise<void>;
   /** Ends the worker that computes. */
   killWorker(moment?: Moment): Promise<void>;
+  /**
+   * What the worker has made so far: slots for plans, compiled pipelines, bytes of weights read to the device. A change between
+   * checkpoints in memory adds nothing.
+   */
+  counts(): Promise<{ plans: number; pipelines: number; uploaded: number }>;
 }
 
 interface TintypeEventMap {
@@ -347,7 +355,8 @@ export class Tintype extends EventTarget {
   readonly debug?: Debug;
   load(source: Source, options?: LoadOptions): Promise<Checkpoint>;
   /**
-   * Draws pictures. Calls queue up; an aborted one rejects with `cancelled`. Where a device or a worker is lost over it, it is
+   * Draws pictures. Calls queue up; an aborted one rejects with `cancelled`. One whose checkpoint has to be read again keeps its
+   * place, and those after it wait for it too. Where a device or a worker is lost over it, it is
    * begun once more, and its steps are reported anew.
    */
   generate(options: GenerateOptions): Promise<GenerateResult>;

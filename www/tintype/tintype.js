@@ -2,7 +2,7 @@
 
 import { Compute } from "./compute.js";
 import { TintypeError } from "./error.js";
-import { CREATE, GENERATE, LOAD, MOMENTS, check, invalid, shown } from "./options.js";
+import { CREATE, GENERATE, LOAD, MOMENTS, check, guarded, invalid, shown } from "./options.js";
 import { catalogue, resolve } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
 
@@ -43,15 +43,6 @@ const unsupported = (what) => Promise.reject(new TintypeError("unsupported", `${
 
 const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
 
-/** A callback of the page's must not end the work; what it throws is reported as any other error of the page's is. */
-const guarded = (callback) => (value) => {
-  try {
-    callback(value);
-  } catch (error) {
-    reportError(error);
-  }
-};
-
 const CLOSED = "this Tintype is closed: make a new one";
 const wasClosed = () => new TintypeError("cancelled", "this Tintype was closed");
 
@@ -86,16 +77,21 @@ export class Tintype extends EventTarget {
           if (again) this.#compute.reconnect();
           else this.#compute.disconnect(message);
         },
+        onReturn: () => this.#compute.reconnect(),
       },
     );
     this.#compute = new Compute(options, {
       onStarted: (started) => this.#started(started),
+      // What it held went with it.
+      onDeath: () => this.#changed({ residents: [], memory: null }),
       onMessage: (message) => message.type === "state" && this.#changed(message),
       onNotice,
       connect: (port, module) => this.#storage.connect(port, module),
     });
     this.#store = storeOf(this.#storage);
-    if (debug) this.#debug = Object.freeze({ loseDevice: this.#harm("lose-device"), killWorker: this.#harm("kill") });
+    if (!debug) return;
+    const counts = () => this.#compute.call("counts", () => ({}));
+    this.#debug = Object.freeze({ loseDevice: this.#harm("lose-device"), killWorker: this.#harm("kill"), counts });
   }
 
   /** Starts the workers, one with an engine in it. */
@@ -142,7 +138,7 @@ export class Tintype extends EventTarget {
     return this.#store;
   }
 
-  /** For tests of recovery, where `create` was asked for them: `{ loseDevice(moment), killWorker(moment) }`. */
+  /** For tests, where `create` was asked for them: `{ loseDevice(moment), killWorker(moment), counts() }`. */
   get debug() {
     return this.#debug;
   }
@@ -186,13 +182,10 @@ export class Tintype extends EventTarget {
       if (event.phase) progressed?.(event);
       else stepped?.({ ...event, preview: preview ? toImageData(preview) : undefined });
     };
-    const payload = (known) => {
-      // Thousands of picked files may be in it.
-      const isNew = !known.has(checkpoint.id);
-      known.add(checkpoint.id);
-      return { request, recipe: isNew ? recipe : undefined };
-    };
-    const { images, ...rest } = await this.#fetching(() => this.#compute.call("generate", payload, { signal, onEvent }));
+    // Told once: thousands of picked files may be in it.
+    const payload = (known) => ({ request, recipe: known.has(checkpoint.id) ? undefined : recipe });
+    const onSent = (known) => known.add(checkpoint.id);
+    const { images, ...rest } = await this.#fetching(() => this.#compute.call("generate", payload, { signal, onSent, onEvent }));
     return {
       ...rest,
       images: images.map(({ png, parameters, ...pixels }) => ({

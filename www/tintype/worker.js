@@ -156,6 +156,7 @@ const commands = {
     };
   },
   unload: ({ id }) => engine.unload(id),
+  counts: () => engine.counts(),
   debug({ action, moment }) {
     harm = { action, moment };
     doHarm("idle");

@@ -39,6 +39,8 @@ pub struct Cpu {
     slice_ms: f64,
     /// When the last pause ended.
     resumed: Cell<f64>,
+    /// When the first node ran since someone asked.
+    pub(super) began: Cell<Option<f64>>,
 }
 
 /// Elements on the heap; a clone is a handle to the same ones.
@@ -79,6 +81,7 @@ impl Cpu {
             },
             slice_ms,
             resumed: Cell::new(crate::platform::now_ms()),
+            began: Cell::new(None),
         }
     }
 

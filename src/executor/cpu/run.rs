@@ -28,6 +28,7 @@ impl Cpu {
             let Some(mut work) = work.map_err(|e| e.at(label))? else {
                 continue;
             };
+            self.began.set(self.began.get().or_else(|| Some(now_ms())));
             for unit in 0..work.units {
                 (work.unit)(unit).map_err(|e| e.at(label))?;
                 if now_ms() - self.resumed.get() >= self.slice_ms {

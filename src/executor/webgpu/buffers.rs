@@ -33,6 +33,18 @@ impl Drop for Memory {
 #[derive(Clone)]
 pub struct Buffer(Rc<Memory>);
 
+/// Refuses what no buffer can hold.
+pub(super) fn check_size(device: &Device, what: &str, bytes: u64) -> Result<()> {
+    let limits = &device.limits;
+    let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+    if bytes > most {
+        return Err(Error::OutOfMemory(format!(
+            "{what} needs {bytes} bytes; this GPU takes {most} in one piece"
+        )));
+    }
+    Ok(())
+}
+
 impl Buffer {
     /// A storage buffer of `len` elements, and a few more up to a multiple of four. Zeros.
     pub(super) fn new(device: &Device, label: &str, len: usize) -> Result<Self> {
@@ -52,17 +64,7 @@ impl Buffer {
 
     fn with_usage(device: &Device, label: &str, len: usize, usage: wgpu::BufferUsages) -> Result<Self> {
         let size = (len as u64).max(1).next_multiple_of(4) * 4;
-        let limits = &device.limits;
-        let most = if usage.contains(wgpu::BufferUsages::STORAGE) {
-            limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
-        } else {
-            limits.max_buffer_size
-        };
-        if size > most {
-            return Err(Error::OutOfMemory(format!(
-                "{label} needs {size} bytes; this GPU takes {most} in one piece"
-            )));
-        }
+        check_size(device, label, size)?;
         let descriptor = wgpu::BufferDescriptor {
             label: Some(label),
             size,

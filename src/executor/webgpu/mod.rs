@@ -34,6 +34,8 @@ pub struct Webgpu {
     speed: Cell<f64>,
     /// Bytes handed to the queue since it was last told to begin.
     waiting: Cell<usize>,
+    /// When the first dispatches were submitted since someone asked.
+    pub(super) began: Cell<Option<f64>>,
 }
 
 /// Whether an adapter of this name is emulated by the processor.
@@ -66,6 +68,7 @@ impl Webgpu {
             },
             speed: Cell::new(policy::FIRST_SPEED),
             waiting: Cell::new(0),
+            began: Cell::new(None),
         };
         let software = options
             .software
@@ -93,8 +96,21 @@ impl Webgpu {
         self.info.features = features;
     }
 
+    pub(super) async fn settle(&self) -> Result<()> {
+        self.device.queue.submit([]);
+        self.device.guarded(|| Ok(())).await
+    }
+
+    pub(super) fn check_size(&self, what: &str, bytes: u64) -> Result<()> {
+        buffers::check_size(&self.device, what, bytes)
+    }
+
     pub(super) fn lose_device(&self) {
         self.device.device.destroy();
+    }
+
+    pub(super) fn pipelines(&self) -> usize {
+        self.pipelines.count()
     }
 
     pub(super) fn info(&self) -> &BackendInfo {

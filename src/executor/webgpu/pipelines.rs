@@ -123,6 +123,11 @@ impl Pipelines {
         self.compiled.borrow().contains_key(variant)
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.compiled.borrow().len()
+    }
+
     /// The pipeline of a variant. A variant has one layout always.
     pub(super) fn get(&self, device: &Device, variant: &Variant, layout: &Layout) -> Result<wgpu::ComputePipeline> {
         if let Some(found) = self.compiled.borrow().get(variant) {

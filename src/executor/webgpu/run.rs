@@ -65,6 +65,7 @@ impl Webgpu {
         let mut last = now_ms();
         for (range, cost) in submits(costs, range.start, most) {
             let commands = self.encode(instance, &bound, range, context);
+            self.began.set(self.began.get().or_else(|| Some(now_ms())));
             under_way.push_back(Submitted {
                 fence: self.device.submit(commands),
                 cost,

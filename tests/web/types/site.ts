@@ -6,6 +6,7 @@ import type {
   CatalogueEntry,
   ErrorCode,
   GenerateResult,
+  Memory,
   Notice,
   Progress,
   Step,
@@ -81,7 +82,19 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
   const loaded: readonly Checkpoint[] = tintype.checkpoints;
   const menu: readonly string[] = tintype.samplers;
   console.log(loaded.length, menu.length, (await tintype.store.list()).length, await tintype.store.persist());
+  const [kept] = await tintype.store.list();
+  const sizes = await tintype.store.sizes();
+  const { quota = 0, persisted } = await tintype.store.quota();
+  const { bad } = await tintype.store.verify({ signal: controller.signal });
+  console.log(kept.complete && kept.lastUsed, sizes.bytes / quota, sizes.checkpoints[kept.id], persisted, bad[0]?.expected);
   await tintype.store.remove("soft");
+  await tintype.store.clear();
+  const { memory }: { memory: Memory | null } = tintype;
+  tintype.addEventListener("change", () => console.log(memory && memory.weights + memory.working < memory.budget));
+  await tintype.generate({ checkpoint, onProgress: ({ fraction }) => console.log(fraction) });
+  const other = await Tintype.create({ store: "evict", stallTimeout: 5000, debug: true });
+  await other.debug?.loseDevice("step");
+  await other.debug?.killWorker();
   await tintype.inspect("./checkpoints/soft/");
   await tintype.profile({ checkpoint });
   tintype.addEventListener("notice", ({ detail }) => {
@@ -106,6 +119,10 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
   new Checkpoint();
   // @ts-expect-error: no such backend
   await Tintype.create({ backend: "gpu" });
+  // @ts-expect-error: no such policy
+  await Tintype.create({ store: "always" });
+  // @ts-expect-error: no such moment
+  await other.debug?.killWorker("never");
   // @ts-expect-error: a checkpoint is needed
   await tintype.generate({ prompt: "fox" });
   // @ts-expect-error: a misspelt option

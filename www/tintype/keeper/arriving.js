@@ -43,8 +43,8 @@ export class ArrivingFile {
   sha256;
 
   /**
-   * Asks the host. `keeping`: `{ store, room }`, or null where nothing is kept. `warn(kind, message)` hears why it isn't
-   * stored; `signal` ends the asking.
+   * Asks the host. `keeping`: `{ store, room }`, or null where nothing is kept. `warn(kind, message)` hears why it is
+   * not stored; `signal` ends the asking.
    */
   static async open({ url, place, expected, record, keeping, stallTimeout, pool, warn, signal }) {
     const file = new ArrivingFile();
@@ -60,6 +60,7 @@ export class ArrivingFile {
     file.#download = new Download({ url, place, stallTimeout, cache: keeping ? "no-store" : "default" });
     const stop = () => file.#download.cancel();
     signal.addEventListener("abort", stop);
+    if (signal.aborted) stop();
     try {
       await file.#open();
     } catch (error) {
@@ -83,8 +84,8 @@ export class ArrivingFile {
     this.#kept = await this.#download.open(this.#partial?.size, this.#partial?.record);
     if (this.#kept === 0 && this.#partial?.size > 0) this.#partial.empty();
     const { facts } = this.#download;
-    if (this.size !== undefined && facts.size !== undefined && this.size !== facts.size) throw this.#wrongSize(facts.size);
     this.size ??= facts.size;
+    if (facts.size !== undefined && this.size !== facts.size) throw this.#wrongSize(facts.size);
     this.sha256 ??= facts.hash;
     if (!this.#partial) return;
     this.#storing = true;
@@ -138,8 +139,11 @@ export class ArrivingFile {
   #readKept() {
     const bytes = this.#pool.take(KEPT_CHUNK).subarray(0, this.#kept - this.#given);
     const count = this.#partial.read(bytes, this.#given);
-    if (count < bytes.length) throw failure("corrupt", `${this.#place}: expected ${this.#kept} bytes in the store, found ${this.#given + count}`);
     this.#given += count;
+    if (count < bytes.length) {
+      const found = `found ${this.#given}`;
+      throw failure("corrupt", `${this.#place}: expected ${this.#kept} bytes in the store, ${found}`);
+    }
     this.#hasher.update(bytes);
     return bytes;
   }
@@ -178,8 +182,8 @@ export class ArrivingFile {
         const left = Math.max(bytes.length, (this.size ?? 0) - this.#partial.size);
         if (isQuota(error) && !again && (await this.#keeping.room.make(left)) >= bytes.length) continue;
         if (!isQuota(error)) return this.#stopStoring("store", error.message);
-        const of = this.size === undefined ? "" : ` of ${readable(this.size)}`;
-        return this.#stopStoring("quota", `what this site may keep was used up after ${readable(this.#partial.size)}${of}`);
+        const came = readable(this.#partial.size) + (this.size === undefined ? "" : ` of ${readable(this.size)}`);
+        return this.#stopStoring("quota", `what this site may keep was used up after ${came}`);
       }
     }
   }
@@ -222,7 +226,7 @@ export class ArrivingFile {
       const size = this.size;
       await store.note(this.#url, (record) => {
         const proven = Boolean(record?.proven) && record.firstSha256 === sha256;
-        return { sha256, size, etag, lastModified, length, firstSha256: sha256, stale: false, proven };
+        return { sha256, size, etag, lastModified, length, firstSha256: sha256, stale: false, absent: false, proven };
       });
     } catch (error) {
       await partial?.discard().catch(() => {});
@@ -232,7 +236,8 @@ export class ArrivingFile {
 
   /** The expected hash decides; without one the hub's own; without that, what this address gave before. */
   #judge(found) {
-    const wrong = (expected, why = "") => failure("corrupt", `${this.#place}: expected sha256 ${expected}${why}, found ${found}`);
+    const wrong = (expected, why = "") =>
+      failure("corrupt", `${this.#place}: expected sha256 ${expected}${why}, found ${found}`);
     const { sha256 } = this.#expected;
     if (sha256) {
       if (sha256 !== found) throw wrong(sha256);

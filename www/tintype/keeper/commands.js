@@ -37,24 +37,34 @@ export class Commands {
       .sort((a, b) => (a.lastUsed < b.lastUsed ? 1 : -1));
   }
 
-  /** `{ bytes, blobs, partialBytes, checkpoints: { id: bytes } }`; a file that two share counts for both, once in all. */
+  /** `{ bytes, blobs, partialBytes, checkpoints: { id: bytes } }`, by address where an id is taken; what two share counts for both, and once in all. */
   async sizes() {
     const { blobs, partials, checkpoints } = await this.#contents();
     const kept = new Map(blobs.map(({ sha256, size }) => [sha256, size]));
     const partialBytes = sum(await Promise.all(partials.map(async ({ name }) => (await sizeOf("partial", name)) ?? 0)));
-    const own = ({ files }) => sum([...new Set(files.map(({ sha256 }) => sha256))].map((sha256) => kept.get(sha256) ?? 0));
+    const own = ({ files }) => {
+      const hashes = new Set(files.map(({ sha256 }) => sha256));
+      return sum([...hashes].map((sha256) => kept.get(sha256) ?? 0));
+    };
     return {
       bytes: sum([...kept.values()]) + partialBytes,
       blobs: blobs.length,
       partialBytes,
-      checkpoints: Object.fromEntries(checkpoints.map((checkpoint) => [checkpoint.id, own(checkpoint)])),
+      // Ids are a page's own: two may have given the same one.
+      checkpoints: Object.fromEntries(
+        checkpoints.map((checkpoint, index) => {
+          const isFirst = checkpoints.findIndex(({ id }) => id === checkpoint.id) === index;
+          return [isFirst ? checkpoint.id : checkpoint.url, own(checkpoint)];
+        }),
+      ),
     };
   }
 
   /** Removes a checkpoint by its id or address; or what is kept of an address that was never loaded whole. */
   async remove([idOrUrl]) {
     if (typeof idOrUrl !== "string" || !(await this.#store?.remove(idOrUrl))) {
-      throw failure("not-found", `store.remove: expected the id or address of a kept checkpoint, found ${JSON.stringify(idOrUrl)}`);
+      const found = JSON.stringify(idOrUrl);
+      throw failure("not-found", `store.remove: expected the id or address of a kept checkpoint, found ${found}`);
     }
   }
 

@@ -194,11 +194,15 @@ export class Download {
     const changed = difference(this.facts, said);
     if (changed) throw this.#changed(changed);
     const start = status === 206 ? (contentRange(response).start ?? from) : 0;
-    if (start !== from && start !== 0) throw this.#changed(`expected bytes from ${from} on, found them from ${start} on`);
+    if (start !== from && start !== 0) {
+      throw this.#changed(`expected bytes from ${from} on, found them from ${start} on`);
+    }
     for (const [key, value] of Object.entries(said)) this.facts[key] ??= value;
     if (this.#received > 0 && start === 0) {
       if (orWhole) this.#received = 0;
-      else if (++this.#restarts > WHOLE_TRIES) throw this.#broken(new Error(`the host sent it from its start ${WHOLE_TRIES} times`));
+      else if (++this.#restarts > WHOLE_TRIES) {
+        throw this.#broken(new Error(`the host sent it from its start ${WHOLE_TRIES} times`));
+      }
     }
     this.#skip = this.#received - start;
     this.#firstByte = true;

@@ -2,11 +2,12 @@
 //   urls         url → { url, sha256, size, etag, lastModified, length, firstSha256, stale, proven, absent }
 //   blobs        sha256 → { sha256, size, lastUsed }
 //   partials     url → { url, name, size, etag, lastModified, sha256, lastUsed }
-//   checkpoints  id → { id, name, url, bytes, files: [{ url, place, sha256, size }], lastUsed }
+//   checkpoints  url → { id, name, url, bytes, files: [{ url, place, sha256, size }], lastUsed }
 
 const NAME = "tintype";
-const VERSION = 1;
-const KEYS = { urls: "url", blobs: "sha256", partials: "url", checkpoints: "id" };
+// In version 1, checkpoints were found by their id.
+const VERSION = 2;
+const KEYS = { urls: "url", blobs: "sha256", partials: "url", checkpoints: "url" };
 export const ALL = Object.keys(KEYS);
 
 const asked = (request) =>
@@ -18,7 +19,14 @@ const asked = (request) =>
 function open() {
   const request = indexedDB.open(NAME, VERSION);
   request.onupgradeneeded = () => {
-    for (const [store, keyPath] of Object.entries(KEYS)) request.result.createObjectStore(store, { keyPath });
+    const { result: database, transaction } = request;
+    for (const [store, keyPath] of Object.entries(KEYS)) {
+      if (database.objectStoreNames.contains(store)) {
+        if (transaction.objectStore(store).keyPath === keyPath) continue;
+        database.deleteObjectStore(store);
+      }
+      database.createObjectStore(store, { keyPath });
+    }
   };
   return asked(request);
 }
@@ -50,7 +58,8 @@ export class Index {
     const transaction = (await this.ready()).transaction(stores, mode);
     const written = new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
-      transaction.onerror = transaction.onabort = () => reject(transaction.error ?? new Error("the index refused a change"));
+      const refused = () => reject(transaction.error ?? new Error("the index refused a change"));
+      transaction.onerror = transaction.onabort = refused;
     });
     written.catch(() => {});
     const tables = Object.fromEntries(

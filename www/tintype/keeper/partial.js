@@ -39,7 +39,9 @@ export class Partial {
 
   write(bytes) {
     const written = this.#access.write(bytes, { at: this.size });
-    if (written < bytes.length) throw new DOMException(`${written} of ${bytes.length} bytes were written`, "QuotaExceededError");
+    if (written < bytes.length) {
+      throw new DOMException(`${written} of ${bytes.length} bytes were written`, "QuotaExceededError");
+    }
     this.size += bytes.length;
   }
 

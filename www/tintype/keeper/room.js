@@ -20,7 +20,7 @@ export class Room {
     this.#onEvicted = onEvicted;
   }
 
-  /** Undefined where `partial` may grow to `size` bytes; else why not, in words. One at a time: each counts the others. */
+  /** Undefined where `partial` may grow to `size` bytes; else why not, in words. Each call counts those before it. */
   take(partial, size) {
     const taken = this.#turn.then(() => this.#take(partial, size));
     this.#turn = taken.catch(() => {});
@@ -33,7 +33,8 @@ export class Room {
     const needed = size - partial.size;
     const short = usage + outstanding + needed - quota;
     if (short > 0 && (await this.make(short)) < short) {
-      return `${readable(needed)} do not fit into the ${readable(Math.max(0, quota - usage - outstanding))} that this site may still keep`;
+      const left = readable(Math.max(0, quota - usage - outstanding));
+      return `${readable(needed)} do not fit into the ${left} that this site may still keep`;
     }
     this.#promised.set(partial, size);
     return undefined;

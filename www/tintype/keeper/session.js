@@ -12,8 +12,10 @@ const BAD = ["corrupt", "unsupported"];
 export class Session {
   #keeper;
   #label;
-  /** Address → `{ url, place, sha256, size, stored, expected, record }`, of files that were read to their end. */
+  /** Address → `{ url, place, sha256, size, stored, expected, record }`, of files that were read to their end or known. */
   #files = new Map();
+  /** Addresses of files whose hash nobody knew beforehand. */
+  #unjudged = new Set();
   #open = new Set();
   /** Files that were not read to their end: address → when they are closed. */
   #cut = new Map();
@@ -43,10 +45,13 @@ export class Session {
   /** `{ size, sha256, stored, next(), cancel() }`: the file's bytes, from the store or from its host. */
   async open(url, place, { size, sha256 } = {}) {
     if (this.#end.signal.aborted) throw failure("cancelled", `${place}: the load "${this.#label}" has ended`);
-    if (!URL.canParse(url, location.href)) throw failure("invalid-argument", `${place}: expected an address, found ${url}`);
+    if (!URL.canParse(url, location.href)) {
+      throw failure("invalid-argument", `${place}: expected an address, found ${url}`);
+    }
     const address = new URL(url, location.href);
     address.hash = "";
     const expected = { size, sha256: sha256?.toLowerCase() };
+    if (!expected.sha256) this.#unjudged.add(address.href);
     const opening = this.#find(address.href, place, expected);
     this.#opening.add(opening);
     let file;
@@ -74,7 +79,7 @@ export class Session {
       try {
         const found = await store.find(url, expected);
         ({ record, older } = found);
-        if (record?.absent && !record.stale && !expected.sha256) {
+        if (record?.absent && !record.sha256 && !record.stale && !expected.sha256) {
           this.#absent.set(url, true);
           throw failure("not-found", `${place}: the host had no such file when it was last asked`);
         }
@@ -147,9 +152,10 @@ export class Session {
           throw error;
         }
       },
-      /** It is not read, for its content is known to the reader: what is stored of it counts as read. */
+      /** It is not read, for its content is known to the reader: it belongs to the load, be it stored or not. */
       skip() {
         if (file.stored) session.#complete(file);
+        else if (file.sha256) session.#note(file);
       },
       async cancel() {
         await session.#leave(file);
@@ -163,16 +169,22 @@ export class Session {
     return closed;
   }
 
-  async #complete(file) {
-    this.#open.delete(file);
+  #note(file) {
     const { url, place, expected, record } = file.about;
     const { sha256, size, stored } = file;
     this.#files.set(url, { url, place, sha256, size, stored, expected, record });
+  }
+
+  async #complete(file) {
+    this.#open.delete(file);
+    this.#note(file);
+    const { url, record } = file.about;
+    const { sha256, size, stored } = file;
     if (!this.#keeper.store) return;
     if (!stored) this.#pin(sha256);
     // Served under another address's name: from now on this one leads there too.
     else if (record?.sha256 !== sha256) {
-      await this.#keeper.store.note(url, () => ({ sha256, size, firstSha256: sha256, stale: false })).catch(() => {});
+      await this.#keeper.store.note(url, () => ({ sha256, size, firstSha256: sha256, stale: false, absent: false })).catch(() => {});
     }
   }
 
@@ -201,13 +213,11 @@ export class Session {
     await this.#stop();
     const { store } = this.#keeper;
     if (store && BAD.includes(code)) {
-      const files = [...this.#files.values()];
       // One that was cut may have ended all the same, while it was being closed; the one that was wrong is among these.
-      await store.dropPartials(this.#cut);
-      const unproven = files.filter(({ expected }) => !expected.sha256).map(({ url }) => url);
-      await store.dropUnproven([...unproven, ...this.#cut.keys()]);
+      await store.dropUnproven([...this.#unjudged, ...this.#cut.keys()]);
       // A disk may have changed bytes that were right when they came.
-      if (code === "corrupt") await verify(store, { only: files.filter(({ stored }) => stored).map(({ sha256 }) => sha256) });
+      const only = [...this.#files.values()].filter(({ stored }) => stored).map(({ sha256 }) => sha256);
+      if (code === "corrupt") await verify(store, { only });
     }
     this.#unpin();
   }

@@ -11,6 +11,14 @@ import { Partial } from "./partial.js";
 /** The files that checkpoints are made of. */
 const hashesOf = (checkpoints) => new Set(checkpoints.flatMap(({ files }) => files.map(({ sha256 }) => sha256)));
 
+/** How long an unfinished file is trusted to have the same rest if nothing would show that it hasn't. */
+const DAY = 24 * 3600 * 1000;
+
+function canGoOn({ sha256, etag, lastModified, lastUsed }, expected) {
+  if (expected) return !sha256 || sha256 === expected;
+  return etag !== undefined || lastModified !== undefined || Date.now() - lastUsed < DAY;
+}
+
 export class Store {
   #index = new Index();
   /** sha256 → how many open sessions of this worker use it. */
@@ -21,7 +29,8 @@ export class Store {
     if (!navigator.storage?.getDirectory || !globalThis.indexedDB || !navigator.locks) {
       throw new Error(isSecureContext ? "this browser has no place for files" : "that needs https or localhost");
     }
-    if (!("move" in FileSystemFileHandle.prototype) || !("createSyncAccessHandle" in FileSystemFileHandle.prototype)) {
+    const { prototype } = FileSystemFileHandle;
+    if (!("move" in prototype) || !("createSyncAccessHandle" in prototype)) {
       throw new Error("this browser is too old to keep files");
     }
     const store = new Store();
@@ -53,11 +62,11 @@ export class Store {
     else this.#pins.delete(sha256);
   }
 
-  // ---- one file ------------------------------------------------------------------------------------------------------
+  // ---- one file ----------------------------------------------------------------------------------------------------
 
   /**
-   * What is known of an address, and the whole file if it is here: `{ record, blob }`; or, where its host has a newer one
-   * by now, the `older` file.
+   * What is known of an address, and the whole file if it is here: `{ record, blob }`; or, where its host has a newer
+   * one by now, the `older` file.
    */
   find(url, { size, sha256 }) {
     return this.#index.read(["urls", "blobs"], async ({ urls, blobs }) => {
@@ -98,7 +107,7 @@ export class Store {
     try {
       let record = await this.#index.get("partials", url);
       const name = record?.name ?? hashOf(url);
-      if (!record || (expected && record.sha256 && record.sha256 !== expected)) {
+      if (!record || !canGoOn(record, expected)) {
         await removeFile("partial", name);
         record = { url, name, sha256: expected };
       }
@@ -150,32 +159,23 @@ export class Store {
     return alone(() => this.#forget(gone));
   }
 
-  /** Removes what has come of unfinished files. */
-  dropPartials(urls) {
-    return alone(async () => {
-      for (const partial of await this.#index.all("partials")) if (urls.has(partial.url)) await this.#removePartial(partial);
-    });
-  }
-
-  /** Forgets files of this session that no load has ever proven to be what was asked for. */
+  /** Forgets, of these addresses, whole and unfinished files that no load has proven to be what was asked for. */
   dropUnproven(urls) {
     return alone(async () => {
-      const { records, checkpoints } = await this.#index.read(["urls", "checkpoints"], async (tables) => ({
-        records: await tables.urls.all(),
-        checkpoints: await tables.checkpoints.all(),
-      }));
+      const { urls: records, partials, checkpoints } = await this.contents();
       const used = hashesOf(checkpoints);
       const unproven = records.filter(({ url, proven }) => urls.includes(url) && !proven);
       const elsewhere = new Set(records.filter(({ proven }) => proven).map(({ sha256 }) => sha256));
-      const gone = unproven.map(({ sha256 }) => sha256).filter((sha256) => !used.has(sha256) && !elsewhere.has(sha256));
-      await this.#forget(new Set(gone));
+      const gone = unproven.map(({ sha256 }) => sha256);
+      await this.#forget(new Set(gone.filter((sha256) => !used.has(sha256) && !elsewhere.has(sha256))));
       await this.#index.change(["urls"], (tables) => Promise.all(unproven.map(({ url }) => tables.urls.delete(url))));
+      for (const partial of partials) if (urls.includes(partial.url)) await this.#removePartial(partial);
     });
   }
 
   /**
-   * Takes files off the disk and out of the index; with `idle`, only those which nobody is reading. Gives the bytes that
-   * came free. What a reader keeps on the disk is swept up another time.
+   * Takes files off the disk and out of the index; with `idle`, only those which nobody is reading. Gives the bytes
+   * that came free. What a reader keeps on the disk is swept up another time.
    */
   async #forget(gone, { idle = false } = {}) {
     const removed = new Set();
@@ -195,7 +195,7 @@ export class Store {
     });
   }
 
-  // ---- checkpoints ---------------------------------------------------------------------------------------------------
+  // ---- checkpoints -------------------------------------------------------------------------------------------------
 
   /** Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`. */
   commit({ id, name, url, bytes }, files) {
@@ -212,12 +212,17 @@ export class Store {
           if (record?.sha256 === file.sha256) await urls.put({ ...record, proven: true });
         }
         if (kept === 0) return [];
-        // Under the same address, it is a newer version of the same checkpoint.
-        const older = (await checkpoints.all()).filter((other) => other.id === id || (url && other.url === url));
-        for (const other of older) await checkpoints.delete(other.id);
-        await checkpoints.put({ id, name, url, bytes, files, lastUsed: now });
+        // Under the same address, it is a newer version of the same checkpoint, or another variant: files of other addresses
+        // that are still known stay its own. An id means something to one page alone.
+        const older = await checkpoints.get(url);
+        const all = [...files];
+        for (const file of older?.files ?? []) {
+          if (files.some((now) => now.url === file.url)) continue;
+          if ((await urls.get(file.url))?.sha256 === file.sha256) all.push(file);
+        }
+        await checkpoints.put({ id, name, url, bytes, files: all, lastUsed: now });
         const used = hashesOf(await checkpoints.all());
-        return [...hashesOf(older)].filter((sha256) => !used.has(sha256));
+        return older ? [...hashesOf([older])].filter((sha256) => !used.has(sha256)) : [];
       });
       await this.#forget(new Set(left.filter((sha256) => !this.#pins.has(sha256))));
     });
@@ -253,7 +258,7 @@ export class Store {
       const hashes = new Set(hashesOf(removed));
       for (const { url, sha256 } of urls) if (addresses.has(url) && sha256) hashes.add(sha256);
       await this.#index.change(["urls", "checkpoints"], async (tables) => {
-        for (const { id } of removed) tables.checkpoints.delete(id);
+        for (const { url } of removed) tables.checkpoints.delete(url);
         for (const url of addresses) await tables.urls.delete(url);
       });
       await this.#forget(new Set([...hashes].filter((sha256) => !used.has(sha256))));
@@ -267,7 +272,7 @@ export class Store {
     return alone(async () => {
       const { blobs, partials } = await this.contents();
       await this.#index.change(["urls", "checkpoints"], async (tables) => {
-        for (const { id } of await tables.checkpoints.all()) tables.checkpoints.delete(id);
+        for (const { url } of await tables.checkpoints.all()) tables.checkpoints.delete(url);
         for (const { url } of await tables.urls.all()) tables.urls.delete(url);
       });
       await this.#forget(new Set(blobs.map(({ sha256 }) => sha256)));
@@ -306,7 +311,7 @@ export class Store {
         // With all its files in use elsewhere it is no less a checkpoint than before.
         if (!checkpoint || came === 0) continue;
         names.push(checkpoint.name ?? checkpoint.id);
-        await this.#index.change(["checkpoints"], (tables) => tables.checkpoints.delete(checkpoint.id));
+        await this.#index.change(["checkpoints"], (tables) => tables.checkpoints.delete(checkpoint.url));
       }
       return { freed, names };
     });
@@ -317,8 +322,12 @@ export class Store {
     const { blobs, partials, checkpoints } = await this.contents();
     const sizes = new Map(blobs.map(({ sha256, size }) => [sha256, size]));
     const used = hashesOf(checkpoints);
-    const found = checkpoints.map((checkpoint) => ({ lastUsed: checkpoint.lastUsed, checkpoint, hashes: hashesOf([checkpoint]) }));
-    for (const { sha256, lastUsed } of blobs) if (!used.has(sha256)) found.push({ lastUsed, hashes: new Set([sha256]) });
+    const found = checkpoints.map((checkpoint) => {
+      return { lastUsed: checkpoint.lastUsed, checkpoint, hashes: hashesOf([checkpoint]) };
+    });
+    for (const { sha256, lastUsed } of blobs) {
+      if (!used.has(sha256)) found.push({ lastUsed, hashes: new Set([sha256]) });
+    }
     for (const partial of partials) {
       const bytes = (await sizeOf("partial", partial.name)) ?? 0;
       found.push({ lastUsed: partial.lastUsed, partial, hashes: new Set(), bytes });
@@ -328,7 +337,8 @@ export class Store {
     for (const candidate of found) {
       remaining.delete(candidate.checkpoint);
       const needed = hashesOf([...remaining]);
-      const free = [...candidate.hashes].filter((sha256) => sizes.has(sha256) && !needed.has(sha256) && !this.#pins.has(sha256));
+      const gives = (sha256) => sizes.has(sha256) && !needed.has(sha256) && !this.#pins.has(sha256);
+      const free = [...candidate.hashes].filter(gives);
       candidate.hashes = new Set(free);
       candidate.bytes ??= free.reduce((sum, sha256) => sum + sizes.get(sha256), 0);
       for (const sha256 of free) sizes.delete(sha256);
