@@ -100,7 +100,10 @@ impl SharedFile {
         wanted: impl Fn(usize, &str) -> bool,
         sink: impl FnMut(usize, &TensorInfo, u64, &[u8]) -> Result<()>,
     ) -> Result<[u8; 32]> {
-        let tensors = components.iter().enumerate().flat_map(|(i, c)| c.tensors().map(move |t| (i, t)));
+        let tensors = components
+            .iter()
+            .enumerate()
+            .flat_map(|(i, c)| c.tensors().map(move |t| (i, t)));
         let mut tensors: Vec<_> = tensors.filter(|(i, tensor)| wanted(*i, &tensor.name)).collect();
         tensors.sort_by_key(|(_, tensor)| (tensor.start, tensor.end));
         let open = match (self.open.take(), components.first()) {
@@ -179,11 +182,19 @@ impl Component {
         self.shared.as_ref()
     }
 
-    /// Where its configuration is, for messages; where it has none, where its weights are.
+    /// Where it is, for messages: a folder, or a part of a file.
     pub fn place(&self) -> String {
         match &self.shared {
             Some(file) => format!("{}: {}", self.source.locate(&file.path), self.name),
-            None => self.source.locate(&format!("{}/config.json", self.name)),
+            None => self.source.locate(self.name),
+        }
+    }
+
+    /// Where its configuration is, for messages.
+    pub fn config_place(&self) -> String {
+        match &self.shared {
+            Some(_) => self.place(),
+            None => format!("{}/config.json", self.place()),
         }
     }
 

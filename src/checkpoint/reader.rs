@@ -59,7 +59,9 @@ impl OpenFile {
             return Err(not_one("what looks like a Git LFS pointer".into()));
         }
         if let Some(format) = other_format(&prefix) {
-            return Err(Error::Unsupported(format!("{place}: expected safetensors, found {format}")));
+            return Err(Error::Unsupported(format!(
+                "{place}: expected safetensors, found {format}"
+            )));
         }
         let Ok(prefix) = prefix.try_into() else {
             return Err(not_one(format!("a file of {} bytes", feed.received)));
@@ -132,8 +134,10 @@ impl OpenFile {
         let header = Rc::clone(&self.header);
         let wanted = header.tensors().iter().filter(|tensor| wanted(&tensor.name));
         let wanted: Vec<_> = wanted.map(|tensor| ((), tensor)).collect();
-        self.read(cancel, &wanted, arrived, |(), tensor, start, piece| sink(tensor, start, piece))
-            .await
+        self.read(cancel, &wanted, arrived, |(), tensor, start, piece| {
+            sink(tensor, start, piece)
+        })
+        .await
     }
 
     /// The same for tensors that may be parts of the file's own, in the order of their bytes, each with the caller's mark. Of one
@@ -160,13 +164,17 @@ impl OpenFile {
             let mut taken = feed.take(between, None, cancel, &mut arrived).await?;
             if tensor.transposed {
                 let mut whole = Vec::new();
-                taken += feed.take(tensor.bytes(), Some(&mut whole), cancel, &mut arrived).await?;
+                taken += feed
+                    .take(tensor.bytes(), Some(&mut whole), cancel, &mut arrived)
+                    .await?;
                 if whole.len() as u64 == tensor.bytes() {
                     sink(mark, tensor, 0, &transposed(tensor, &whole))?;
                 }
             } else {
                 let sink = |start, piece: &[u8]| sink(mark, tensor, start, piece);
-                taken += feed.pieces(tensor.bytes(), &mut gathered, cancel, &mut arrived, sink).await?;
+                taken += feed
+                    .pieces(tensor.bytes(), &mut gathered, cancel, &mut arrived, sink)
+                    .await?;
             }
             at = tensor.end;
             if taken < between + tensor.bytes() {

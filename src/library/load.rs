@@ -2,6 +2,7 @@
 
 use super::parts::{Parts, defaults, drawable};
 use super::pool::{Shared, content_id};
+use super::reading;
 use super::resident::describe;
 use super::wanted::Wanted;
 use super::{DefaultsHint, Library, LoadOptions, Resident};
@@ -11,17 +12,17 @@ use crate::error::{Error, Result};
 use crate::executor::Weights;
 use crate::graph::Plan;
 use crate::pipeline::{Drawing, Key};
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::try_join;
 use std::rc::Rc;
 
 /// A component on its way into memory.
-struct Job {
-    component: Component,
-    wanted: Wanted,
-    plan: Rc<Plan>,
-    bytes: u64,
+pub(super) struct Job {
+    pub(super) component: Component,
+    pub(super) wanted: Wanted,
+    pub(super) plan: Rc<Plan>,
+    pub(super) bytes: u64,
     /// It is here already: another checkpoint has it.
-    found: Option<Rc<Shared>>,
+    pub(super) found: Option<Rc<Shared>>,
 }
 
 /// Which checkpoints give way to one that is loaded.
@@ -74,9 +75,8 @@ impl Library {
         } = checkpoint;
         let mut jobs = Vec::new();
         for (component, key) in components.into_iter().zip(&keys) {
-            let config = || source.locate(&format!("{}/config.json", component.name));
-            let plan = self.plans.plan(key).map_err(|e| e.at(config()))?;
-            let wanted = Wanted::new(&component, &plan.params).map_err(|e| e.at(source.locate(component.name)))?;
+            let plan = self.plans.plan(key).map_err(|e| e.at(component.config_place()))?;
+            let wanted = Wanted::new(&component, &plan.params).map_err(|e| e.at(component.place()))?;
             // Of a text encoder pipelines may leave the last layer alone, which is in the file all the same.
             let whole = key.whole().map(|key| self.plans.plan(&key)).transpose()?;
             let whole = whole.as_ref().unwrap_or(&plan);
@@ -93,12 +93,12 @@ impl Library {
             });
         }
         let missing = || jobs.iter().filter(|job| job.found.is_none());
-        progress.set_total(missing().map(|job| job.component.bytes()).fold(0, u64::saturating_add));
+        progress.set_total(reading::bytes(missing()));
         let bytes = missing().map(|job| job.bytes).fold(0, u64::saturating_add);
         for job in missing() {
             // No one else's going would help against this.
             let limits = self.executor.check_weights(&job.wanted.params);
-            limits.map_err(|e| e.at(source.locate(job.component.name)))?;
+            limits.map_err(|e| e.at(job.component.place()))?;
         }
         let _coming = self.make_room(&name, bytes, &keys, room)?;
         let weights = self.allocate(&jobs, keys, room).await?;
@@ -114,11 +114,7 @@ impl Library {
             }
             Ok(())
         };
-        let fetch = try_join_all(
-            jobs.into_iter()
-                .zip(weights)
-                .map(|(job, weights)| self.read(job, weights, progress, cancel)),
-        );
+        let fetch = self.read_all(jobs, weights, progress, cancel);
         let ((), shared) = try_join(compile, fetch).await?;
         // A GPU says late that it could not take what it was given.
         self.executor.settle().await?;
@@ -173,34 +169,5 @@ impl Library {
             }
         }
         Ok(all)
-    }
-
-    async fn read(
-        &self,
-        mut job: Job,
-        weights: Option<Weights>,
-        progress: &ProgressSink<'_>,
-        cancel: &CancelToken,
-    ) -> Result<Rc<Shared>> {
-        let weights = match (job.found, weights) {
-            (Some(found), _) => {
-                job.component.skip(cancel).await?;
-                return Ok(found);
-            }
-            (None, Some(weights)) => weights,
-            (None, None) => return Err(Error::Internal("a component has no room".into())),
-        };
-        let files = job
-            .wanted
-            .read(&self.executor, &mut job.component, &weights, progress, cancel);
-        let files = files.await?;
-        self.uploaded.set(self.uploaded.get() + job.bytes);
-        let id = content_id(&job.component.class, &files);
-        Ok(self.pool.keep(Shared {
-            id,
-            params: job.wanted.params,
-            weights,
-            bytes: job.bytes,
-        }))
     }
 }

@@ -1,4 +1,4 @@
-//! The checkpoints held in memory, under a budget. `load` reads one; `family` knows what its like draws well with; `parts` understands its configurations, `wanted` finds the
+//! The checkpoints held in memory, under a budget. `load` brings one, whose weights `reading` reads; `family` knows what its like draws well with; `parts` understands its configurations, `wanted` finds the
 //! tensors of its parameters; `pool` holds each component's weights once; `resident` is what is said of it. Here: what is
 //! resident, and who gives way to whom. Nothing here draws.
 
@@ -6,6 +6,7 @@ mod family;
 mod load;
 mod parts;
 mod pool;
+mod reading;
 mod resident;
 mod wanted;
 

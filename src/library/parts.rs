@@ -26,7 +26,7 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn of(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
-        let place = |file: &str| checkpoint.source.locate(file);
+        let place = |file: &str| checkpoint.place(file);
         let xl = checkpoint.pipeline_class.starts_with("StableDiffusionXL");
         let mut texts: Vec<(ClipTextConfig, Rc<Tokenizer>)> = Vec::new();
         for (encoder, files) in checkpoint.text_encoders().zip(&checkpoint.tokenizers) {
@@ -96,7 +96,8 @@ impl Parts {
             scheduler = with.map_err(|e| e.at("predictionType"))?;
         }
         let mut warnings: Vec<String> = checkpoint.source.warnings();
-        if let Some(variant) = &options.open.variant {
+        warnings.extend(checkpoint.warnings.iter().cloned());
+        if let Some(variant) = options.open.variant.as_ref().filter(|_| checkpoint.file.is_none()) {
             let others = checkpoint.components.iter().filter(|c| c.variant.is_none());
             let fell_back =
                 |c: &Component| format!("{}: no weights of variant {variant:?}, the plain ones are used", c.name);
