@@ -77,7 +77,9 @@ fn block(s: &Shapes<'_>, path: &str) -> Result<Block> {
 }
 
 /// `unet/config.json`.
-pub(super) fn unet(s: &Shapes<'_>, known: Recognised) -> Result<Value> {
+///
+/// `text_embeds` are the channels of the vector for the whole text, if the file has an encoder that gives one.
+pub(super) fn unet(s: &Shapes<'_>, known: Recognised, text_embeds: Option<u64>) -> Result<Value> {
     let levels = s.count(|i| format!("down_blocks.{i}.resnets.0.conv1.weight"));
     let side = |name: &str| -> Result<Vec<Block>> { (0..levels).map(|i| block(s, &format!("{name}.{i}"))).collect() };
     let (down, up) = (side("down_blocks")?, side("up_blocks")?);
@@ -168,8 +170,11 @@ pub(super) fn unet(s: &Shapes<'_>, known: Recognised) -> Result<Value> {
     }
     if s.has("add_embedding.linear_1.weight") {
         config["addition_embed_type"] = "text_time".into();
-        config["addition_time_embed_dim"] = 256.into();
-        config["projection_class_embeddings_input_dim"] = s.dim("add_embedding.linear_1.weight", 1)?.into();
+        let all = s.dim("add_embedding.linear_1.weight", 1)? as u64;
+        // What is not the text's is of the six sizes that it is told.
+        let sizes = text_embeds.and_then(|text| all.checked_sub(text)).unwrap_or(0);
+        config["addition_time_embed_dim"] = (sizes / 6).into();
+        config["projection_class_embeddings_input_dim"] = all.into();
     }
     Ok(config)
 }

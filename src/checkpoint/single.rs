@@ -69,13 +69,16 @@ impl Layout {
             Family::Sdxl => &["text_encoder", "text_encoder_2", "unet", "vae"],
             Family::Sd1 | Family::Sd2 => &["text_encoder", "unet", "vae"],
         };
-        let mut parts = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
         for name in names {
             let mut tensors = mapped.components.remove(name).unwrap_or_default();
             let shapes = Shapes::new(&tensors);
             let open_clip = is_open_clip(known.family, name);
             let mut config = match *name {
-                "unet" => shapes::unet(&shapes, known),
+                "unet" => {
+                    let text_embeds = |part: &Part| part.config["projection_dim"].as_u64();
+                    shapes::unet(&shapes, known, parts.iter().find_map(text_embeds))
+                }
                 "vae" => shapes::autoencoder(&shapes, known),
                 _ => shapes::text_encoder(&shapes, open_clip),
             }

@@ -157,3 +157,23 @@ impl Eighth {
         bytes.iter().flat_map(|&byte| self.half(byte).to_le_bytes()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_of_eight_bits_are_the_halves_that_torch_makes_of_them() {
+        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/dtypes.json")).unwrap();
+        for (name, dtype) in [("F8_E4M3", DType::F8_E4M3), ("F8_E5M2", DType::F8_E5M2)] {
+            let eighth = Eighth::of(dtype).unwrap();
+            let all: Vec<u8> = (0..=255).collect();
+            let halves = eighth.widen(&all);
+            for (i, expected) in golden[name].as_array().unwrap().iter().enumerate() {
+                let found = half::f16::from_le_bytes([halves[2 * i], halves[2 * i + 1]]);
+                let found = if found.is_nan() { 0x7e00 } else { found.to_bits() };
+                assert_eq!(u64::from(found), expected.as_u64().unwrap(), "{name} {i:#x}");
+            }
+        }
+    }
+}
