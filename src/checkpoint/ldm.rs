@@ -313,7 +313,7 @@ fn parts(file: &str, tensor: &TensorInfo, name: String, how: How) -> Result<Vec<
     match how {
         Same => Ok(vec![of(name, tensor.shape.clone(), tensor.start, tensor.end, false)]),
         Transposed => match tensor.shape[..] {
-            [rows, columns] if tensor.dtype.bitsize() % 8 == 0 => {
+            [rows, columns] if tensor.dtype.bitsize().is_multiple_of(8) => {
                 Ok(vec![of(name, vec![columns, rows], tensor.start, tensor.end, true)])
             }
             _ => wrong("a matrix"),

@@ -132,7 +132,7 @@ pub(super) fn unet(s: &Shapes<'_>, known: Recognised, text_embeds: Option<u64>) 
     // Linear projections came with heads of 64 channels; before that there were eight heads on each level.
     let heads = |c: &usize| match c {
         _ if linear => (c / 64).max(1),
-        _ if c % 8 == 0 => 8,
+        _ if c.is_multiple_of(8) => 8,
         _ => 1,
     };
     let types = |blocks: &[Block], with: &str, without: &str| -> Vec<String> {
