@@ -1,10 +1,10 @@
 //! What a page asks for, without JavaScript: jobs that load checkpoints and draw pictures, and that can be cancelled.
 
 use crate::cancel::CancelToken;
-use crate::checkpoint::{ProgressSink, Source};
+use crate::checkpoint::{LoraSource, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
-use crate::library::{Library, LoadOptions, Resident, Room};
+use crate::library::{Inspection, Library, LoadOptions, Resident, Room};
 use crate::pipeline::{Request, StepReport, Timings, check, text_to_image};
 use crate::platform::now_ms;
 use crate::queue::Queue;
@@ -122,6 +122,27 @@ impl Engine {
         job.token.guard(load).await
     }
 
+    /// Says what a checkpoint is and would need, as job `job`; of its weights only the headers are read.
+    ///
+    /// # Errors
+    /// Those of [`Library::inspect`].
+    pub async fn inspect(&self, job: u32, recipe: &Recipe, progress: &ProgressSink<'_>) -> Result<Inspection> {
+        let job = self.job(job);
+        let inspect = async {
+            let _turn = self.loading.turn().await;
+            let source = recipe.source.begin();
+            let said = self
+                .library
+                .inspect(source.clone(), &recipe.options, progress, &job.token)
+                .await;
+            // Downloads that began are given up; what has come of them may be of use to a load.
+            let given_up = Error::Cancelled("only headers were read".into());
+            drop(source.end(Err(said.as_ref().err().unwrap_or(&given_up))).await);
+            said
+        };
+        job.token.guard(inspect).await
+    }
+
     /// Draws pictures as job `job`. Calls wait for one another. A checkpoint that is no longer in memory is read again by its
     /// `recipe`, where there is one, while pictures asked for before are drawn; `progress` hears of it.
     ///
@@ -191,6 +212,41 @@ impl Engine {
         Ok(generated)
     }
 
+    /// Lays LoRAs over a checkpoint, in place of those that lie there, as job `job`: after what was asked for before is drawn. One
+    /// that is no longer in memory is read again by its `recipe`, where there is one, with these.
+    ///
+    /// # Errors
+    /// Those of [`Library::set_loras`], and of [`Library::load`]. The former LoRAs stay, or come back with the checkpoint.
+    pub async fn set_loras(
+        &self,
+        job: u32,
+        id: &str,
+        loras: &[LoraSource],
+        recipe: Option<&Recipe>,
+        progress: &ProgressSink<'_>,
+    ) -> Result<Rc<Resident>> {
+        let job = self.job(job);
+        let _reserved = self.library.reserve(id);
+        let set = async {
+            let _drawing = self.drawing.turn().await;
+            let _loading = self.loading.turn().await;
+            match (self.library.get(id), recipe) {
+                (Err(_), Some(recipe)) => {
+                    let mut recipe = recipe.clone();
+                    recipe.options.loras = loras.into();
+                    self.read_now(&recipe, Some(id), Room::Any, progress, &job.token).await
+                }
+                // Not held over it: the library lets go of what it replaces.
+                (found, _) => {
+                    drop(found?);
+                    let set = self.library.set_loras(id, loras, Room::Any, progress, &job.token);
+                    set.await
+                }
+            }
+        };
+        job.token.guard(set).await
+    }
+
     /// The checkpoint that is to be drawn with, read again if it has to be.
     async fn bring(
         &self,
@@ -220,6 +276,17 @@ impl Engine {
         token: &CancelToken,
     ) -> Result<Rc<Resident>> {
         let _turn = self.loading.turn().await;
+        self.read_now(recipe, again, room, progress, token).await
+    }
+
+    async fn read_now(
+        &self,
+        recipe: &Recipe,
+        again: Option<&str>,
+        room: Room,
+        progress: &ProgressSink<'_>,
+        token: &CancelToken,
+    ) -> Result<Rc<Resident>> {
         let mut options = recipe.options.clone();
         if let Some(id) = again {
             if let Ok(resident) = self.library.get(id) {
@@ -313,6 +380,9 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
 }
 
 fn parameters(request: &Request, resident: &Resident) -> Parameters {
+    let loras = &resident.loras.scales;
+    let loras: Vec<String> = loras.iter().map(|(name, scale)| format!("{name}: {scale}")).collect();
+    let loras = (!loras.is_empty()).then(|| ("Loras".into(), loras.join(", ")));
     // Sizes and steps have been checked by now; they are small.
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Parameters {
@@ -325,6 +395,7 @@ fn parameters(request: &Request, resident: &Resident) -> Parameters {
         size: Some((number(request.width), number(request.height))),
         model: Some(resident.name.clone()),
         version: Some(Parameters::VERSION.into()),
+        others: loras.into_iter().collect(),
         ..Parameters::default()
     }
 }

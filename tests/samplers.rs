@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tintype::Error;
 use tintype::sampler::noise::Generator;
-use tintype::sampler::{Combine, SamplerKind, Schedule, SchedulerClass, SchedulerConfig, Slot};
+use tintype::sampler::{Combine, SamplerKind, Schedule, SchedulerConfig, Slot};
 
 /// Plays a schedule on the host: what an executor does on a device.
 struct Player {
@@ -148,8 +148,27 @@ fn refusal(json: &Value) -> Error {
 #[test]
 fn what_is_not_implemented_is_said_so() {
     let dpm = "DPMSolverMultistepScheduler";
+    let (unipc, deis) = ("UniPCMultistepScheduler", "DEISMultistepScheduler");
     for (class, key, value) in [
-        ("UniPCMultistepScheduler", "solver_order", json!(2)),
+        ("LMSDiscreteScheduler", "solver_order", json!(2)),
+        (unipc, "solver_order", json!(4)),
+        (unipc, "solver_type", json!("magic")),
+        (unipc, "solver_type", json!("bh1")),
+        (unipc, "predict_x0", json!(false)),
+        (unipc, "solver_p", json!({ "_class_name": "DDIMScheduler" })),
+        (unipc, "shift_terminal", json!(0.1)),
+        (unipc, "use_flow_sigmas", json!(true)),
+        (unipc, "use_exponential_sigmas", json!(true)),
+        (unipc, "use_beta_sigmas", json!(true)),
+        (unipc, "use_dynamic_shifting", json!(true)),
+        (unipc, "prediction_type", json!("flow_prediction")),
+        (deis, "solver_order", json!(0)),
+        (deis, "solver_type", json!("magic")),
+        (deis, "algorithm_type", json!("sde-dpmsolver++")),
+        (deis, "use_flow_sigmas", json!(true)),
+        (deis, "use_exponential_sigmas", json!(true)),
+        (deis, "use_beta_sigmas", json!(true)),
+        (deis, "use_dynamic_shifting", json!(true)),
         ("PNDMScheduler", "skip_prk_steps", json!(false)),
         ("EulerAncestralDiscreteScheduler", "prediction_type", json!("sample")),
         ("DDIMScheduler", "thresholding", json!(true)),
@@ -172,8 +191,9 @@ fn what_is_not_implemented_is_said_so() {
         (dpm, "use_flow_sigmas", json!(true)),
         (dpm, "use_lu_lambdas", json!(true)),
         (dpm, "use_dynamic_shifting", json!(true)),
-        (dpm, "algorithm_type", json!("sde-dpmsolver++")),
-        (dpm, "solver_order", json!(3)),
+        (dpm, "algorithm_type", json!("dpmsolver")),
+        (dpm, "algorithm_type", json!("magic")),
+        (dpm, "solver_order", json!(4)),
         (dpm, "solver_type", json!("magic")),
         (dpm, "final_sigmas_type", json!("blurry")),
     ] {
@@ -182,6 +202,11 @@ fn what_is_not_implemented_is_said_so() {
         let names = [class, key].iter().any(|name| error.message().contains(*name));
         assert!(names, "{class} {key} {value}: {error}");
     }
+    // diffusers has no formula for this one.
+    let third = json!({
+        "_class_name": dpm, "algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min", "solver_order": 3,
+    });
+    assert!(matches!(refusal(&third), Error::Unsupported(_)));
     // DDIM with the noise predicted can't start where nothing but noise is left.
     let blind =
         json!({ "_class_name": "DDIMScheduler", "rescale_betas_zero_snr": true, "timestep_spacing": "trailing" });
@@ -319,6 +344,12 @@ fn samplers_have_names() {
     }
     assert_eq!(choose("dpmsolvermultistepscheduler").sampler_name(), "DPM++ 2M Karras");
     assert_eq!(choose("PNDMScheduler").sampler_name(), "PNDMScheduler");
+    let noisy = json!({ "_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++" });
+    let noisy = SchedulerConfig::from_json(&noisy).unwrap();
+    assert_eq!(noisy.sampler_name(), "DPMSolverMultistepScheduler");
+    let plain = noisy.with_sampler(SamplerKind::from_name("DPM++ 2M").unwrap());
+    assert_eq!(plain.sampler_name(), "DPM++ 2M");
+    assert!(plain.schedule(4).unwrap().steps.iter().all(|step| !step.draws_noise));
     let error = SamplerKind::from_name("Magic").unwrap_err();
     assert!(matches!(error, Error::InvalidArgument(_)));
     assert!(
@@ -363,4 +394,15 @@ fn configurations_of_the_repository_are_read() {
         }
     }
     assert!(found >= 8, "{found}");
+}
+
+#[test]
+fn a_variance_of_no_name_is_the_small_one() {
+    let steps = |variance: Value| {
+        let config = json!({ "_class_name": "DPMSolverMultistepScheduler", "variance_type": variance });
+        let config = SchedulerConfig::from_json(&config).unwrap();
+        let ddpm = config.with_sampler(SamplerKind::from_name("DDPM").unwrap());
+        format!("{:?}", ddpm.schedule(3).unwrap().steps)
+    };
+    assert_eq!(steps(Value::Null), steps(json!("fixed_small")));
 }

@@ -3,7 +3,7 @@
 //! [`source`]: where bytes come from. [`json`]: JSON as Python writes it. [`safetensors`]: the header of a weights' file;
 //! [`reader`]: its tensors, as they arrive. [`component`]: a model of a pipeline. [`diffusers`]: the layout of a folder. [`single`]: that of a single
 //! file, with [`recognise`]: what it is, [`ldm`]: its names, and `shapes`: the configurations that it lacks. [`names`]: what a weight was
-//! called in older files. [`assets`]: what is fetched besides. [`expected`]: sizes and hashes known beforehand. [`progress`]: how far a load is.
+//! called in older files. [`lora`]: files of LoRA. [`assets`]: what is fetched besides. [`expected`]: sizes and hashes known beforehand. [`progress`]: how far a load is.
 //!
 //! No arithmetic on tensors, and no device, in here.
 
@@ -13,6 +13,7 @@ pub mod diffusers;
 pub mod expected;
 pub mod json;
 pub mod ldm;
+pub mod lora;
 pub mod names;
 pub mod progress;
 pub mod reader;
@@ -29,6 +30,7 @@ pub use assets::Assets;
 pub use component::{Component, SharedFile, WeightsFile};
 pub use diffusers::{Checkpoint, OpenOptions, TokenizerFiles};
 pub use expected::ExpectedFile;
+pub use lora::{Lora, LoraSource};
 pub use progress::{Progress, ProgressSink};
 pub use reader::OpenFile;
 pub use safetensors::{DType, Header, TensorInfo};

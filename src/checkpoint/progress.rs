@@ -44,6 +44,11 @@ impl<'a> ProgressSink<'a> {
         self.total_bytes.set(total_bytes);
     }
 
+    /// Says that there are so many more.
+    pub fn add_total(&self, bytes: u64) {
+        self.set_total(self.total_bytes.get().saturating_add(bytes));
+    }
+
     /// Reports that `file`, a configuration or a header, is being read.
     pub fn opening(&self, file: &str) {
         self.send("open", file);

@@ -193,7 +193,7 @@ pub fn recognise(header: &Header) -> Result<Recognised, String> {
 /// What a UNet predicts is nowhere in its tensors. Some files have marks, others remarks.
 fn prediction(header: &Header, family: Family) -> (Option<&'static str>, bool) {
     let marked = |mark: &str| header.get(mark).is_some();
-    let remark = |key: &str| header.remark(key).unwrap_or_default().to_lowercase();
+    let remark = |key: &str| header.metadata(key).unwrap_or_default().to_lowercase();
     let (said, architecture) = (remark("modelspec.prediction_type"), remark("modelspec.architecture"));
     let by_remark = match (said.as_str(), architecture.as_str()) {
         ("v" | "v_prediction" | "v-prediction" | "v_pred", _) => Some("v_prediction"),

@@ -3,20 +3,18 @@
 //! A file is the length of the header (8 bytes, little-endian), the header (JSON: a dtype, a shape and offsets for each
 //! name), and the tensors' bytes without gaps. The format is Hugging Face's; the dtypes are those of its own crate.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 
 pub use safetensors::Dtype as DType;
 use serde::de::value::{Error as ValueError, StrDeserializer};
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::checkpoint::json;
 use crate::{Error, Result};
 
 /// More dimensions than any tensor of a model has.
 const MAX_DIMS: usize = 8;
-/// The longest text of a header's `__metadata__` that is kept: some hold whole pictures.
-const MAX_REMARK: usize = 256;
 
 /// What the header says of one tensor. Elements are little-endian, the last dimension is the innermost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +44,9 @@ impl TensorInfo {
 #[derive(Clone, Debug)]
 pub struct Header {
     file: String,
+    metadata: HashMap<String, String>,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
-    remarks: BTreeMap<String, String>,
 }
 
 impl Header {
@@ -57,7 +55,7 @@ impl Header {
     /// Every byte of the data must belong to exactly one tensor, and each tensor must have the bytes that its dtype and
     /// shape need. What breaks this is [`Error::Corrupt`]; a dtype without a known size is [`Error::Unsupported`].
     pub fn parse(file: &str, header: &[u8]) -> Result<Self> {
-        let Entries(entries, remarks) = json::parse_as(file, header)?;
+        let Entries(entries, metadata) = json::parse_as(file, header)?;
         let mut tensors = Vec::with_capacity(entries.len());
         for (name, entry) in entries {
             tensors.push(entry.check(file, name)?);
@@ -80,9 +78,9 @@ impl Header {
         }
         let mut header = Self {
             file: file.into(),
+            metadata,
             tensors,
             by_name: HashMap::new(),
-            remarks,
         };
         header.index()?;
         Ok(header)
@@ -95,20 +93,20 @@ impl Header {
             file: self.file.clone(),
             tensors,
             by_name: HashMap::new(),
-            remarks: BTreeMap::new(),
+            metadata: HashMap::new(),
         };
         part.index()?;
         Ok(part)
     }
 
-    /// A short text of the file's `__metadata__`.
-    pub fn remark(&self, key: &str) -> Option<&str> {
-        self.remarks.get(key).map(String::as_str)
-    }
-
     /// The file's path.
     pub fn file(&self) -> &str {
         &self.file
+    }
+
+    /// What whoever wrote the file says of it: texts by name. Nothing of it is checked.
+    pub fn metadata(&self, name: &str) -> Option<&str> {
+        self.metadata.get(name).map(String::as_str)
     }
 
     /// All tensors, in the order of their bytes.
@@ -148,8 +146,8 @@ impl Header {
     }
 }
 
-/// The header as JSON has it: names (perhaps twice the same) and entries.
-struct Entries(Vec<(String, Entry)>, BTreeMap<String, String>);
+/// The header as JSON has it: names (perhaps twice the same) and entries, and metadata as far as it is text.
+struct Entries(Vec<(String, Entry)>, HashMap<String, String>);
 
 #[derive(serde::Deserialize)]
 struct Entry {
@@ -215,12 +213,15 @@ impl<'de> Deserialize<'de> for Entries {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
-                let mut remarks = BTreeMap::new();
+                let (mut entries, mut metadata) = (Vec::new(), HashMap::new());
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        if let Remarks::Texts(texts) = map.next_value()? {
-                            remarks.extend(texts.into_iter().filter_map(|(key, Remark(text))| Some((key, text?))));
+                        if let serde_json::Value::Object(texts) = map.next_value()? {
+                            let text = |(key, value)| match value {
+                                serde_json::Value::String(text) => Some((key, text)),
+                                _ => None,
+                            };
+                            metadata = texts.into_iter().filter_map(text).collect();
                         }
                         continue;
                     }
@@ -228,28 +229,10 @@ impl<'de> Deserialize<'de> for Entries {
                     let entry = entry.map_err(|error| A::Error::custom(format!("tensor {name:?}: {error}")))?;
                     entries.push((name, entry));
                 }
-                Ok(Entries(entries, remarks))
+                Ok(Entries(entries, metadata))
             }
         }
         deserializer.deserialize_map(Map)
-    }
-}
-
-/// `__metadata__`, which is of no account if it is not what it should be.
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum Remarks {
-    Texts(HashMap<String, Remark>),
-    Other(IgnoredAny),
-}
-
-/// A text, unless it is long.
-struct Remark(Option<String>);
-
-impl<'de> Deserialize<'de> for Remark {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Ok(Self((text.len() <= MAX_REMARK).then_some(text)))
     }
 }
 

@@ -94,6 +94,24 @@ impl Source {
         }
     }
 
+    /// The same for a load of one file of it, which is kept for itself: with its bytes, or with an error.
+    ///
+    /// # Errors
+    /// Those of the keeper.
+    pub async fn end_file(&self, path: &str, loaded: Result<u64, &Error>) -> Result<()> {
+        #[cfg(not(target_arch = "wasm32"))]
+        let _ = path;
+        match (self, loaded) {
+            #[cfg(target_arch = "wasm32")]
+            (Self::Http(_, _, Some(session)), Ok(bytes)) => {
+                let place = self.locate(path);
+                session.commit(&place, path, &place, bytes).await
+            }
+            (_, Ok(_)) => Ok(()),
+            (_, Err(error)) => self.end(Err(error)).await,
+        }
+    }
+
     /// What a person should know of it.
     pub fn warnings(&self) -> Vec<String> {
         match self {

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::graph::{ParamSpec, Plan, Rate, Value};
 use std::rc::Rc;
 
+pub use cpu::product;
 pub use pack::{Packing, WeightDtype};
 
 /// Which device an executor runs on, as JavaScript sees it.
@@ -240,6 +241,30 @@ impl Executor {
     ) -> Result<()> {
         both!(self, weights, Weights, |e, w| e
             .upload(w, spec, part, from, start, bytes))
+    }
+
+    /// `base`, but for what `over` has too: that is found there. Both stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for weights of two executors.
+    pub fn overlaid(&self, base: &Weights, over: &Weights) -> Result<Weights> {
+        match (base, over) {
+            (Weights::Cpu(base), Weights::Cpu(over)) => Ok(Weights::Cpu(Rc::new(base.under(over)))),
+            (Weights::Webgpu(base), Weights::Webgpu(over)) => Ok(Weights::Webgpu(Rc::new(base.under(over)))),
+            _ => Err(foreign()),
+        }
+    }
+
+    /// The tensors that a parameter was packed from, read back: the same values, widened to f32.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if it was not uploaded; [`Error::OutOfMemory`]; [`Error::DeviceLost`].
+    pub async fn tensors(&self, weights: &Weights, spec: &ParamSpec) -> Result<Vec<Vec<f32>>> {
+        match (self, weights) {
+            (Self::Cpu(e), Weights::Cpu(w)) => e.tensors(w, spec),
+            (Self::Webgpu(e), Weights::Webgpu(w)) => e.tensors(w, spec).await,
+            _ => Err(foreign()),
+        }
     }
 
     /// Compiles what a plan will need while its weights still arrive. `dtypes` are those of [`Executor::allocate`].

@@ -201,6 +201,37 @@ impl Packing {
         }
     }
 
+    /// The tensors that the parameter is made of, as a file has them: the inverse of packing. `at` gives a packed element.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn unpack(&self, at: impl Fn(usize) -> f32) -> Result<Vec<Vec<f32>>> {
+        let mut tensors = Vec::with_capacity(self.parts.len());
+        for p in &self.parts {
+            let mut tensor = Vec::new();
+            let room = tensor.try_reserve_exact(p.len);
+            room.map_err(|_| Error::OutOfMemory(format!("{}: {} elements to read it back", self.key, p.len)))?;
+            let packed = |row: usize, column: usize| at(row * self.stride + p.column + column);
+            match p.transposed {
+                None => tensor.extend((0..p.len).map(|i| packed(i / p.width, i % p.width))),
+                Some([inner, taps]) => {
+                    tensor.resize(p.len, 0.0);
+                    let len = inner * taps;
+                    for (block, rows) in tensor.chunks_mut(BLOCK * len).enumerate() {
+                        for i in 0..len {
+                            let row = (i % taps) * inner + i / taps;
+                            for (column, to) in rows.iter_mut().skip(i).step_by(len).enumerate() {
+                                *to = packed(row, block * BLOCK + column);
+                            }
+                        }
+                    }
+                }
+            }
+            tensors.push(tensor);
+        }
+        Ok(tensors)
+    }
+
     fn place<E: Element, T: Copy>(
         &mut self,
         part: usize,
@@ -471,6 +502,11 @@ mod tests {
             let expected = naive(&spec, stride);
             for piece in [1, 4, 7, 90, 4096] {
                 assert_eq!(packed(&spec, stride, piece), expected, "{spec:?} in pieces of {piece}");
+            }
+            let tensors = Packing::new(&spec, stride).unwrap().unpack(|i| expected[i]).unwrap();
+            for (i, (tensor, part)) in tensors.iter().zip(&spec.parts).enumerate() {
+                let all = (0..part.shape.iter().product()).map(|n: usize| (i * 100_000 + n) as f32);
+                assert!(tensor.iter().copied().eq(all), "{spec:?} taken apart");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Reading a checkpoint into memory.
 
+use super::lora::Loras;
 use super::parts::{Parts, defaults, drawable};
 use super::pool::{Shared, content_id};
 use super::reading;
@@ -11,7 +12,7 @@ use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::executor::Weights;
 use crate::graph::Plan;
-use crate::pipeline::{Drawing, Key};
+use crate::pipeline::Key;
 use futures_util::future::try_join;
 use std::rc::Rc;
 
@@ -56,16 +57,7 @@ impl Library {
             drawable(&defaults, factor, &parts.scheduler).map_err(|e| e.at("source: defaults"))?;
         }
         // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
-        let drawing = Drawing {
-            texts: parts.texts.iter().map(|(text, _)| text).collect(),
-            unet: &parts.unet,
-            vae: &parts.vae,
-            tokens: parts.tokens(),
-            size: [defaults.height, defaults.width].map(|n| (n / factor).max(1)),
-            evaluations: parts.evaluations(&defaults),
-            guidance_scale: defaults.guidance_scale,
-        };
-        let keys = drawing.keys(&self.executor);
+        let keys = parts.keys(&defaults, &self.executor);
 
         let Checkpoint {
             components,
@@ -92,16 +84,23 @@ impl Library {
                 plan,
             });
         }
+        let needed: Vec<_> = jobs
+            .iter()
+            .map(|job| (job.component.name, job.wanted.params.as_slice()))
+            .collect();
+        let loras = Loras::read(&options.loras, &needed, progress, cancel).await?;
         let missing = || jobs.iter().filter(|job| job.found.is_none());
-        progress.set_total(reading::bytes(missing()));
+        progress.set_total(reading::bytes(missing()).saturating_add(loras.bytes()));
         let bytes = missing().map(|job| job.bytes).fold(0, u64::saturating_add);
+        let bytes = bytes.saturating_add(self.overlay_bytes(&loras));
         for job in missing() {
             // No one else's going would help against this.
             let limits = self.executor.check_weights(&job.wanted.params);
             limits.map_err(|e| e.at(job.component.place()))?;
         }
         let _coming = self.make_room(&name, bytes, &keys, room)?;
-        let weights = self.allocate(&jobs, keys, room).await?;
+        let weights = self.allocate(&jobs, keys.clone(), room).await?;
+        let rooms = self.allocate_overlays(&loras, room).await?;
 
         let mut components: Vec<_> = jobs.iter().map(|job| describe(&job.component)).collect();
         let pipelines: Vec<_> = jobs
@@ -118,6 +117,7 @@ impl Library {
         let ((), shared) = try_join(compile, fetch).await?;
         // A GPU says late that it could not take what it was given.
         self.executor.settle().await?;
+        let overlays = self.merge(&loras, &shared, rooms, cancel).await?;
         progress.done();
         let bytes = shared.iter().map(|s| s.bytes).sum();
         // Meanwhile there may be more to say, such as that there was no room to store it.
@@ -129,6 +129,8 @@ impl Library {
         for (info, shared) in components.iter_mut().zip(&shared) {
             info.id.clone_from(&shared.id);
         }
+        let mut models = parts.models(&shared)?;
+        models.set_weights(self.overlaid(&shared, &overlays)?);
         let resident = Rc::new(Resident {
             id: self.free_id(options, &name),
             name,
@@ -137,9 +139,12 @@ impl Library {
             defaults,
             factor,
             bytes,
-            models: parts.models(&shared)?,
+            models,
             warnings: parts.warnings,
             shared,
+            keys,
+            overlays,
+            loras: loras.said(),
             used: self.tick().into(),
         });
         self.residents.borrow_mut().push(resident.clone());

@@ -1,9 +1,12 @@
-//! The checkpoints held in memory, under a budget. `load` brings one, whose weights `reading` reads; `family` knows what its like draws well with; `parts` understands its configurations, `wanted` finds the
+//! The checkpoints held in memory, under a budget. `load` brings one, whose weights `reading` reads; `inspect` looks at one that is not loaded; `lora` lays LoRAs over it;
+//! `family` knows what its like draws well with; `parts` understands its configurations, `wanted` finds the
 //! tensors of its parameters; `pool` holds each component's weights once; `resident` is what is said of it. Here: what is
 //! resident, and who gives way to whom. Nothing here draws.
 
 mod family;
+mod inspect;
 mod load;
+mod lora;
 mod parts;
 mod pool;
 mod reading;
@@ -18,8 +21,9 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 pub use family::Family;
+pub use inspect::Inspection;
 pub use load::Room;
-pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, Resident};
+pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, LoraInfo, Resident};
 
 /// The checkpoints held in memory, and the device that they are on.
 pub struct Library {
@@ -58,7 +62,7 @@ pub struct Counts {
 pub struct Memory {
     /// What all of it may be.
     pub budget: Option<u64>,
-    /// Weights, each component counted once.
+    /// Weights, each component counted once, and what LoRAs lay over them.
     pub weights: u64,
     /// Slots of the plans in use.
     pub working: u64,
@@ -235,7 +239,7 @@ impl Library {
             let residents = self.residents.borrow();
             let holders = residents.iter().filter(|r| going.contains(&r.id));
             let holders = holders
-                .filter(|r| r.shared.iter().any(|s| Rc::ptr_eq(s, shared)))
+                .filter(|r| r.all_weights().any(|s| Rc::ptr_eq(s, shared)))
                 .count();
             // One more is the list that is gone through here.
             Rc::strong_count(shared) > holders + 1
@@ -243,9 +247,12 @@ impl Library {
         let staying: u64 = self.pool.all().iter().filter(|s| stays(s)).map(|s| s.bytes).sum();
         if staying.saturating_add(needed) > budget {
             let used = staying.saturating_add(busy);
+            let what = match weights {
+                0 => format!("a picture needs {working} bytes"),
+                _ => format!("its weights need {weights} bytes and a picture {working}"),
+            };
             return Err(Error::OutOfMemory(format!(
-                "{name}: weights that are not in memory need {weights} bytes and a picture {working}; memoryBudget is {budget}, of \
-                 which {used} are in use"
+                "{name}: {what}; memoryBudget is {budget}, of which {used} are in use"
             )));
         }
         for id in going {

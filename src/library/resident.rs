@@ -1,8 +1,9 @@
 //! A checkpoint in memory, and what is said of it.
 
+use super::lora::Overlays;
 use super::pool::Shared;
-use crate::checkpoint::{Component, OpenOptions};
-use crate::pipeline::Models;
+use crate::checkpoint::{Component, LoraSource, OpenOptions};
+use crate::pipeline::{Key, Models};
 use serde::Deserialize;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -53,7 +54,17 @@ pub struct ComponentInfo {
     pub id: String,
 }
 
+/// The LoRAs over a checkpoint, as a person sees them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoraInfo {
+    /// The name of each and how much of it there is.
+    pub scales: Vec<(String, f32)>,
+    /// What a person should know and is no error.
+    pub warnings: Vec<String>,
+}
+
 /// A checkpoint in memory.
+#[derive(Clone)]
 pub struct Resident {
     /// What it is asked for by.
     pub id: String,
@@ -67,7 +78,7 @@ pub struct Resident {
     pub defaults: Defaults,
     /// Pixels of a latent's side: sizes are multiples of it.
     pub factor: usize,
-    /// Bytes of its weights in memory, those that it shares with others included.
+    /// Bytes of its weights in memory, those that it shares with others included, without LoRAs.
     pub bytes: u64,
     /// What a person should know and is no error.
     pub warnings: Vec<String>,
@@ -75,8 +86,32 @@ pub struct Resident {
     pub models: Models,
     /// Its weights, which others may have too.
     pub(super) shared: Vec<Rc<Shared>>,
+    /// The plans of a picture of the default size.
+    pub(super) keys: Vec<Key>,
+    /// What LoRAs lay over them.
+    pub(super) overlays: Overlays,
+    /// The LoRAs that lie over it.
+    pub loras: LoraInfo,
     /// When it was last asked for, in the library's own count.
     pub(super) used: Cell<u64>,
+}
+
+impl Resident {
+    /// What a person should know of it, and of what lies over it.
+    pub fn all_warnings(&self) -> Vec<&str> {
+        let all = self.warnings.iter().chain(&self.loras.warnings);
+        all.map(String::as_str).collect()
+    }
+
+    /// Bytes that LoRAs take over it.
+    pub fn lora_bytes(&self) -> u64 {
+        self.overlays.bytes()
+    }
+
+    /// Everything of it that is in the pool.
+    pub(super) fn all_weights(&self) -> impl Iterator<Item = &Rc<Shared>> {
+        self.shared.iter().chain(self.overlays.all())
+    }
 }
 
 /// What a caller says of a checkpoint that it loads.
@@ -94,6 +129,8 @@ pub struct LoadOptions {
     pub prediction_type: Option<String>,
     /// What the catalogue says of its defaults.
     pub defaults: DefaultsHint,
+    /// LoRAs to lie over it.
+    pub loras: Vec<LoraSource>,
 }
 
 /// What is said of a component; its id is known once it was read.

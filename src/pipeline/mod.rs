@@ -72,6 +72,13 @@ impl Models {
         )))
     }
 
+    /// Puts other weights in place of the models' own, in the order of a checkpoint's components.
+    pub(crate) fn set_weights(&mut self, weights: impl IntoIterator<Item = Weights>) {
+        let texts = self.text_encoders.iter_mut().map(|text| &mut text.model.weights);
+        let own = texts.chain([&mut self.unet.weights, &mut self.vae.weights]);
+        own.zip(weights).for_each(|(own, new)| *own = new);
+    }
+
     /// Tokens of a prompt.
     pub(crate) fn tokens(&self) -> usize {
         self.text_encoders.first().map_or(0, |text| text.tokenizer.length())

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::ddim::Ddim;
 use super::ddpm::Ddpm;
+use super::deis_multistep::DeisMultistep;
 use super::dpm_solver_multistep::DpmSolverMultistep;
 use super::euler::Euler;
 use super::euler_ancestral::EulerAncestral;
@@ -14,6 +15,7 @@ use super::lcm::Lcm;
 use super::pndm::Pndm;
 use super::schedule::{Schedule, Step};
 use super::tcd::Tcd;
+use super::unipc_multistep::UniPcMultistep;
 use crate::{Error, Result};
 
 /// A scheduler of diffusers with its configuration. Keys that are absent have the defaults of diffusers' constructors.
@@ -97,6 +99,11 @@ impl SchedulerConfig {
             keys: self.keys.clone(),
             eta: self.eta,
         };
+        if kind.class == SchedulerClass::DpmSolverMultistep && !kind.settings.is_empty() {
+            // The menu's names of this class say the algorithm and the order.
+            config.keys.insert("algorithm_type".into(), "dpmsolver++".into());
+            config.keys.insert("solver_order".into(), 2.into());
+        }
         config.keys.extend(
             kind.settings
                 .iter()
@@ -125,6 +132,12 @@ impl SchedulerConfig {
 
     /// The name of the sampler that this configuration is: the menu's, or the class's where the menu has none.
     pub fn sampler_name(&self) -> &'static str {
+        let order = self.keys.get("solver_order").is_none_or(|order| *order == 2);
+        let algorithm = self.keys.get("algorithm_type");
+        let plain = algorithm.is_none_or(|name| *name == "dpmsolver++" || *name == "deis");
+        if self.class == SchedulerClass::DpmSolverMultistep && !(order && plain) {
+            return self.class.name();
+        }
         menu_name(self.class, |key| self.keys.get(key) == Some(&Value::Bool(true)))
     }
 
@@ -165,6 +178,8 @@ impl SchedulerConfig {
             SchedulerClass::Heun => Box::new(Heun::read(&keys)?),
             SchedulerClass::Lcm => Box::new(Lcm::read(&keys)?),
             SchedulerClass::Tcd => Box::new(Tcd::read(&keys, self.eta)?),
+            SchedulerClass::UniPcMultistep => Box::new(UniPcMultistep::read(&keys)?),
+            SchedulerClass::DeisMultistep => Box::new(DeisMultistep::read(&keys)?),
         })
     }
 }

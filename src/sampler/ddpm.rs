@@ -34,7 +34,11 @@ impl Ddpm {
         Ok(Self {
             diffusion: Diffusion::read(keys, Spacing::Leading, ZeroSnr::Zero)?,
             clip: read_clip(keys, true)?,
-            variance: keys.choice("variance_type", Variance::Small, &names)?,
+            // Null, which other classes' configurations have, is none of diffusers' names, and leaves the small one as it is.
+            variance: match keys.is_null("variance_type") {
+                true => Variance::Small,
+                false => keys.choice("variance_type", Variance::Small, &names)?,
+            },
         })
     }
 

@@ -99,6 +99,16 @@ impl Keys<'_> {
         Ok(())
     }
 
+    /// Refuses a key that has a value: diffusers' default is none, and another has no implementation.
+    pub(super) fn absent(&self, key: &str) -> Result<()> {
+        match self.get(key) {
+            None | Some(Value::Null) => Ok(()),
+            Some(value) => Err(Error::Unsupported(format!(
+                "scheduler key {key:?}: {value} is not implemented; expected null"
+            ))),
+        }
+    }
+
     /// A whole number from 0 up.
     pub(super) fn count(&self, key: &str, default: usize) -> Result<usize> {
         match self.get(key) {
@@ -141,6 +151,11 @@ impl Keys<'_> {
                 list.map(Some).ok_or_else(|| wrong(key, "a list of numbers", value))
             }
         }
+    }
+
+    /// Whether the key is there with nothing in it.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        matches!(self.get(key), Some(Value::Null))
     }
 
     /// One of the names that `table` has; another name is unsupported.

@@ -23,11 +23,15 @@ pub enum SchedulerClass {
     Lcm,
     /// `TCDScheduler`: trajectory consistency distillation (arXiv 2402.19159).
     Tcd,
+    /// `UniPCMultistepScheduler`: a unified predictor and corrector (arXiv 2302.04867).
+    UniPcMultistep,
+    /// `DEISMultistepScheduler`: the diffusion exponential integrator (arXiv 2204.13902).
+    DeisMultistep,
 }
 
 impl SchedulerClass {
     /// All of them, in the menu's order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::DpmSolverMultistep,
         Self::Euler,
         Self::EulerAncestral,
@@ -37,6 +41,8 @@ impl SchedulerClass {
         Self::Ddim,
         Self::Pndm,
         Self::Ddpm,
+        Self::UniPcMultistep,
+        Self::DeisMultistep,
     ];
 
     /// The name that diffusers gives the class.
@@ -51,6 +57,8 @@ impl SchedulerClass {
             Self::Heun => "HeunDiscreteScheduler",
             Self::Lcm => "LCMScheduler",
             Self::Tcd => "TCDScheduler",
+            Self::UniPcMultistep => "UniPCMultistepScheduler",
+            Self::DeisMultistep => "DEISMultistepScheduler",
         }
     }
 
@@ -83,7 +91,7 @@ pub struct SamplerKind {
 type Settings = &'static [(&'static str, bool)];
 
 /// AUTOMATIC1111's names, in the menu's order.
-const MENU: [(&str, SchedulerClass, Settings); 12] = [
+const MENU: [(&str, SchedulerClass, Settings); 16] = [
     (
         "DPM++ 2M",
         SchedulerClass::DpmSolverMultistep,
@@ -104,6 +112,18 @@ const MENU: [(&str, SchedulerClass, Settings); 12] = [
     ("DDIM", SchedulerClass::Ddim, &[("clip_sample", false)]),
     ("PLMS", SchedulerClass::Pndm, &[("skip_prk_steps", true)]),
     ("DDPM", SchedulerClass::Ddpm, &[("clip_sample", false)]),
+    ("UniPC", SchedulerClass::UniPcMultistep, &[("use_karras_sigmas", false)]),
+    (
+        "UniPC Karras",
+        SchedulerClass::UniPcMultistep,
+        &[("use_karras_sigmas", true)],
+    ),
+    ("DEIS", SchedulerClass::DeisMultistep, &[("use_karras_sigmas", false)]),
+    (
+        "DEIS Karras",
+        SchedulerClass::DeisMultistep,
+        &[("use_karras_sigmas", true)],
+    ),
 ];
 
 impl SamplerKind {

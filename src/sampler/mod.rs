@@ -12,6 +12,7 @@ pub mod schedule;
 
 mod ddim;
 mod ddpm;
+mod deis_multistep;
 mod diffusion;
 mod dpm_solver_multistep;
 mod euler;
@@ -20,10 +21,12 @@ mod heun;
 mod keys;
 mod lcm;
 mod linear;
+mod multistep;
 mod numeric;
 mod pndm;
 mod sigmas;
 mod tcd;
+mod unipc_multistep;
 
 pub use config::SchedulerConfig;
 pub use kind::{SamplerKind, SchedulerClass};

@@ -60,7 +60,7 @@ impl Engine {
     }
 
     /// Loads a checkpoint by its recipe: `{ source, options }`, where `source` is `{ kind: "url", url, files? }` or
-    /// `{ kind: "files", files: [{ path, file }] }`.
+    /// `{ kind: "files", files: [{ path, file }] }`; `loras`, if there are any, are `[{ source, path, scale }]`.
     pub fn load(&self, job: u32, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {
         let engine = self.engine.clone();
         wasm_bindgen_futures::future_to_promise(async move {
@@ -85,6 +85,18 @@ impl Engine {
             };
             let generated = engine.generate(job, &options, recipe.as_ref(), &progress, report);
             values::generated(&generated.await.map_err(values::error)?)
+        })
+    }
+
+    /// Lays the LoRAs of `recipe` over the checkpoint `id`, which is loaded by it if it is not in memory. Gives `{ warnings }`.
+    #[wasm_bindgen(js_name = setLoras)]
+    pub fn set_loras(&self, job: u32, id: String, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {
+        let engine = self.engine.clone();
+        wasm_bindgen_futures::future_to_promise(async move {
+            let recipe = values::recipe(&recipe)?;
+            let progress = progress_sink(on_progress.as_ref());
+            let set = engine.set_loras(job, &id, &recipe.options.loras, Some(&recipe), &progress);
+            values::set_loras(&*set.await.map_err(values::error)?)
         })
     }
 

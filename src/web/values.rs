@@ -1,6 +1,6 @@
 //! Values from JavaScript and to it.
 
-use crate::checkpoint::{ExpectedFile, OpenOptions, Progress, Source};
+use crate::checkpoint::{ExpectedFile, LoraSource, OpenOptions, Progress, Source};
 use crate::engine::{Generated, Recipe};
 use crate::error::Error;
 use crate::executor::BackendInfo;
@@ -71,6 +71,7 @@ impl From<LoadValues> for LoadOptions {
             again: false,
             prediction_type,
             defaults,
+            loras: Vec::new(),
         }
     }
 }
@@ -88,10 +89,30 @@ pub(super) fn read<T: DeserializeOwned + Default>(value: JsValue, call: &str) ->
 pub(super) fn recipe(value: &JsValue) -> Result<Recipe, JsValue> {
     let mut options: LoadValues = read(Reflect::get(value, &"options".into())?, "load")?;
     let source = source(&Reflect::get(value, &"source".into())?, &mut options.files)?;
-    Ok(Recipe {
-        source,
-        options: options.into(),
-    })
+    let mut options = LoadOptions::from(options);
+    options.loras = loras(&Reflect::get(value, &"loras".into())?)?;
+    Ok(Recipe { source, options })
+}
+
+/// LoRAs: `[{ source, path, scale }]`.
+fn loras(value: &JsValue) -> Result<Vec<LoraSource>, JsValue> {
+    if value.is_undefined() {
+        return Ok(Vec::new());
+    }
+    let get = |object: &JsValue, key: &str| Reflect::get(object, &key.into());
+    let lora = |value: JsValue| {
+        let path = get(&value, "path")?.as_string();
+        let scale = get(&value, "scale")?.as_f64();
+        let (Some(path), Some(scale)) = (path, scale) else {
+            return Err(error(Error::Internal("loras: expected a path and a scale".into())));
+        };
+        Ok(LoraSource {
+            source: source(&get(&value, "source")?, &mut BTreeMap::new())?,
+            path,
+            scale: scale as f32,
+        })
+    };
+    Array::from(value).iter().map(lora).collect()
 }
 
 /// Where the files are, and what is known of them.
@@ -200,8 +221,13 @@ pub(super) fn checkpoint(r: &Resident) -> Result<JsValue, JsValue> {
         ("components", components.into()),
         ("defaults", defaults),
         ("bytes", (r.bytes as f64).into()),
-        ("warnings", to_js(&r.warnings)?),
+        ("warnings", to_js(&r.all_warnings())?),
     ])
+}
+
+/// What a change of LoRAs brought.
+pub(super) fn set_loras(r: &Resident) -> Result<JsValue, JsValue> {
+    object([("warnings", to_js(&r.loras.warnings)?)])
 }
 
 pub(super) fn memory(m: &Memory) -> Result<JsValue, JsValue> {

@@ -31,9 +31,11 @@ try {
     // Of what was just read, the system keeps a copy in memory; a person's checkpoint of yesterday comes from the disk.
     const forget = () => spawnSync("sh", ["-c", 'sync; find "$1" -type f -size +1M -exec dd if={} iflag=nocache count=0 status=none \\;', "sh", profile]);
     for (const [from, prepare] of [["still in memory", () => {}], ["on the disk", forget]]) {
-      const { raw, load, ratio } = await compare(page, api, url, ROUNDS, prepare);
+      const { load, access, stream } = await compare(page, api, url, ROUNDS, prepare);
       const speed = (value) => `${(value / 1e6).toFixed(0).padStart(6)} MB/s`;
-      console.log(`${backend} (${name}), files ${from}: load ${speed(load)}, plain reading ${speed(raw)}, ratio ${ratio.toFixed(3)}`);
+      const beside = (read) => `${speed(read.speed)} (ratio ${read.ratio.toFixed(3)})`;
+      console.log(`${backend} (${name}), files ${from}: load ${speed(load)}`);
+      console.log(`  reading through a stream ${beside(stream)}, by a synchronous handle ${beside(access)}`);
     }
     await context.close();
   }

@@ -19,26 +19,30 @@ export const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor
 /** Starts the worker that reads plainly, while its script can still be fetched. */
 export const startRaw = (page) => page.evaluate(() => void (window.raw = new Worker("/test/raw-read.js")));
 
-/** What that worker reads, and how long it takes. */
-export const readRaw = (page) =>
+/** What that worker reads one `way`, and how long it takes. */
+export const readRaw = (page, way) =>
   page.evaluate(
-    () =>
+    (way) =>
       new Promise((resolve, reject) => {
         window.raw.onmessage = ({ data }) => resolve(data);
         window.raw.onerror = ({ message }) => reject(new Error(message));
-        window.raw.postMessage(null);
+        window.raw.postMessage(way);
       }),
+    way,
   );
 
 /** Loads and reads in turns, with a Tintype that has `debug`. The store must hold nothing but the checkpoint. `prepare` is called before each. Gives medians, in bytes a second. */
 export async function compare(page, api, url, rounds, prepare = () => {}) {
-  const times = { raw: [], load: [] };
+  const times = { access: [], stream: [], load: [] };
   let bytes;
   for (let i = 0; i < rounds; i++) {
-    prepare();
-    const raw = await readRaw(page);
-    times.raw.push(raw.milliseconds);
-    bytes = raw.bytes;
+    for (const way of ["access", "stream"]) {
+      prepare();
+      const raw = await readRaw(page, way);
+      times[way].push(raw.milliseconds);
+      assert.equal(raw.bytes, bytes ?? raw.bytes);
+      bytes = raw.bytes;
+    }
     prepare();
     const load = await page.evaluate(async (url) => {
       const { uploaded } = await window.tintype.debug.counts();
@@ -55,5 +59,6 @@ export async function compare(page, api, url, rounds, prepare = () => {}) {
     assert.ok(load.bytes <= bytes && bytes < load.bytes + 1e6, `${load.bytes} bytes of weights, ${bytes} in the store`);
   }
   const speed = (all) => (bytes / median(all)) * 1000;
-  return { bytes, rounds, raw: speed(times.raw), load: speed(times.load), ratio: median(times.raw) / median(times.load) };
+  const beside = (way) => ({ speed: speed(times[way]), ratio: median(times[way]) / median(times.load) });
+  return { bytes, rounds, load: speed(times.load), access: beside("access"), stream: beside("stream") };
 }

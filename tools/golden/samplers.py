@@ -17,12 +17,15 @@ SHAPE = (1, 4, 4, 4)
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 DDIM, DDPM, PNDM = "DDIMScheduler", "DDPMScheduler", "PNDMScheduler"
 EULER, EULER_A, DPM = "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"
+UNIPC, DEIS = "UniPCMultistepScheduler", "DEISMultistepScheduler"
 EPSILON, V, SAMPLE = ({"prediction_type": p} for p in ("epsilon", "v_prediction", "sample"))
 LINSPACE, LEADING, TRAILING = ({"timestep_spacing": s} for s in ("linspace", "leading", "trailing"))
 HEUN, LCM, TCD = "HeunDiscreteScheduler", "LCMScheduler", "TCDScheduler"
 KARRAS = {"use_karras_sigmas": True}
 NO_CLIP = {"clip_sample": False}
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
+SDE = {"algorithm_type": "sde-dpmsolver++"}
+SIGMA_MIN = {"final_sigmas_type": "sigma_min"}
 OFFSET = {"steps_offset": 1}
 PLMS = {"skip_prk_steps": True}
 
@@ -102,6 +105,58 @@ def cases() -> list[tuple[str, dict, list[int], str | None]]:
         (TCD, sd | V | {"eta": 0.3, "rescale_betas_zero_snr": True, "timestep_scaling": 3.0}, [4], None),
         (TCD, sd | SAMPLE | {"eta": 0.7, "original_inference_steps": 1000, "clip_sample": True}, [7, 20], None),
         (DDIM, NO_CLIP | V | LEADING, [4], TCD),
+        (UNIPC, {}, [1, 2, 4, 20], None),
+        (UNIPC, sd | EPSILON | LEADING | OFFSET, [2, 4, 20], None),
+        (UNIPC, sd | V | TRAILING | {"solver_order": 3}, [1, 2, 4, 20], None),
+        (UNIPC, sd | EPSILON | KARRAS, [1, 4, 20], None),
+        (UNIPC, sd | V | KARRAS | {"solver_order": 3, "sigma_min": 0.05, "sigma_max": 12.0}, [4], None),
+        (UNIPC, sd | V | KARRAS | SIGMA_MIN, [4, 20], None),
+        (UNIPC, sd | EPSILON | SIGMA_MIN | {"solver_type": "bh1"}, [1, 2, 4, 20], None),
+        (UNIPC, sd | V | SIGMA_MIN | {"solver_type": "bh1", "solver_order": 3}, [4, 20], None),
+        (UNIPC, sd | EPSILON | SIGMA_MIN | {"predict_x0": False}, [1, 2, 4, 20], None),
+        (UNIPC, sd | V | SIGMA_MIN | {"predict_x0": False, "solver_type": "bh1"}, [4], None),
+        (UNIPC, sd | SAMPLE | SIGMA_MIN | TRAILING | {"predict_x0": False, "solver_order": 3}, [4], None),
+        (UNIPC, sd | SAMPLE | {"solver_order": 1}, [1, 4], None),
+        (UNIPC, sd | SIGMA_MIN | {"solver_order": 3, "lower_order_final": False}, [4], None),
+        (UNIPC, sd | V | {"disable_corrector": [0, 2]}, [4, 20], None),
+        (UNIPC, sd | {"disable_corrector": [0, 1], "solver_order": 3}, [4], None),
+        (UNIPC, sd | V | TRAILING | {"rescale_betas_zero_snr": True}, [4, 20], None),
+        (UNIPC, COSINE | V | KARRAS, [4], None),
+        (DEIS, {}, [1, 2, 4, 20], None),
+        (DEIS, sd | EPSILON | LEADING | OFFSET, [2, 4, 20], None),
+        (DEIS, sd | V | TRAILING | {"solver_order": 3}, [2, 4], None),
+        (DEIS, sd | EPSILON | KARRAS, [1, 4, 20], None),
+        (DEIS, sd | V | KARRAS | {"solver_order": 3, "sigma_min": 0.05, "sigma_max": 12.0}, [4], None),
+        (DEIS, sd | SAMPLE | {"solver_order": 1}, [4], None),
+        (DEIS, sd | SAMPLE | {"solver_order": 3, "lower_order_final": False}, [4], None),
+        (DEIS, sd | V | {"rescale_betas_zero_snr": True, "final_sigmas_type": "zero"}, [4], None),
+        (DEIS, COSINE | V | LEADING, [4], None),
+        (DPM, sd | V | KARRAS, [4], UNIPC),
+        (DPM, sd | EPSILON | {"solver_order": 3}, [1, 2, 4, 20], None),
+        (DPM, sd | V | TRAILING | SIGMA_MIN | {"solver_order": 3, "lower_order_final": False}, [4], None),
+        (DPM, sd | EPSILON | KARRAS | SDE, [1, 2, 4, 20], None),
+        (DPM, sd | V | LEADING | OFFSET | SDE | {"solver_type": "heun"}, [4], None),
+        (DPM, sd | V | SDE | {"solver_order": 3}, [4, 20], None),
+        (DPM, sd | SAMPLE | SIGMA_MIN | SDE | {"solver_order": 1}, [4], None),
+        (DPM, sd | EPSILON | SIGMA_MIN | {"algorithm_type": "dpmsolver"}, [2, 4], None),
+        (DPM, sd | V | SIGMA_MIN | {"algorithm_type": "dpmsolver", "solver_type": "heun"}, [4], None),
+        (DPM, sd | V | SIGMA_MIN | {"algorithm_type": "dpmsolver", "solver_order": 3}, [6], None),
+        (DPM, sd | V | SIGMA_MIN | {"algorithm_type": "sde-dpmsolver"}, [4], None),
+        (DPM, sd | V | SIGMA_MIN | {"algorithm_type": "sde-dpmsolver", "solver_type": "heun"}, [4], None),
+        (DPM, sd | V | {"solver_type": "heun"}, [4], DEIS),
+        (UNIPC, sd | V | {"solver_order": 2}, [4], DPM),
+        (DEIS, sd | V, [4], UNIPC),
+    ]
+
+
+def exact_cases() -> list[tuple[str, dict, list[int], str | None]]:
+    """Here diffusers' own coefficients are off by more than the tests allow: they are differences of large numbers in f32
+    (the samples are off by up to 2e-5). It is given its sigmas in f64."""
+    sd = STABLE_DIFFUSION
+    return [
+        (DEIS, sd | V | TRAILING | {"solver_order": 3}, [1, 20], None),
+        (DEIS, sd | V | KARRAS | {"solver_order": 3, "sigma_min": 0.05, "sigma_max": 12.0}, [20], None),
+        (DEIS, sd | SAMPLE | {"solver_order": 1}, [1], None),
     ]
 
 
@@ -110,9 +165,11 @@ def model(x: torch.Tensor, t: float) -> torch.Tensor:
     return torch.from_numpy((0.3 * np.tanh(x.numpy().astype(np.float64)) + 0.1 * np.cos(t / 100 + index)).astype(np.float32))
 
 
-def trajectory(scheduler, steps: int, eta: float | None) -> tuple[float, list[float], np.ndarray]:
+def trajectory(scheduler, steps: int, eta: float | None, exact: bool) -> tuple[float, list[float], np.ndarray]:
     generator = torch.Generator("cpu").manual_seed(SEED)
     scheduler.set_timesteps(steps)
+    if exact:
+        scheduler.sigmas = scheduler.sigmas.double()
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)  # without it, a first timestep that occurs twice makes diffusers skip a step
     draws = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
@@ -122,7 +179,7 @@ def trajectory(scheduler, steps: int, eta: float | None) -> tuple[float, list[fl
     samples = []
     for t in scheduler.timesteps:
         output = model(scheduler.scale_model_input(sample, t), float(t))
-        sample = scheduler.step(output, t, sample, **draws).prev_sample
+        sample = scheduler.step(output, t, sample, **draws).prev_sample.float()
         samples.append(sample.flatten().numpy().copy())
     samples = np.stack(samples)
     assert np.isfinite(samples).all()
@@ -131,12 +188,13 @@ def trajectory(scheduler, steps: int, eta: float | None) -> tuple[float, list[fl
 
 def main() -> None:
     listed, tensors = [], {}
-    for class_name, keys, all_steps, run_by in cases():
+    both = [(False, *case) for case in cases()] + [(True, *case) for case in exact_cases()]
+    for exact, class_name, keys, all_steps, run_by in both:
         for steps in all_steps:
             config = {"_class_name": class_name} | keys
             eta = config.pop("eta", None)  # no key of a configuration: it is passed to each step
             scheduler = getattr(diffusers, run_by or class_name).from_config(config)
-            sigma, timesteps, samples = trajectory(scheduler, steps, eta)
+            sigma, timesteps, samples = trajectory(scheduler, steps, eta, exact)
             name = f"{len(listed):03}"
             tensors[name] = samples
             case = {"name": name, "config": config, "run_by": run_by, "steps": steps}

@@ -50,6 +50,24 @@ const notYet = (what) => (value, where) => {
   throw new TintypeError("unsupported", `${where}: ${what} is not implemented`);
 };
 
+/** LoRAs: `[{ source, scale }]`; what a source may be is judged where it is resolved. */
+export function loras(value, where) {
+  if (!Array.isArray(value)) throw invalid(`${where}: expected an array of { source, scale }, found ${shown(value)}`);
+  // A hole in the array is as wrong as any other.
+  return Array.from(value, (lora, index) => {
+    const place = `${where}[${index}]`;
+    if (typeof lora !== "object" || lora === null) throw invalid(`${place}: expected { source, scale }, found ${shown(lora)}`);
+    const { source, scale = 1, ...rest } = lora;
+    const [unknown] = Object.keys(rest);
+    if (unknown !== undefined) throw invalid(`${place}: unknown option "${unknown}"; the options are source, scale`);
+    if (source === undefined || source === null) throw invalid(`${place}.source: expected a URL or a File, found ${shown(source)}`);
+    // Finite as the engine keeps it, in 32 bits.
+    const isFinite = scale === null || (typeof scale === "number" && Number.isFinite(Math.fround(scale)));
+    if (!isFinite) throw invalid(`${place}.scale: expected a finite number, found ${shown(scale)}`);
+    return { source, scale: scale ?? 1 };
+  });
+}
+
 /** More threads than one are known of and have no implementation. */
 const oneThread = (value, where) => {
   if (positive(value, where) !== 1) throw new TintypeError("unsupported", `${where}: more than one thread is not implemented`);
@@ -90,10 +108,12 @@ export const LOAD = {
   name: text,
   variant: text,
   predictionType: text,
-  loras: notYet("LoRA"),
+  loras,
   vae: notYet("a VAE from elsewhere"),
   embeddings: notYet("textual inversion"),
 };
+
+export const SET_LORAS = { onProgress: callback };
 
 export const GENERATE = {
   checkpoint: object,

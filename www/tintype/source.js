@@ -13,7 +13,7 @@ const page = () => globalThis.document?.baseURI ?? globalThis.location.href;
 const place = (url) => (url.startsWith("data:") ? "data:…" : url.replace(/[?#].*$/s, ""));
 
 /** `url` as a URL of one of the `schemes`, or of the page's own: an app's or an extension's pages have others than http. */
-function parse(where, url, schemes) {
+export function parse(where, url, schemes) {
   if (!URL.canParse(url, page())) throw invalid(`${where}: ${shown(url)} is not a URL`);
   const parsed = new URL(url, page());
   if (parsed.username || parsed.password) {
@@ -170,7 +170,7 @@ const isFile = (value) => typeof Blob !== "undefined" && value instanceof Blob;
 function picked(list, what) {
   if (list.length === 0) throw invalid(`source: ${what} has no files`);
   if (list.length === 1) refuseSingleFile(list[0]?.path ?? list[0]?.name ?? "");
-  return list.map((item, index) => {
+  return Array.from(list, (item, index) => {
     if (isFile(item)) {
       const path = item.webkitRelativePath || item.name;
       if (path) return { path, file: item };

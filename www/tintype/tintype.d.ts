@@ -113,9 +113,17 @@ export interface Progress {
   fraction: number;
 }
 
+/** Where a LoRA is: the address of a file (http or https, relative to the page), or what a person picked or dropped. */
+export type LoraSource = string | URL | File | PathFile | FileSystemFileHandle;
+
+/**
+ * A LoRA, LoCon, DoRA, LoHa or LoKr in a `safetensors` file, with kohya's names or with those of diffusers and PEFT. One that is for
+ * another family of checkpoints is refused; keys of it that match nothing are told in the warnings.
+ */
 export interface Lora {
-  source: Source;
-  scale?: number;
+  source: LoraSource;
+  /** How much of it: 1, if nothing is said, is as it was trained; below 0 the opposite. */
+  scale?: number | null;
 }
 
 export interface LoadOptions {
@@ -127,7 +135,7 @@ export interface LoadOptions {
   variant?: string | null;
   /** What the UNet predicts, where the scheduler's configuration is wrong or missing. */
   predictionType?: "epsilon" | "v_prediction" | "sample" | (string & {}) | null;
-  /** Not implemented: a list that isn't empty rejects with `unsupported`. */
+  /** LoRAs to lie over it. */
   loras?: readonly Lora[] | null;
   /** Not implemented: rejects with `unsupported`. */
   vae?: Source | null;
@@ -171,12 +179,19 @@ export class Checkpoint {
   readonly components: readonly Component[];
   /** With the number that width and height must be multiples of. */
   readonly defaults: Readonly<Defaults & { factor: number }>;
-  /** The weights' bytes in memory, those that it shares with others included. */
+  /** The weights' bytes in memory, those that it shares with others included; LoRAs come on top. */
   readonly bytes: number;
   /** What a person should know and that is no error. */
   readonly warnings: readonly string[];
-  /** Puts these LoRAs over the checkpoint; an empty list takes them all off. Not implemented for others. */
-  setLoras(loras: readonly Lora[]): Promise<void>;
+  /**
+   * Puts these LoRAs over the checkpoint, in place of those that lie over it; an empty list takes them all off, and then it draws to
+   * the bit what it drew before. Pictures asked for before are drawn before. The checkpoint is not read again, LoRAs are. If it
+   * rejects, the former ones stay.
+   */
+  setLoras(
+    loras: readonly Lora[],
+    options?: { onProgress?: ((progress: Progress) => void) | null } | null,
+  ): Promise<{ readonly warnings: readonly string[] }>;
   /**
    * Frees its memory for the next one: GPU buffers are destroyed; WebAssembly's memory never shrinks, but what was freed is used
    * again.
@@ -262,7 +277,7 @@ export interface Notice {
   message: string;
 }
 
-/** A checkpoint that is kept on this device. */
+/** A checkpoint, or a LoRA, that is kept on this device. */
 export interface Kept {
   id: string;
   name: string;
@@ -300,7 +315,7 @@ export interface Store {
 export interface Memory {
   /** What weights and working memory may be together. */
   readonly budget: number;
-  /** Weights, what checkpoints share counted once. */
+  /** Weights, what checkpoints share counted once, and what LoRAs lay over them. */
   readonly weights: number;
   /** What drawing takes besides. */
   readonly working: number;

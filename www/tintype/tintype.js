@@ -2,7 +2,19 @@
 
 import { Compute } from "./compute.js";
 import { TintypeError } from "./error.js";
-import { CREATE, GENERATE, LOAD, MOMENTS, check, guarded, invalid, shown } from "./options.js";
+import { resolveLoras } from "./lora.js";
+import {
+  CREATE,
+  GENERATE,
+  LOAD,
+  MOMENTS,
+  SET_LORAS,
+  check,
+  guarded,
+  invalid,
+  loras as checkLoras,
+  shown,
+} from "./options.js";
 import { catalogue, resolve } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
 
@@ -14,8 +26,9 @@ const OURS = Symbol("tintype");
 /** A checkpoint, as `load` gives it. It may leave memory; drawn with again, it comes back. */
 export class Checkpoint {
   #unload;
+  #setLoras;
 
-  constructor(ours, info, unload) {
+  constructor(ours, info, { unload, setLoras }) {
     if (ours !== OURS) throw invalid("Checkpoint: load() makes these");
     this.id = info.id;
     this.name = info.name;
@@ -25,12 +38,16 @@ export class Checkpoint {
     this.bytes = info.bytes;
     this.warnings = info.warnings ?? [];
     this.#unload = unload;
+    this.#setLoras = setLoras;
     Object.freeze(this);
   }
 
-  /** Puts these LoRAs over the checkpoint; an empty list takes them all off. */
-  async setLoras(loras) {
-    check("setLoras", LOAD, { loras });
+  /**
+   * Puts these LoRAs over the checkpoint in place of those that lie there; an empty list takes them all off. Pictures asked for
+   * before are drawn before. Gives `{ warnings }`.
+   */
+  async setLoras(loras, options) {
+    return this.#setLoras(loras, options);
   }
 
   /** Lets go of its memory. Drawn with again, it comes back. */
@@ -58,6 +75,8 @@ export class Tintype extends EventTarget {
   /** Each checkpoint that was loaded, by its id, and how it is loaded again. */
   #handles = new Map();
   #recipes = new WeakMap();
+  /** The last change of each checkpoint's LoRAs, done or not. */
+  #changes = new WeakMap();
   #residents = [];
   #memory = null;
   #closed = false;
@@ -144,12 +163,12 @@ export class Tintype extends EventTarget {
   }
 
   async load(source, options) {
-    const { signal, onProgress, ...rest } = check("load", LOAD, options);
+    const { signal, onProgress, loras: over = [], ...rest } = check("load", LOAD, options);
     if (this.#closed) throw invalid(CLOSED);
-    const resolved = await this.#resolve(source, signal);
+    const resolved = await this.#resolve((signal) => Promise.all([resolve(source, signal), resolveLoras(over, "load")]), signal);
     if (this.#closed) throw wasClosed();
-    const { source: found, hints } = resolved;
-    const recipe = { source: found, options: { ...hints, ...rest } };
+    const [{ source: found, hints }, loras] = resolved;
+    const recipe = { source: found, options: { ...hints, ...rest }, loras };
     const info = await this.#fetching(() =>
       this.#compute.call(
         "load",
@@ -159,7 +178,10 @@ export class Tintype extends EventTarget {
       ),
     );
     if (this.#closed) throw wasClosed();
-    const checkpoint = new Checkpoint(OURS, info, () => this.#unload(checkpoint));
+    const checkpoint = new Checkpoint(OURS, info, {
+      unload: () => this.#unload(checkpoint),
+      setLoras: (loras, options) => this.#setLoras(checkpoint, loras, options),
+    });
     this.#handles.set(info.id, checkpoint);
     this.#recipes.set(checkpoint, recipe);
     this.#dispatch("change");
@@ -169,8 +191,7 @@ export class Tintype extends EventTarget {
   async generate(options) {
     const { checkpoint, signal, onProgress, onStep, ...request } = check("generate", GENERATE, options);
     if (this.#closed) throw invalid(CLOSED);
-    const recipe = this.#recipes.get(checkpoint);
-    if (!recipe) {
+    if (!this.#recipes.has(checkpoint)) {
       const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which another Tintype loaded` : shown(checkpoint);
       throw invalid(`generate: checkpoint: expected what load() gave, found ${found}`);
     }
@@ -183,7 +204,7 @@ export class Tintype extends EventTarget {
       else stepped?.({ ...event, preview: preview ? toImageData(preview) : undefined });
     };
     // Told once: thousands of picked files may be in it.
-    const payload = (known) => ({ request, recipe: known.has(checkpoint.id) ? undefined : recipe });
+    const payload = (known) => ({ request, recipe: known.has(checkpoint.id) ? undefined : this.#recipes.get(checkpoint) });
     const onSent = (known) => known.add(checkpoint.id);
     const { images, ...rest } = await this.#fetching(() => this.#compute.call("generate", payload, { signal, onSent, onEvent }));
     return {
@@ -213,7 +234,7 @@ export class Tintype extends EventTarget {
   }
 
   /** What the engine is to read; an abort or close() rejects at once, whatever a host or a disk is still asked. */
-  async #resolve(source, signal) {
+  async #resolve(work, signal) {
     const controller = new AbortController();
     let stop, aborted;
     const stopped = new Promise((_, reject) => {
@@ -227,7 +248,7 @@ export class Tintype extends EventTarget {
     signal?.addEventListener("abort", aborted);
     try {
       if (signal?.aborted) aborted();
-      return await Promise.race([stopped, resolve(source, controller.signal)]);
+      return await Promise.race([stopped, work(controller.signal)]);
     } finally {
       this.#resolving.delete(stop);
       signal?.removeEventListener("abort", aborted);
@@ -237,6 +258,31 @@ export class Tintype extends EventTarget {
   async #unload(checkpoint) {
     if (this.#closed || !this.#residents.includes(checkpoint.id)) return;
     await this.#compute.call("unload", () => ({ id: checkpoint.id }));
+  }
+
+  async #setLoras(checkpoint, loras, options) {
+    const asked = checkLoras(loras, "setLoras: loras");
+    const { onProgress } = check("setLoras", SET_LORAS, options);
+    if (this.#closed) throw invalid(CLOSED);
+    const change = async () => {
+      if (this.#closed) throw wasClosed();
+      const resolved = await this.#resolve(() => resolveLoras(asked, "setLoras"));
+      if (this.#closed) throw wasClosed();
+      const recipe = this.#recipes.get(checkpoint);
+      const told = (known) => (known.has(checkpoint.id) ? undefined : recipe);
+      const payload = (known) => ({ id: checkpoint.id, loras: resolved, recipe: told(known) });
+      const onSent = (known) => known.add(checkpoint.id);
+      const onEvent = onProgress && guarded(onProgress);
+      const { warnings } = await this.#fetching(() => this.#compute.call("set-loras", payload, { onSent, onEvent }));
+      // A worker that takes another's place is told these.
+      this.#recipes.set(checkpoint, { ...recipe, loras: resolved });
+      return { warnings };
+    };
+    // One after the other, in the order in which they are asked for.
+    const before = this.#changes.get(checkpoint) ?? Promise.resolve();
+    const done = before.then(change, change);
+    this.#changes.set(checkpoint, done);
+    return done;
   }
 
   /** Does `work` once more if the worker that fetches died over it. */

@@ -7,6 +7,10 @@ let engine;
 let files;
 /** How each checkpoint is loaded again, by its id. */
 const recipes = new Map();
+/** Checkpoints whose LoRAs are being changed, by their ids. */
+const changing = new Map();
+/** Jobs that were cancelled before they ended. */
+const cancelled = new Set();
 /** What a test of recovery asked for: `{ action, moment }`. */
 let harm = null;
 
@@ -116,7 +120,10 @@ function doHarm(moment) {
 }
 
 /** The recipe with who reads its files. */
-const readable = ({ source, options }) => ({ source: { ...source, keeper: files }, options });
+function readable({ source, options, loras = [] }) {
+  const read = (source) => ({ ...source, keeper: files });
+  return { source: read(source), options, loras: loras.map((lora) => ({ ...lora, source: read(lora.source) })) };
+}
 
 /** Tells the page what is in memory now, where that has changed. */
 let told = "";
@@ -143,6 +150,9 @@ const commands = {
   },
   async generate({ job, request, recipe }) {
     if (recipe) recipes.set(request.checkpoint, recipe);
+    // With the LoRAs that it will have then, should it have to be read again.
+    await changing.get(request.checkpoint)?.catch(() => {});
+    if (cancelled.has(job)) throw failure("cancelled", "generate was cancelled");
     const known = recipes.get(request.checkpoint);
     const drawing = engine.generate(job, request, known && readable(known), report(job));
     doHarm("text");
@@ -155,6 +165,20 @@ const commands = {
       }),
     };
   },
+  async "set-loras"({ job, id, loras, recipe }) {
+    const former = recipe ?? recipes.get(id);
+    const now = { ...former, loras };
+    recipes.set(id, former);
+    const change = engine.setLoras(job, id, readable(now), report(job));
+    changing.set(id, change);
+    try {
+      const set = await change;
+      recipes.set(id, now);
+      return set;
+    } finally {
+      if (changing.get(id) === change) changing.delete(id);
+    }
+  },
   unload: ({ id }) => engine.unload(id),
   counts: () => engine.counts(),
   debug({ action, moment }) {
@@ -164,7 +188,10 @@ const commands = {
 };
 
 onmessage = async ({ data }) => {
-  if (data.type === "cancel") return engine?.cancel(data.job);
+  if (data.type === "cancel") {
+    cancelled.add(data.job);
+    return engine?.cancel(data.job);
+  }
   if (data.type === "files") {
     files?.close(failure("network", "the worker that fetches files was replaced"));
     files = new Files(data.port);
@@ -189,6 +216,8 @@ onmessage = async ({ data }) => {
       job,
       error: { code: error?.code ?? "internal", message: error?.message ?? String(error) },
     });
+  } finally {
+    cancelled.delete(job);
   }
 };
 

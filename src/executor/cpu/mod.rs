@@ -16,6 +16,7 @@ mod layer_norm;
 mod linear;
 mod memory;
 mod operands;
+mod product;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use candle_core::Tensor;
 use std::cell::Cell;
 
 pub use instance::Instance;
+pub use product::product;
 pub use weights::Weights;
 
 /// The executor.

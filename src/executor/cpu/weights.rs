@@ -1,16 +1,17 @@
 //! Packed weights of a component, widened to f32.
 
 use super::Cpu;
-use super::memory::{leave_room, write, zeros};
+use super::memory::{leave_room, read, write, zeros};
 use crate::error::{Error, Result};
 use crate::executor::{Packing, WeightDtype};
 use crate::graph::ParamSpec;
 use candle_core::Tensor;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// Packed weights, each `[rows, columns]`, by [`ParamSpec::key`].
-pub struct Weights(HashMap<String, Param>);
+pub struct Weights(HashMap<String, Rc<Param>>);
 
 struct Param {
     tensor: Tensor,
@@ -22,6 +23,13 @@ impl Weights {
     pub(in super::super) fn bytes(spec: &ParamSpec) -> u64 {
         let [rows, columns] = spec.packed();
         (rows as u64).saturating_mul(columns as u64).saturating_mul(4)
+    }
+
+    /// These, but for what `over` has too.
+    pub(in super::super) fn under(&self, over: &Self) -> Self {
+        let mut params = self.0.clone();
+        params.extend(over.0.iter().map(|(key, param)| (key.clone(), Rc::clone(param))));
+        Self(params)
     }
 
     fn param(&self, spec: &ParamSpec) -> Result<&Param> {
@@ -51,7 +59,7 @@ impl Cpu {
             let (key, [rows, columns]) = (spec.key(), spec.packed());
             let packing = RefCell::new(Packing::new(spec, columns)?);
             let tensor = zeros::<f32>(rows.saturating_mul(columns), &key)?.reshape((rows, columns))?;
-            made.insert(key, Param { tensor, packing });
+            made.insert(key, Rc::new(Param { tensor, packing }));
         }
         leave_room()?;
         Ok(Weights(made))
@@ -73,5 +81,13 @@ impl Cpu {
             placed = packing.widen(part, start, from, bytes, to);
         })?;
         placed
+    }
+
+    /// The tensors of a parameter, as they were uploaded.
+    pub(in super::super) fn tensors(&self, weights: &Weights, spec: &ParamSpec) -> Result<Vec<Vec<f32>>> {
+        let tensor = weights.get(spec)?;
+        let packed = read::<f32>(&tensor)?;
+        let [_, columns] = spec.packed();
+        Packing::new(spec, columns)?.unpack(|i| packed[i])
     }
 }

@@ -138,6 +138,11 @@ impl Webgpu {
 
     /// Reads a range back: there is no other way than to copy it and to wait.
     pub(in crate::executor) async fn read(&self, buffer: &Buffer, offset: usize, len: usize) -> Result<Vec<f32>> {
+        let words = self.read_words(buffer, offset, len).await?;
+        Ok(words.into_iter().map(f32::from_bits).collect())
+    }
+
+    pub(super) async fn read_words(&self, buffer: &Buffer, offset: usize, len: usize) -> Result<Vec<u32>> {
         if offset.checked_add(len).is_none_or(|end| end > buffer.len()) {
             return Err(Error::Internal(format!(
                 "{len} elements at {offset} of a buffer of {}",
@@ -173,7 +178,7 @@ impl Webgpu {
             .map_err(|e| Error::Internal(format!("WebGPU: {e}")))?;
         let values = range
             .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
             .collect();
         drop(range);
         staging.raw().unmap();

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 /// Packed weights of a component.
 pub struct Weights {
-    params: HashMap<String, Param>,
+    params: HashMap<String, Rc<Param>>,
     /// What is bound to these weights is dropped once this is gone.
     pub(super) alive: Rc<()>,
 }
@@ -49,6 +49,16 @@ impl Weights {
         bytes.div_ceil(16).saturating_mul(16)
     }
 
+    /// These, but for what `over` has too. They are bound for themselves.
+    pub(in super::super) fn under(&self, over: &Self) -> Self {
+        let mut params = self.params.clone();
+        params.extend(over.params.iter().map(|(key, param)| (key.clone(), Rc::clone(param))));
+        Self {
+            params,
+            alive: Rc::new(()),
+        }
+    }
+
     /// The parameter, once all of it was uploaded.
     pub(super) fn get(&self, spec: &ParamSpec) -> Result<&Param> {
         let key = spec.key();
@@ -72,7 +82,7 @@ impl Webgpu {
                 let buffer = Buffer::new(&self.device, &spec.key(), words)?;
                 let staging = Vec::new();
                 let filling = RefCell::new(Filling { packing, staging });
-                made.insert(spec.key(), Param { buffer, dtype, filling });
+                made.insert(spec.key(), Rc::new(Param { buffer, dtype, filling }));
             }
             Ok(Weights {
                 params: made,
@@ -98,7 +108,7 @@ impl Webgpu {
         bytes: &[u8],
     ) -> Result<()> {
         let missing = || Error::Internal(format!("{} was not allocated", spec.key()));
-        let Param { buffer, dtype, filling } = weights.params.get(&spec.key()).ok_or_else(missing)?;
+        let Param { buffer, dtype, filling } = &**weights.params.get(&spec.key()).ok_or_else(missing)?;
         let mut filling = filling.borrow_mut();
         let Filling { packing, staging } = &mut *filling;
         if packing.is_plain() && from == *dtype {
@@ -128,6 +138,21 @@ impl Webgpu {
             *staging = Vec::new();
         }
         Ok(())
+    }
+
+    /// The tensors of a parameter, read back to the bit.
+    pub(in crate::executor) async fn tensors(&self, weights: &Weights, spec: &ParamSpec) -> Result<Vec<Vec<f32>>> {
+        let param = weights.get(spec)?;
+        let (buffer, dtype) = (param.buffer.clone(), param.dtype);
+        let [_, columns] = spec.packed();
+        let packing = Packing::new(spec, columns.next_multiple_of(4))?;
+        let words = self.read_words(&buffer, 0, buffer.len()).await?;
+        let half = |i: usize| (words[i / 2] >> (i % 2 * 16)) as u16;
+        match dtype {
+            WeightDtype::F32 => packing.unpack(|i| f32::from_bits(words[i])),
+            WeightDtype::F16 => packing.unpack(|i| half::f16::from_bits(half(i)).to_f32()),
+            WeightDtype::Bf16 => packing.unpack(|i| half::bf16::from_bits(half(i)).to_f32()),
+        }
     }
 
     /// The queue keeps copies of what it was handed until something is submitted.

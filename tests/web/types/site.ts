@@ -53,7 +53,11 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
     bytes + 1,
     warnings.join(),
   );
-  await checkpoint.setLoras([{ source: "lora.safetensors", scale: 1 }]);
+  const set = await checkpoint.setLoras([{ source: "lora.safetensors", scale: 1 }, { source: file }], {
+    onProgress: ({ fraction }) => console.log(fraction),
+  });
+  console.log(set.warnings.join());
+  await checkpoint.setLoras([]);
   console.log(checkpoint instanceof Checkpoint);
 
   const result: GenerateResult = await tintype.generate({

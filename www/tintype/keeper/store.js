@@ -249,7 +249,9 @@ export class Store {
       const used = hashesOf(others);
       const elsewhere = new Set(others.flatMap(({ files }) => files.map(({ url }) => url)));
       const places = [idOrUrl, ...removed.map(({ url }) => url)].filter((place) => typeof place === "string");
-      const within = (url) => places.some((place) => url === place || (place.endsWith("/") && url.startsWith(place)));
+      // A host's root is no checkpoint's folder, unless it is one that was kept.
+      const isFolder = (place) => place.endsWith("/") && URL.canParse(place) && (place !== idOrUrl || new URL(place).pathname !== "/");
+      const within = (url) => places.some((place) => url === place || (isFolder(place) && url.startsWith(place)));
       const addresses = new Set(removed.flatMap(({ files }) => files.map(({ url }) => url)));
       for (const { url } of [...urls, ...partials]) if (within(url)) addresses.add(url);
       for (const url of addresses) if (elsewhere.has(url)) addresses.delete(url);

@@ -1,0 +1,53 @@
+// What a LoRA's `source` may be → what the engine reads: { source, path, scale }, where `path` is the file in the source.
+
+import { TintypeError } from "./error.js";
+import { invalid, shown } from "./options.js";
+import { parse } from "./source.js";
+
+/** A name that the engine takes for a path of one part. */
+const plain = (name) => String(name).replace(/[/\\:\0]/g, "_").replace(/^\.{1,2}$/, "_") || "lora.safetensors";
+
+function byFile(file, name) {
+  const path = plain(name);
+  return { source: { kind: "files", files: [{ path, file }] }, path };
+}
+
+/** The file at an address; relative ones are the page's. */
+function byAddress(text, where) {
+  if (/^hf:/i.test(text)) {
+    throw new TintypeError("unsupported", `${where}: ${shown(text)}: reading from the Hugging Face hub is not implemented`);
+  }
+  const url = parse(where, text, ["https:", "http:"]);
+  url.hash = "";
+  const encoded = url.pathname.slice(url.pathname.lastIndexOf("/") + 1);
+  if (encoded === "") throw invalid(`${where}: ${shown(text)}: expected the address of a file, found a folder's`);
+  url.pathname = url.pathname.slice(0, -encoded.length);
+  let path = encoded;
+  try {
+    path = decodeURIComponent(encoded);
+  } catch {
+    // No UTF-8: asked for as it is.
+  }
+  return { source: { kind: "url", url: url.href }, path };
+}
+
+async function resolve(source, where) {
+  if (typeof source === "string" || source instanceof URL) return byAddress(String(source), where);
+  if (source instanceof Blob) return byFile(source, source.name ?? "");
+  if (typeof source.path === "string" && source.file instanceof Blob) return byFile(source.file, source.path.split("/").pop());
+  if (source.kind === "file" && typeof source.getFile === "function") {
+    try {
+      return byFile(await source.getFile(), source.name);
+    } catch (error) {
+      const code = error?.name === "NotFoundError" ? "not-found" : "invalid-argument";
+      throw new TintypeError(code, `${where}: "${source.name}" could not be read: ${error?.message ?? error}`, { cause: error });
+    }
+  }
+  throw invalid(`${where}: expected a URL, a File or a file's handle, found ${shown(source)}`);
+}
+
+/** LoRAs in the engine's words. `call` names who asked for them. */
+export const resolveLoras = (loras, call) =>
+  Promise.all(
+    loras.map(async ({ source, scale }, index) => ({ ...(await resolve(source, `${call}: loras[${index}].source`)), scale })),
+  );
