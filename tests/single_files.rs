@@ -11,6 +11,7 @@ use common::{Golden, SD1, SD2, SDXL, Tensor, byte_distance, draw, golden_path, o
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value as Json, json};
+use sha2::Digest;
 use tintype::cancel::CancelToken;
 use tintype::checkpoint::single::{Layout, Part};
 use tintype::checkpoint::{Assets, Header, OpenOptions, ProgressSink, Source};
@@ -582,4 +583,56 @@ fn what_a_file_lacks_is_named_and_what_it_has_too_much_is_told() {
             .message()
             .contains("a multiple of three rows")
     );
+}
+
+#[test]
+fn a_file_that_is_here_already_is_not_read_again() {
+    let library = Library::new(common::cpu(), None);
+    let bytes = single_file("sd1-ddim", SD1, |_, tensor| tensor);
+    let hash = tintype::checkpoint::expected::hex(&sha2::Sha256::digest(&bytes));
+    let size = bytes.len() as u64;
+    let progressed = |options: &LoadOptions| {
+        let reports = std::cell::RefCell::new(Vec::new());
+        let progress = ProgressSink::new(|report| reports.borrow_mut().push(report));
+        let source = Source::memory([(FILE.to_owned(), bytes.clone())]);
+        let cancel = CancelToken::default();
+        let loading = library.load(source, options, Room::Any, &progress, &cancel);
+        let resident = pollster::block_on(loading).unwrap();
+        drop(progress);
+        let last = reports.into_inner().pop().unwrap();
+        ((last.loaded_bytes, last.total_bytes, last.fraction), resident)
+    };
+    // Once for all of its components.
+    let (read, first) = progressed(&options("a"));
+    assert_eq!(read, (size, size, 1.0));
+    let held = library.memory().weights;
+    let mut known = options("b");
+    let sha256 = Some(hash);
+    known
+        .open
+        .files
+        .insert(FILE.into(), tintype::checkpoint::ExpectedFile { size: None, sha256 });
+    let (read, second) = progressed(&known);
+    assert_eq!(read, (0, 0, 1.0));
+    assert_eq!(library.memory().weights, held);
+    let ids = |r: &Resident| r.components.iter().map(|c| c.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&first), ids(&second));
+    let different: BTreeSet<String> = ids(&first).into_iter().collect();
+    assert_eq!(different.len(), 3);
+
+    let mut wrong = options("c");
+    let sha256 = Some("0".repeat(64));
+    wrong
+        .open
+        .files
+        .insert(FILE.into(), tintype::checkpoint::ExpectedFile { size: None, sha256 });
+    let source = Source::memory([(FILE.to_owned(), bytes.clone())]);
+    assert_eq!(load(&library, source, &wrong).err().map(|e| e.code()), Some("corrupt"));
+    for cut in [size as usize - 1, size as usize / 2] {
+        let source = Source::memory([(FILE.to_owned(), bytes[..cut].to_vec())]);
+        assert_eq!(
+            load(&library, source, &options("d")).err().map(|e| e.code()),
+            Some("corrupt")
+        );
+    }
 }

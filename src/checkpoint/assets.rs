@@ -24,6 +24,12 @@ impl Assets {
         Self::new(move || Box::pin(std::future::ready(Ok(merges.clone()))))
     }
 
+    /// Merges that a function of JavaScript's gives a promise of, as bytes.
+    #[cfg(target_arch = "wasm32")]
+    pub fn js(function: js_sys::Function) -> Self {
+        Self::new(move || Box::pin(super::web::bytes_of(function.clone())))
+    }
+
     pub(super) async fn merges(&self) -> Result<Vec<u8>> {
         match &self.0 {
             Some(fetch) => fetch().await,
