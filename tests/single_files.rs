@@ -636,3 +636,17 @@ fn a_file_that_is_here_already_is_not_read_again() {
         );
     }
 }
+
+/// What these tests take for a single file is what diffusers takes for one.
+#[test]
+fn names_are_those_that_diffusers_converts() {
+    let expected = Golden::read("single-file.safetensors");
+    let bytes = single_file("sd1-ddim", SD1, |_, tensor| tensor);
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), expected.tensors.len());
+    for (name, tensor) in file.iter() {
+        let expected = expected.get(name);
+        assert_eq!(tensor.shape(), expected.shape, "{name}");
+        assert!(tensor.data() == expected.bytes, "{name}");
+    }
+}

@@ -2,6 +2,8 @@
 
 tests/golden/single-files.json.gz: for each checkpoint its tensors in the naming of LDM, `name: shape`. The names are built up here as the original code builds its modules (openaimodel.py,
 model.py and OpenCLIP's), and diffusers' own conversion must make of them the state dict of its models.
+
+tests/golden/single-file.safetensors: the pipeline sd1-ddim as such a file, with its weights.
 """
 
 import gzip
@@ -9,7 +11,7 @@ import io
 import json
 
 import torch
-from common import GOLDEN
+from common import GOLDEN, write
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
     convert_ldm_unet_checkpoint,
@@ -17,6 +19,7 @@ from diffusers.loaders.single_file_utils import (
     convert_open_clip_checkpoint,
 )
 from published import CHECKPOINTS, text
+from safetensors.torch import load_file
 
 NAMES = [
     "stable-diffusion-v1-5", "stable-diffusion-inpainting", "stable-diffusion-2-1-base", "stable-diffusion-2-inpainting",
@@ -206,6 +209,31 @@ def shapes(tensors):
     return {name: list(t.shape) for name, t in tensors.items()}
 
 
+def inverted(made, convert):
+    """The names that `convert` makes of these, each with the one it was."""
+    converted = convert({name: torch.full(shape, float(i)) for i, (name, shape) in enumerate(made.items())})
+    names = list(made)
+    return {new: names[int(t.flatten()[0])] for new, t in converted.items()}
+
+
+def tiny(case):
+    """The pipeline of a golden as a single file, by diffusers' own conversion."""
+    folder = GOLDEN / "pipelines" / case
+    tensors = {}
+    for component, prefix, build, convert in [
+        ("unet", "model.diffusion_model.", unet, convert_ldm_unet_checkpoint),
+        ("vae", "first_stage_model.", vae, convert_ldm_vae_checkpoint),
+    ]:
+        config = json.loads((folder / component / "config.json").read_text())
+        made = {f"{prefix}{name}": shape for name, shape in build(config).items()}
+        names = inverted(made, lambda checkpoint: convert(checkpoint, config))
+        for name, t in load_file(folder / component / "diffusion_pytorch_model.safetensors").items():
+            tensors[names[name]] = t.reshape(made[names[name]])
+    text_encoder = load_file(folder / "text_encoder" / "model.safetensors")
+    tensors.update({f"cond_stage_model.transformer.{name}": t for name, t in text_encoder.items()})
+    return tensors
+
+
 def same(name, found, expected, squeeze=False):
     """Convolutions of 1 x 1 in a VAE's attention are linear layers now."""
     if squeeze:
@@ -275,6 +303,7 @@ def main():
         file.write((json.dumps(files, separators=(",", ":")) + "\n").encode())
     (GOLDEN / "single-files.json.gz").write_bytes(out.getvalue())
     print(len(out.getvalue()), "bytes")
+    write(GOLDEN / "single-file.safetensors", tiny("sd1-ddim"))
 
 
 if __name__ == "__main__":
