@@ -650,3 +650,78 @@ fn names_are_those_that_diffusers_converts() {
         assert!(tensor.data() == expected.bytes, "{name}");
     }
 }
+
+/// Headers that are nearly right: whatever comes of them, it is no panic.
+#[test]
+fn headers_that_were_tampered_with_are_judged() {
+    let library = Library::new(common::cpu(), None);
+    let bytes = single_file("sd2-euler", SD2, |_, tensor| tensor);
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let whole: Map<String, Json> = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let mut shapes: Vec<(String, Vec<usize>)> = whole
+        .iter()
+        .filter(|(name, _)| *name != "__metadata__")
+        .map(|(name, entry)| (name.clone(), serde_json::from_value(entry["shape"].clone()).unwrap()))
+        .collect();
+    shapes.sort();
+    let mut state = 1u64;
+    let mut random = |below: usize| {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (state >> 33) as usize % below
+    };
+    let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+    for _ in 0..600 {
+        let mut changed = shapes.clone();
+        for _ in 0..=random(3) {
+            let at = random(changed.len());
+            let (name, shape) = &mut changed[at];
+            match random(5) {
+                0 => drop(changed.remove(at)),
+                1 => *name = name.replace(['1', '0'], ["7", "2", "99999999999999999999"][random(3)]),
+                2 if !shape.is_empty() => {
+                    let dim = random(shape.len());
+                    shape[dim] = [0, 1, 3, 1000, 1 << 30][random(5)];
+                }
+                3 => shape.truncate(random(3)),
+                _ => shape.push([0, 1, 2][random(3)]),
+            }
+        }
+        let mut end = 0usize;
+        let mut entries = Map::new();
+        for (name, shape) in &changed {
+            let start = end;
+            end = end.saturating_add(shape.iter().fold(2, |n: usize, &d| n.saturating_mul(d)));
+            entries.insert(
+                name.clone(),
+                json!({"dtype": "F16", "shape": shape, "data_offsets": [start, end]}),
+            );
+        }
+        let json = Json::Object(entries).to_string();
+        let bytes = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes()].concat();
+        // Its length is not known beforehand, and of the weights nothing is there.
+        let files = Rc::new(BTreeMap::from([(FILE.to_owned(), bytes)]));
+        let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
+        let source = Source::Memory {
+            files,
+            chunk: 1 << 16,
+            sized: false,
+        };
+        let said = pollster::block_on(library.inspect(source, &options("x"), &progress, &cancel));
+        let outcome = match said {
+            Ok(said) if said.unsupported.is_empty() => "fine",
+            Ok(_) => "unsupported",
+            Err(error) => error.code(),
+        };
+        *outcomes.entry(outcome).or_default() += 1;
+    }
+    println!("{outcomes:?}");
+    assert!(
+        outcomes
+            .keys()
+            .all(|code| ["fine", "unsupported", "corrupt"].contains(code)),
+        "{outcomes:?}"
+    );
+    assert!(outcomes["corrupt"] > 100 && outcomes.contains_key("fine"));
+}

@@ -1,6 +1,6 @@
 //! What a single file is, by the names and shapes of its tensors alone.
 
-use crate::checkpoint::safetensors::{Header, TensorInfo};
+use crate::checkpoint::safetensors::Header;
 
 /// A kind of checkpoint that is read from a single file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,12 +204,4 @@ fn prediction(header: &Header, family: Family) -> (Option<&'static str>, bool) {
     };
     let by_mark = marked("v_pred").then_some("v_prediction");
     (by_mark.or(by_remark), marked("ztsnr"))
-}
-
-/// The dtypes that a file has, for people.
-pub fn dtypes<'a>(tensors: impl Iterator<Item = &'a TensorInfo>) -> Vec<String> {
-    let mut dtypes: Vec<String> = tensors.map(|t| format!("{:?}", t.dtype).to_lowercase()).collect();
-    dtypes.sort();
-    dtypes.dedup();
-    dtypes
 }
