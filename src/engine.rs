@@ -4,7 +4,7 @@ use crate::cancel::CancelToken;
 use crate::checkpoint::{LoraSource, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
-use crate::library::{Library, LoadOptions, Resident, Room};
+use crate::library::{Inspection, Library, LoadOptions, Resident, Room};
 use crate::pipeline::{Request, StepReport, Timings, check, text_to_image};
 use crate::platform::now_ms;
 use crate::queue::Queue;
@@ -120,6 +120,27 @@ impl Engine {
             }
         };
         job.token.guard(load).await
+    }
+
+    /// Says what a checkpoint is and would need, as job `job`; of its weights only the headers are read.
+    ///
+    /// # Errors
+    /// Those of [`Library::inspect`].
+    pub async fn inspect(&self, job: u32, recipe: &Recipe, progress: &ProgressSink<'_>) -> Result<Inspection> {
+        let job = self.job(job);
+        let inspect = async {
+            let _turn = self.loading.turn().await;
+            let source = recipe.source.begin();
+            let said = self
+                .library
+                .inspect(source.clone(), &recipe.options, progress, &job.token)
+                .await;
+            // Downloads that began are given up; what has come of them may be of use to a load.
+            let given_up = Error::Cancelled("only headers were read".into());
+            drop(source.end(Err(said.as_ref().err().unwrap_or(&given_up))).await);
+            said
+        };
+        job.token.guard(inspect).await
     }
 
     /// Draws pictures as job `job`. Calls wait for one another. A checkpoint that is no longer in memory is read again by its

@@ -213,7 +213,6 @@ fn files_that_are_no_safetensors() {
             u64::MAX.to_le_bytes().to_vec(),
             "a header of 18446744073709551615 bytes where at most 0",
         ),
-        ([b"PK\x03\x04".to_vec(), vec![0; 100]].concat(), "a header of"),
     ] {
         refused(
             read(&bytes, 3, true, ExpectedFile::default()),
@@ -221,6 +220,16 @@ fn files_that_are_no_safetensors() {
             "unet/x.safetensors",
             found,
         );
+    }
+    for (start, format) in [
+        (&b"GGUF\x03\0\0\0"[..], "GGUF"),
+        (b"PK\x03\x04\0\0\x08\x08", "a pickle"),
+        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", "a pickle"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    ] {
+        let bytes = [start, &[0; 100]].concat();
+        let result = read(&bytes, 3, true, ExpectedFile::default());
+        refused(result, "unsupported", "unet/x.safetensors", format);
     }
 }
 

@@ -236,3 +236,58 @@ fn a_larger_picture_makes_the_idle_give_way() {
     assert_eq!(refused.err().map(|e| e.code()), Some("out-of-memory"));
     assert_eq!(ids(&engine.library), ["soft"]);
 }
+
+#[test]
+fn a_checkpoint_is_inspected_without_being_loaded() {
+    let library = Library::new(cpu(), None);
+    let inspect = |source: Source, options: &LoadOptions| {
+        let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
+        pollster::block_on(library.inspect(source, options, &progress, &cancel))
+    };
+    let said = inspect(Source::Dir(folder("soft")), &LoadOptions::default()).unwrap();
+    assert_eq!(
+        (said.layout, said.unsupported.len(), said.warnings.len()),
+        ("diffusers", 0, 0)
+    );
+    let nothing = library.memory();
+    assert_eq!((nothing.weights, nothing.working), (0, 0));
+    let loaded = load(&library, &folder("soft"));
+    let held = library.memory();
+    assert_eq!(said.memory, Some((held.weights, held.working)));
+    assert_eq!(said.family, Some(loaded.family));
+    assert_eq!(said.prediction_type.as_deref(), Some("v_prediction"));
+    assert_eq!(said.defaults, Some((loaded.defaults.clone(), loaded.factor)));
+    let bytes: u64 = loaded.components.iter().map(|c| c.bytes).sum();
+    assert_eq!(said.bytes, bytes);
+    for (said, loaded) in said.components.iter().zip(&loaded.components) {
+        let (mut said, loaded) = (said.clone(), loaded.clone());
+        said.id.clone_from(&loaded.id);
+        assert_eq!(said, loaded);
+    }
+
+    // What can't be loaded is said, not thrown; what is not there is.
+    let single = |name: &str| {
+        let mut options = LoadOptions::default();
+        options.open.file = Some(name.into());
+        options
+    };
+    let file = |bytes: Vec<u8>| Source::memory([("x".to_owned(), bytes)]);
+    let gguf = inspect(file(b"GGUF\x03\0\0\0more".to_vec()), &single("x")).unwrap();
+    assert_eq!((gguf.layout, gguf.family, gguf.memory), ("single-file", None, None));
+    assert!(gguf.unsupported[0].contains("found GGUF"), "{:?}", gguf.unsupported);
+    let missing = inspect(file(Vec::new()), &single("y"));
+    assert_eq!(missing.unwrap_err().code(), "not-found");
+    let damaged = inspect(file(vec![1; 4]), &single("x"));
+    assert_eq!(damaged.unwrap_err().code(), "corrupt");
+
+    let small = Library::new(cpu(), Some(1000));
+    let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
+    let options = LoadOptions::default();
+    let tight = pollster::block_on(small.inspect(Source::Dir(folder("soft")), &options, &progress, &cancel)).unwrap();
+    assert_eq!(tight.memory, said.memory);
+    assert!(
+        tight.unsupported[0].contains("memoryBudget is 1000"),
+        "{:?}",
+        tight.unsupported
+    );
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -193,5 +194,29 @@ fn vocabularies_that_are_none_are_refused() {
             error.message().starts_with("tokenizer") && error.message().contains(found),
             "{error}"
         );
+    }
+}
+
+/// The vocabulary that single files leave out: its tokens follow from its merges.
+#[test]
+fn the_standard_vocabulary_gives_the_ids_of_transformers() {
+    let packed = fs::File::open("www/tintype/assets/clip-merges.txt.gz").unwrap();
+    let mut merges = Vec::new();
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut merges).unwrap();
+    let golden: Value = serde_json::from_slice(&fs::read("tests/golden/vocabulary.json").unwrap()).unwrap();
+    for case in golden.as_array().unwrap() {
+        let files = TokenizerFiles {
+            place: "tokenizer".into(),
+            vocabulary: Vocabulary::Merges(merges.clone()),
+            config: json!({"model_max_length": 77, "pad_token": case["pad"]}),
+            special_tokens_map: Value::Null,
+        };
+        let tokenizer = Tokenizer::new(&files, 77, 49408).unwrap();
+        let prompts = case["prompts"].as_array().unwrap();
+        assert!(prompts.len() > 25);
+        for (prompt, ids) in prompts.iter().zip(case["ids"].as_array().unwrap()) {
+            let found = tokenizer.encode(prompt.as_str().unwrap());
+            assert_eq!(json!(found.ids), *ids, "{prompt}");
+        }
     }
 }

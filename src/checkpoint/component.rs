@@ -1,5 +1,6 @@
 //! One model of a pipeline: its class, its configuration, and its weights in one file or several.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -27,6 +28,18 @@ pub struct Component {
     /// The variant that they are of.
     pub variant: Option<String>,
     source: Source,
+    /// The file, if it has other components too.
+    shared: Option<Rc<SharedFile>>,
+}
+
+/// One file that has the weights of several components.
+#[derive(Debug)]
+pub struct SharedFile {
+    path: String,
+    header: Rc<Header>,
+    expected: ExpectedFile,
+    /// Kept from reading the header until the weights are read.
+    open: RefCell<Option<OpenFile>>,
 }
 
 /// One file of weights.
@@ -62,6 +75,59 @@ impl WeightsFile {
     }
 }
 
+impl SharedFile {
+    pub(super) fn new(path: String, file: OpenFile) -> Self {
+        Self {
+            path,
+            header: Rc::clone(file.header()),
+            expected: file.expected().clone(),
+            open: RefCell::new(Some(file)),
+        }
+    }
+
+    /// How many bytes the file has.
+    pub fn bytes(&self) -> u64 {
+        self.expected.size.unwrap_or_default()
+    }
+
+    /// What [`Component::for_each_piece`] does, for several components that are in this file, which is read once. `wanted` and
+    /// `sink` are told the component's number among them.
+    pub async fn for_each_piece(
+        &self,
+        components: &[&Component],
+        cancel: &CancelToken,
+        progress: &ProgressSink<'_>,
+        wanted: impl Fn(usize, &str) -> bool,
+        sink: impl FnMut(usize, &TensorInfo, u64, &[u8]) -> Result<()>,
+    ) -> Result<[u8; 32]> {
+        let tensors = components
+            .iter()
+            .enumerate()
+            .flat_map(|(i, c)| c.tensors().map(move |t| (i, t)));
+        let mut tensors: Vec<_> = tensors.filter(|(i, tensor)| wanted(*i, &tensor.name)).collect();
+        tensors.sort_by_key(|(_, tensor)| (tensor.start, tensor.end));
+        let open = match (self.open.take(), components.first()) {
+            (Some(open), _) => open,
+            (None, None) => return Err(Error::Internal(format!("{}: read for nobody", self.path))),
+            (None, Some(component)) => {
+                let (source, expected) = (&component.source, self.expected.clone());
+                let open = OpenFile::open(source, &self.path, "", expected, cancel).await?;
+                if open.header().tensors() != self.header.tensors() {
+                    return Err(changed(source, &self.path));
+                }
+                open
+            }
+        };
+        let arrived = |bytes| progress.loaded(&self.path, bytes);
+        open.read(cancel, &tensors, arrived, sink).await
+    }
+}
+
+fn changed(source: &Source, path: &str) -> Error {
+    let place = source.locate(path);
+    Error::Corrupt(format!("{place}: the file has changed since it was opened"))
+}
+
 impl Component {
     pub(super) fn new(
         name: &'static str,
@@ -77,6 +143,7 @@ impl Component {
             weights,
             variant,
             source,
+            shared: None,
         };
         let mut seen = HashSet::new();
         if let Some(tensor) = component.tensors().find(|tensor| !seen.insert(tensor.name.as_str())) {
@@ -86,6 +153,49 @@ impl Component {
             )));
         }
         Ok(component)
+    }
+
+    /// A component whose tensors are these of a file that has others too.
+    pub(super) fn in_file(
+        (name, class, config): (&'static str, &str, Value),
+        tensors: Vec<TensorInfo>,
+        file: &Rc<SharedFile>,
+        source: Source,
+    ) -> Result<Self> {
+        let header = Rc::new(file.header.part(tensors)?);
+        let weights = WeightsFile {
+            path: file.path.clone(),
+            bytes: header.tensors().iter().map(TensorInfo::bytes).sum(),
+            header,
+            expected: file.expected.clone(),
+            open: None,
+        };
+        let component = Self::new(name, class.into(), config, (vec![weights], None), source)?;
+        Ok(Self {
+            shared: Some(Rc::clone(file)),
+            ..component
+        })
+    }
+
+    /// The file that has the weights of other components too, if there is one.
+    pub fn shared_file(&self) -> Option<&Rc<SharedFile>> {
+        self.shared.as_ref()
+    }
+
+    /// Where it is, for messages: a folder, or a part of a file.
+    pub fn place(&self) -> String {
+        match &self.shared {
+            Some(file) => format!("{}: {}", self.source.locate(&file.path), self.name),
+            None => self.source.locate(self.name),
+        }
+    }
+
+    /// Where its configuration is, for messages.
+    pub fn config_place(&self) -> String {
+        match &self.shared {
+            Some(_) => self.place(),
+            None => format!("{}/config.json", self.place()),
+        }
     }
 
     /// All tensors, in the order in which [`for_each_piece`](Self::for_each_piece) hands them over.
@@ -108,6 +218,13 @@ impl Component {
     /// # Errors
     /// [`Error::Cancelled`].
     pub async fn skip(self, cancel: &CancelToken) -> Result<()> {
+        if let Some(file) = self.shared {
+            // The first of the components that are in it ends it for all.
+            if let Some(open) = file.open.take() {
+                open.skip();
+            }
+            return Ok(());
+        }
         for file in self.weights {
             match file.open {
                 Some(open) => open.skip(),
@@ -140,6 +257,12 @@ impl Component {
         wanted: impl Fn(&str) -> bool,
         mut sink: impl FnMut(&TensorInfo, u64, &[u8]) -> Result<()>,
     ) -> Result<Vec<[u8; 32]>> {
+        if let Some(file) = self.shared.clone() {
+            let sink = |_, tensor: &TensorInfo, start, piece: &[u8]| sink(tensor, start, piece);
+            let wanted = |_, name: &str| wanted(name);
+            let hash = file.for_each_piece(&[self], cancel, progress, wanted, sink).await?;
+            return Ok(vec![hash]);
+        }
         let mut hashes = Vec::with_capacity(self.weights.len());
         for file in &mut self.weights {
             let open = match file.open.take() {
@@ -148,10 +271,7 @@ impl Component {
                     let expected = file.expected.clone();
                     let open = OpenFile::open(&self.source, &file.path, &self.class, expected, cancel).await?;
                     if open.header().tensors() != file.header.tensors() {
-                        let place = self.source.locate(&file.path);
-                        return Err(Error::Corrupt(format!(
-                            "{place}: the file has changed since it was opened"
-                        )));
+                        return Err(changed(&self.source, &file.path));
                     }
                     open
                 }

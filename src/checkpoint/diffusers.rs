@@ -6,11 +6,13 @@ use futures_util::future::{try_join_all, try_join3};
 use serde_json::Value;
 
 use crate::cancel::CancelToken;
+use crate::checkpoint::assets::Assets;
 use crate::checkpoint::component::{Component, WeightsFile};
 use crate::checkpoint::expected::ExpectedFile;
 use crate::checkpoint::json;
 use crate::checkpoint::progress::ProgressSink;
 use crate::checkpoint::reader::OpenFile;
+use crate::checkpoint::single;
 use crate::checkpoint::source::Source;
 use crate::{Error, Result};
 
@@ -91,6 +93,10 @@ pub struct OpenOptions {
     pub variant: Option<String>,
     /// What is known of the files, by path. Unless it is empty, a file that isn't listed is taken not to be there.
     pub files: BTreeMap<String, ExpectedFile>,
+    /// The path of the one file that has all of it; none if it is a folder.
+    pub file: Option<String>,
+    /// What a single file leaves out.
+    pub assets: Assets,
 }
 
 /// A checkpoint whose configurations and headers were read and checked.
@@ -98,6 +104,8 @@ pub struct OpenOptions {
 pub struct Checkpoint {
     /// Where its files are.
     pub source: Source,
+    /// The path of the one file that has all of it, if it is no folder.
+    pub file: Option<String>,
     /// The name it goes by.
     pub name: String,
     /// diffusers' class of the pipeline.
@@ -110,6 +118,8 @@ pub struct Checkpoint {
     pub tokenizers: Vec<TokenizerFiles>,
     /// `scheduler_config.json`, an object with a `_class_name`.
     pub scheduler: Value,
+    /// What a person should know and is no error.
+    pub warnings: Vec<String>,
 }
 
 /// The files of a tokenizer, unread.
@@ -125,7 +135,7 @@ pub struct TokenizerFiles {
     pub special_tokens_map: Value,
 }
 
-/// The two forms in which a byte-pair vocabulary is kept.
+/// The forms in which a byte-pair vocabulary is kept.
 #[derive(Clone, Debug)]
 pub enum Vocabulary {
     /// `tokenizer.json`.
@@ -137,6 +147,9 @@ pub enum Vocabulary {
         /// `merges.txt`: a pair a line, the first to be merged first.
         merges: Vec<u8>,
     },
+    /// `merges.txt` alone, of a vocabulary that is made as CLIP's own is: a token for each byte, one for each byte that ends a
+    /// word, one for each merge, and the two marks of a text.
+    Merges(Vec<u8>),
 }
 
 impl Checkpoint {
@@ -148,6 +161,11 @@ impl Checkpoint {
         cancel: &CancelToken,
         progress: &ProgressSink<'_>,
     ) -> Result<Self> {
+        if let Some(path) = &options.file {
+            return cancel
+                .guard(single::open(source, path, options, cancel, progress))
+                .await;
+        }
         let folder = Folder {
             source,
             options,
@@ -155,6 +173,17 @@ impl Checkpoint {
             progress,
         };
         cancel.guard(folder.open()).await
+    }
+
+    /// Where a file of the folder is, for messages; in a single file, what it would be about.
+    pub fn place(&self, path: &str) -> String {
+        match &self.file {
+            Some(file) => {
+                let what = path.split('/').next().unwrap_or_default();
+                format!("{}: {what}", self.source.locate(file))
+            }
+            None => self.source.locate(path),
+        }
     }
 
     /// The component of this name.
@@ -184,6 +213,9 @@ impl Checkpoint {
 
     /// How many bytes the weights' files have.
     pub fn total_bytes(&self) -> u64 {
+        if let Some(file) = self.components.first().and_then(Component::shared_file) {
+            return file.bytes();
+        }
         self.components
             .iter()
             .fold(0, |sum, component| sum.saturating_add(component.bytes()))
@@ -232,12 +264,14 @@ impl Folder<'_, '_> {
         let source = self.source.clone();
         let checkpoint = Checkpoint {
             source,
+            file: None,
             name,
             pipeline_class,
             index,
             components,
             tokenizers,
             scheduler,
+            warnings: Vec::new(),
         };
         self.progress.set_total(checkpoint.total_bytes());
         Ok(checkpoint)

@@ -58,6 +58,11 @@ impl OpenFile {
         if prefix == *b"version " {
             return Err(not_one("what looks like a Git LFS pointer".into()));
         }
+        if let Some(format) = other_format(&prefix) {
+            return Err(Error::Unsupported(format!(
+                "{place}: expected safetensors, found {format}"
+            )));
+        }
         let Ok(prefix) = prefix.try_into() else {
             return Err(not_one(format!("a file of {} bytes", feed.received)));
         };
@@ -123,8 +128,26 @@ impl OpenFile {
         self,
         cancel: &CancelToken,
         wanted: impl Fn(&str) -> bool,
-        mut arrived: impl FnMut(u64),
+        arrived: impl FnMut(u64),
         mut sink: impl FnMut(&TensorInfo, u64, &[u8]) -> Result<()>,
+    ) -> Result<[u8; 32]> {
+        let header = Rc::clone(&self.header);
+        let wanted = header.tensors().iter().filter(|tensor| wanted(&tensor.name));
+        let wanted: Vec<_> = wanted.map(|tensor| ((), tensor)).collect();
+        self.read(cancel, &wanted, arrived, |(), tensor, start, piece| {
+            sink(tensor, start, piece)
+        })
+        .await
+    }
+
+    /// The same for tensors that may be parts of the file's own, in the order of their bytes, each with the caller's mark. Of one
+    /// that the file has transposed all is handed over at once.
+    pub(super) async fn read<T: Copy>(
+        self,
+        cancel: &CancelToken,
+        wanted: &[(T, &TensorInfo)],
+        mut arrived: impl FnMut(u64),
+        mut sink: impl FnMut(T, &TensorInfo, u64, &[u8]) -> Result<()>,
     ) -> Result<[u8; 32]> {
         let file_bytes = self.file_bytes();
         let Self {
@@ -133,19 +156,34 @@ impl OpenFile {
             expected,
         } = self;
         arrived(feed.received);
-        let mut gathered = Vec::new();
-        for tensor in header.tensors() {
+        let (mut gathered, mut at) = (Vec::new(), 0);
+        for &(mark, tensor) in wanted {
             cancel.check()?;
-            let bytes = tensor.bytes();
-            let taken = if wanted(&tensor.name) {
-                let sink = |start, piece: &[u8]| sink(tensor, start, piece);
-                feed.pieces(bytes, &mut gathered, cancel, &mut arrived, sink).await?
+            let between = tensor.start.checked_sub(at);
+            let between = between.ok_or_else(|| Error::Internal(format!("{}: out of order", tensor.name)))?;
+            let mut taken = feed.take(between, None, cancel, &mut arrived).await?;
+            if tensor.transposed {
+                let mut whole = Vec::new();
+                taken += feed
+                    .take(tensor.bytes(), Some(&mut whole), cancel, &mut arrived)
+                    .await?;
+                if whole.len() as u64 == tensor.bytes() {
+                    sink(mark, tensor, 0, &transposed(tensor, &whole))?;
+                }
             } else {
-                feed.take(bytes, None, cancel, &mut arrived).await?
-            };
-            if taken < bytes {
+                let sink = |start, piece: &[u8]| sink(mark, tensor, start, piece);
+                taken += feed
+                    .pieces(tensor.bytes(), &mut gathered, cancel, &mut arrived, sink)
+                    .await?;
+            }
+            at = tensor.end;
+            if taken < between + tensor.bytes() {
                 return Err(feed.truncated(file_bytes));
             }
+        }
+        let rest = header.data_bytes().saturating_sub(at);
+        if feed.take(rest, None, cancel, &mut arrived).await? < rest {
+            return Err(feed.truncated(file_bytes));
         }
         feed.take(1, None, cancel, &mut arrived).await?;
         if feed.received > file_bytes {
@@ -165,6 +203,33 @@ impl OpenFile {
         expected.check_hash(&feed.place, &sha256)?;
         Ok(sha256)
     }
+}
+
+/// Formats that are told apart by their first bytes, and are never read.
+fn other_format(prefix: &[u8]) -> Option<&'static str> {
+    const PICKLE: &str = "a pickle (.ckpt, .pt, .bin): those can run programs and are never opened";
+    let length = prefix.try_into().map_or(0, u64::from_le_bytes);
+    match prefix {
+        [b'G', b'G', b'U', b'F', ..] => Some("GGUF"),
+        // What PyTorch saves is a ZIP archive around a pickle.
+        [b'P', b'K', 3, 4, ..] => Some(PICKLE),
+        [0x80, 2..=5, ..] if length > MAX_HEADER => Some(PICKLE),
+        [0x89, b'H', b'D', b'F', ..] => Some("HDF5"),
+        _ => None,
+    }
+}
+
+/// The bytes of a tensor that the file has transposed, as its shape says.
+fn transposed(tensor: &TensorInfo, bytes: &[u8]) -> Vec<u8> {
+    let [rows, columns] = [0, 1].map(|d| tensor.shape.get(d).copied().unwrap_or(1));
+    let size = bytes.len().checked_div(rows * columns).unwrap_or(0);
+    let mut out = Vec::with_capacity(bytes.len());
+    for row in 0..rows {
+        for column in 0..columns {
+            out.extend_from_slice(&bytes[(column * rows + row) * size..][..size]);
+        }
+    }
+    out
 }
 
 /// A stream with what of it has arrived and is not yet used.

@@ -29,6 +29,8 @@ pub struct TensorInfo {
     pub start: u64,
     /// Where its bytes end.
     pub end: u64,
+    /// The file has it with its two dimensions the other way round; whoever reads it gets it as `shape` says.
+    pub transposed: bool,
 }
 
 impl TensorInfo {
@@ -82,6 +84,19 @@ impl Header {
         };
         header.index()?;
         Ok(header)
+    }
+
+    /// What a file's header says of a part of its tensors, by other names; they may be parts of the file's own.
+    pub(super) fn part(&self, mut tensors: Vec<TensorInfo>) -> Result<Self> {
+        tensors.sort_by_key(|tensor| (tensor.start, tensor.end));
+        let mut part = Self {
+            file: self.file.clone(),
+            tensors,
+            by_name: HashMap::new(),
+            metadata: HashMap::new(),
+        };
+        part.index()?;
+        Ok(part)
     }
 
     /// The file's path.
@@ -182,6 +197,7 @@ impl Entry {
             shape: dims,
             start,
             end,
+            transposed: false,
         })
     }
 }

@@ -49,10 +49,11 @@ impl Source {
         }
     }
 
-    /// The folder at an absolute URL. A query string is kept and sent with every file; the last slash may be left out.
+    /// The folder at an absolute URL. A query string is kept and sent with every file; the last slash may be left out. If only
+    /// one `file` of it counts, it goes by that one's address.
     #[cfg(target_arch = "wasm32")]
-    pub fn http(url: &str, keeper: Keeper) -> Self {
-        Self::Http(BaseUrl::new(url), keeper, None)
+    pub fn http(url: &str, file: Option<String>, keeper: Keeper) -> Self {
+        Self::Http(BaseUrl::new(url).of(file), keeper, None)
     }
 
     /// Picked files with the paths that the browser gives them. The folder that holds `model_index.json` is the root,
@@ -140,7 +141,7 @@ impl Source {
     pub fn locate(&self, path: &str) -> String {
         match self {
             #[cfg(target_arch = "wasm32")]
-            Self::Http(url, ..) => format!("{}{path}", url.label()),
+            Self::Http(url, ..) => format!("{}{path}", url.folder),
             _ => path.into(),
         }
     }
@@ -217,6 +218,8 @@ fn check_path(path: &str) -> Result<()> {
 pub struct BaseUrl {
     folder: String,
     query: String,
+    /// What a person would call it, without the query.
+    label: String,
 }
 
 #[cfg(any(test, target_arch = "wasm32"))]
@@ -226,19 +229,35 @@ impl BaseUrl {
         let url = url.split('#').next().unwrap_or_default();
         let (folder, query) = url.split_at(url.find('?').unwrap_or(url.len()));
         let slash = if folder.ends_with('/') { "" } else { "/" };
+        let folder = format!("{folder}{slash}");
         Self {
-            folder: format!("{folder}{slash}"),
+            label: folder.clone(),
+            folder,
             query: query.into(),
         }
     }
 
-    /// The folder without its query.
+    /// The same folder, of which only one file counts.
+    #[must_use]
+    pub fn of(self, file: Option<String>) -> Self {
+        let label = file.map(|file| self.join_without_query(&file));
+        Self {
+            label: label.unwrap_or(self.label),
+            ..self
+        }
+    }
+
+    /// The folder or the one file, without its query.
     pub fn label(&self) -> &str {
-        &self.folder
+        &self.label
     }
 
     /// The URL of a file in the folder.
     pub fn join(&self, path: &str) -> String {
+        self.join_without_query(path) + &self.query
+    }
+
+    fn join_without_query(&self, path: &str) -> String {
         let mut url = self.folder.clone();
         for byte in path.bytes() {
             match byte {
@@ -247,7 +266,7 @@ impl BaseUrl {
                 _ => url.push_str(&format!("%{byte:02X}")),
             }
         }
-        url + &self.query
+        url
     }
 }
 
@@ -321,6 +340,9 @@ mod tests {
             BaseUrl::new("https://host/a/").join("é?#%.json"),
             "https://host/a/%C3%A9%3F%23%25.json"
         );
+        let file = BaseUrl::new("https://host/a/?token=1").of(Some("b c.safetensors".into()));
+        assert_eq!(file.label(), "https://host/a/b%20c.safetensors");
+        assert_eq!(file.join("b c.safetensors"), "https://host/a/b%20c.safetensors?token=1");
     }
 
     #[test]

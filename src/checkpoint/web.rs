@@ -114,6 +114,13 @@ fn object(fields: &[(&str, JsValue)]) -> JsValue {
     object.into()
 }
 
+/// The bytes that a function gives a promise of.
+pub(super) async fn bytes_of(function: js_sys::Function) -> Result<Vec<u8>> {
+    let promise = function.call0(&JsValue::NULL).map_err(failed)?;
+    let bytes = JsFuture::from(Promise::from(promise)).await.map_err(failed)?;
+    Ok(Uint8Array::new(&bytes).to_vec())
+}
+
 /// What the keeper's client throws: an error of ours, by its `code`.
 fn failed(error: JsValue) -> Error {
     let code = Reflect::get(&error, &"code".into())

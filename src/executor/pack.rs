@@ -562,6 +562,21 @@ mod tests {
     }
 
     #[test]
+    fn every_float_of_sixteen_bits_is_widened_as_torch_does_it() {
+        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/dtypes.json")).unwrap();
+        let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        for (name, dtype) in [("F16", WeightDtype::F16), ("BF16", WeightDtype::Bf16)] {
+            let mut packing = Packing::new(&spec(Pack::Vector, &[&[1 << 16]]), 1 << 16).unwrap();
+            let mut wide = vec![0.0f32; 1 << 16];
+            packing.widen(0, 0, dtype, &all, &mut wide).unwrap();
+            let bits = |x: &f32| if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() };
+            let bytes: Vec<u8> = wide.iter().flat_map(|x| bits(x).to_le_bytes()).collect();
+            let digest = crate::checkpoint::expected::hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes));
+            assert_eq!(golden[name], digest, "{name}");
+        }
+    }
+
+    #[test]
     fn what_is_out_of_turn_is_refused() {
         let spec = spec(Pack::Vector, &[&[4]]);
         let mut packing = Packing::new(&spec, 4).unwrap();

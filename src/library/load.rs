@@ -3,26 +3,27 @@
 use super::lora::Loras;
 use super::parts::{Parts, defaults, drawable};
 use super::pool::{Shared, content_id};
+use super::reading;
 use super::resident::describe;
 use super::wanted::Wanted;
 use super::{DefaultsHint, Library, LoadOptions, Resident};
 use crate::cancel::CancelToken;
 use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::executor::Weights;
 use crate::graph::Plan;
-use crate::pipeline::{Drawing, Key};
-use futures_util::future::{try_join, try_join_all};
+use crate::pipeline::Key;
+use futures_util::future::try_join;
 use std::rc::Rc;
 
 /// A component on its way into memory.
-struct Job {
-    component: Component,
-    wanted: Wanted,
-    plan: Rc<Plan>,
-    bytes: u64,
+pub(super) struct Job {
+    pub(super) component: Component,
+    pub(super) wanted: Wanted,
+    pub(super) plan: Rc<Plan>,
+    pub(super) bytes: u64,
     /// It is here already: another checkpoint has it.
-    found: Option<Rc<Shared>>,
+    pub(super) found: Option<Rc<Shared>>,
 }
 
 /// Which checkpoints give way to one that is loaded.
@@ -56,16 +57,7 @@ impl Library {
             drawable(&defaults, factor, &parts.scheduler).map_err(|e| e.at("source: defaults"))?;
         }
         // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
-        let drawing = Drawing {
-            texts: parts.texts.iter().map(|(text, _)| text).collect(),
-            unet: &parts.unet,
-            vae: &parts.vae,
-            tokens: parts.tokens(),
-            size: [defaults.height, defaults.width].map(|n| (n / factor).max(1)),
-            evaluations: parts.evaluations(&defaults),
-            guidance_scale: defaults.guidance_scale,
-        };
-        let keys = drawing.keys(&self.executor);
+        let keys = parts.keys(&defaults, &self.executor);
 
         let Checkpoint {
             components,
@@ -75,9 +67,8 @@ impl Library {
         } = checkpoint;
         let mut jobs = Vec::new();
         for (component, key) in components.into_iter().zip(&keys) {
-            let config = || source.locate(&format!("{}/config.json", component.name));
-            let plan = self.plans.plan(key).map_err(|e| e.at(config()))?;
-            let wanted = Wanted::new(&component, &plan.params).map_err(|e| e.at(source.locate(component.name)))?;
+            let plan = self.plans.plan(key).map_err(|e| e.at(component.config_place()))?;
+            let wanted = Wanted::new(&component, &plan.params).map_err(|e| e.at(component.place()))?;
             // Of a text encoder pipelines may leave the last layer alone, which is in the file all the same.
             let whole = key.whole().map(|key| self.plans.plan(&key)).transpose()?;
             let whole = whole.as_ref().unwrap_or(&plan);
@@ -99,17 +90,13 @@ impl Library {
             .collect();
         let loras = Loras::read(&options.loras, &needed, progress, cancel).await?;
         let missing = || jobs.iter().filter(|job| job.found.is_none());
-        progress.set_total(
-            missing()
-                .map(|job| job.component.bytes())
-                .fold(loras.bytes(), u64::saturating_add),
-        );
+        progress.set_total(reading::bytes(missing()).saturating_add(loras.bytes()));
         let bytes = missing().map(|job| job.bytes).fold(0, u64::saturating_add);
         let bytes = bytes.saturating_add(self.overlay_bytes(&loras));
         for job in missing() {
             // No one else's going would help against this.
             let limits = self.executor.check_weights(&job.wanted.params);
-            limits.map_err(|e| e.at(source.locate(job.component.name)))?;
+            limits.map_err(|e| e.at(job.component.place()))?;
         }
         let _coming = self.make_room(&name, bytes, &keys, room)?;
         let weights = self.allocate(&jobs, keys.clone(), room).await?;
@@ -126,11 +113,7 @@ impl Library {
             }
             Ok(())
         };
-        let fetch = try_join_all(
-            jobs.into_iter()
-                .zip(weights)
-                .map(|(job, weights)| self.read(job, weights, progress, cancel)),
-        );
+        let fetch = self.read_all(jobs, weights, progress, cancel);
         let ((), shared) = try_join(compile, fetch).await?;
         // A GPU says late that it could not take what it was given.
         self.executor.settle().await?;
@@ -182,34 +165,5 @@ impl Library {
             self.giving_way_to(room, prepare).await?;
         }
         Ok(all)
-    }
-
-    async fn read(
-        &self,
-        mut job: Job,
-        weights: Option<Weights>,
-        progress: &ProgressSink<'_>,
-        cancel: &CancelToken,
-    ) -> Result<Rc<Shared>> {
-        let weights = match (job.found, weights) {
-            (Some(found), _) => {
-                job.component.skip(cancel).await?;
-                return Ok(found);
-            }
-            (None, Some(weights)) => weights,
-            (None, None) => return Err(Error::Internal("a component has no room".into())),
-        };
-        let files = job
-            .wanted
-            .read(&self.executor, &mut job.component, &weights, progress, cancel);
-        let files = files.await?;
-        self.uploaded.set(self.uploaded.get() + job.bytes);
-        let id = content_id(&job.component.class, &files);
-        Ok(self.pool.keep(Shared {
-            id,
-            params: job.wanted.params,
-            weights,
-            bytes: job.bytes,
-        }))
     }
 }

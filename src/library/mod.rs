@@ -1,12 +1,15 @@
-//! The checkpoints held in memory, under a budget. `load` reads one; `lora` lays LoRAs over it; `family` knows what its like draws
-//! well with; `parts` understands its configurations, `wanted` finds the tensors of its parameters; `pool` holds each component's
-//! weights once; `resident` is what is said of it. Here: what is resident, and who gives way to whom. Nothing here draws.
+//! The checkpoints held in memory, under a budget. `load` brings one, whose weights `reading` reads; `inspect` looks at one that is
+//! not loaded; `lora` lays LoRAs over it; `family` knows what its like draws well with; `parts` understands its configurations,
+//! `wanted` finds the tensors of its parameters; `pool` holds each component's weights once; `resident` is what is said of it. Here:
+//! what is resident, and who gives way to whom. Nothing here draws.
 
 mod family;
+mod inspect;
 mod load;
 mod lora;
 mod parts;
 mod pool;
+mod reading;
 mod resident;
 mod wanted;
 
@@ -19,6 +22,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 pub use family::Family;
+pub use inspect::Inspection;
 pub use load::Room;
 pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, LoraInfo, Resident};
 

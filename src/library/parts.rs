@@ -5,10 +5,11 @@ use super::pool::Shared;
 use super::{Defaults, DefaultsHint, LoadOptions};
 use crate::checkpoint::{Checkpoint, Component};
 use crate::error::{Error, Result};
+use crate::executor::Executor;
 use crate::models::clip::{ClipTextConfig, Hidden};
 use crate::models::unet::{TextTime, UnetConfig};
 use crate::models::vae::VaeConfig;
-use crate::pipeline::{Model, Models, Request, TextEncoder, check};
+use crate::pipeline::{Drawing, Key, Model, Models, Request, TextEncoder, check};
 use crate::sampler::{SamplerKind, SchedulerConfig};
 use crate::text::Tokenizer;
 use std::rc::Rc;
@@ -26,7 +27,7 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn of(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
-        let place = |file: &str| checkpoint.source.locate(file);
+        let place = |file: &str| checkpoint.place(file);
         let xl = checkpoint.pipeline_class.starts_with("StableDiffusionXL");
         let mut texts: Vec<(ClipTextConfig, Rc<Tokenizer>)> = Vec::new();
         for (encoder, files) in checkpoint.text_encoders().zip(&checkpoint.tokenizers) {
@@ -96,7 +97,8 @@ impl Parts {
             scheduler = with.map_err(|e| e.at("predictionType"))?;
         }
         let mut warnings: Vec<String> = checkpoint.source.warnings();
-        if let Some(variant) = &options.open.variant {
+        warnings.extend(checkpoint.warnings.iter().cloned());
+        if let Some(variant) = options.open.variant.as_ref().filter(|_| checkpoint.file.is_none()) {
             let others = checkpoint.components.iter().filter(|c| c.variant.is_none());
             let fell_back =
                 |c: &Component| format!("{}: no weights of variant {variant:?}, the plain ones are used", c.name);
@@ -127,6 +129,21 @@ impl Parts {
             _ => self.scheduler.schedule(defaults.steps),
         };
         schedule.map_or(defaults.steps, |schedule| schedule.steps.len())
+    }
+
+    /// The plans that a picture with these defaults needs, in the order of the components.
+    pub(super) fn keys(&self, defaults: &Defaults, executor: &Executor) -> Vec<Key> {
+        let factor = self.vae.factor();
+        let drawing = Drawing {
+            texts: self.texts.iter().map(|(text, _)| text).collect(),
+            unet: &self.unet,
+            vae: &self.vae,
+            tokens: self.tokens(),
+            size: [defaults.height, defaults.width].map(|n| (n / factor).max(1)),
+            evaluations: self.evaluations(defaults),
+            guidance_scale: defaults.guidance_scale,
+        };
+        drawing.keys(executor)
     }
 
     /// What a pipeline runs, with the components' weights in their order.

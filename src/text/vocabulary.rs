@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::checkpoint::TokenizerFiles;
 use crate::checkpoint::diffusers::Vocabulary;
 use crate::checkpoint::json;
-use crate::text::bpe::Merges;
+use crate::text::bpe::{Merges, byte_char};
 use crate::{Error, Result};
 
 /// What CLIP marks the last token of a word with.
@@ -110,6 +110,7 @@ pub(super) fn read(files: &TokenizerFiles) -> Result<Read> {
     let (words, listed) = match &files.vocabulary {
         Vocabulary::Json(bytes) => read_json(&format!("{place}/tokenizer.json"), bytes)?,
         Vocabulary::Pair { vocab, merges } => (read_pair(place, vocab, merges)?, Vec::new()),
+        Vocabulary::Merges(merges) => (read_merges(place, merges)?, Vec::new()),
     };
     let config = format!("{place}/tokenizer_config.json");
     let listed = match files.config.get("added_tokens_decoder") {
@@ -203,12 +204,32 @@ fn read_json(file: &str, bytes: &[u8]) -> Result<(Words, Vec<RawAdded>)> {
 fn read_pair(place: &str, vocab: &[u8], merges: &[u8]) -> Result<Words> {
     let ids = json::parse_as(&format!("{place}/vocab.json"), vocab)?;
     let file = format!("{place}/merges.txt");
+    let pairs: Vec<_> = pairs(&file, merges)?.collect();
+    Words::new(&file, ids, pairs.into_iter())
+}
+
+/// The tokens follow from the merges; bytes that can be seen come before the others.
+fn read_merges(place: &str, merges: &[u8]) -> Result<Words> {
+    let file = format!("{place}/merges.txt");
+    let pairs: Vec<_> = pairs(&file, merges)?.collect();
+    let mut bytes: Vec<char> = (0..=255).map(byte_char).collect();
+    bytes.sort_unstable();
+    let inner = bytes.iter().map(char::to_string);
+    let last = bytes.iter().map(|byte| format!("{byte}{END_OF_WORD}"));
+    let merged = pairs.iter().flatten().map(|(left, right)| format!("{left}{right}"));
+    let marks = SPECIAL[..2].iter().map(|(_, mark)| (*mark).to_owned());
+    let tokens = inner.chain(last).chain(merged).chain(marks);
+    Words::new(&file, tokens.zip(0..).collect(), pairs.into_iter())
+}
+
+/// The lines of a `merges.txt`; a line that is no pair is none.
+fn pairs<'a>(file: &str, merges: &'a [u8]) -> Result<impl Iterator<Item = Option<(&'a str, &'a str)>>> {
     let text = str::from_utf8(merges)
         .map_err(|error| Error::Corrupt(format!("{file}: expected text in UTF-8, found something else: {error}")))?;
     let lines = text
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with("#version"));
-    Words::new(&file, ids, lines.map(|line| line.split_once(' ')))
+    Ok(lines.map(|line| line.split_once(' ')))
 }
 
 fn decoded(file: &str, decoder: &Value) -> Result<Vec<RawAdded>> {

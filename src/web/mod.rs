@@ -71,6 +71,16 @@ impl Engine {
         })
     }
 
+    /// Says what a checkpoint is and would need: of its weights only the headers are read.
+    pub fn inspect(&self, job: u32, recipe: JsValue) -> js_sys::Promise {
+        let engine = self.engine.clone();
+        wasm_bindgen_futures::future_to_promise(async move {
+            let recipe = values::recipe(&recipe)?;
+            let said = engine.inspect(job, &recipe, &progress_sink(None)).await;
+            values::inspection(&said.map_err(values::error)?)
+        })
+    }
+
     /// Draws pictures. `recipe` gives the checkpoint's, or nothing; it is asked if the checkpoint has to be loaded again. `on_event`
     /// hears of steps, and of that load's progress.
     pub fn generate(

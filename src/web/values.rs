@@ -1,12 +1,12 @@
 //! Values from JavaScript and to it.
 
-use crate::checkpoint::{ExpectedFile, LoraSource, OpenOptions, Progress, Source};
+use crate::checkpoint::{Assets, ExpectedFile, LoraSource, OpenOptions, Progress, Source};
 use crate::engine::{Generated, Recipe};
 use crate::error::Error;
 use crate::executor::BackendInfo;
 use crate::executor::webgpu::gpu_bytes;
 use crate::image::Rgba;
-use crate::library::{Counts, DefaultsHint, LoadOptions, Memory, Resident};
+use crate::library::{Counts, DefaultsHint, Inspection, LoadOptions, Memory, Resident};
 use crate::pipeline::StepReport;
 use js_sys::{Array, Function, Object, Reflect, Uint8Array};
 use serde::de::DeserializeOwned;
@@ -65,7 +65,12 @@ impl From<LoadValues> for LoadOptions {
             files,
         } = values;
         Self {
-            open: OpenOptions { name, variant, files },
+            open: OpenOptions {
+                name,
+                variant,
+                files,
+                ..OpenOptions::default()
+            },
             id,
             taken,
             again: false,
@@ -88,8 +93,13 @@ pub(super) fn read<T: DeserializeOwned + Default>(value: JsValue, call: &str) ->
 /// How a checkpoint is loaded, in the worker's words.
 pub(super) fn recipe(value: &JsValue) -> Result<Recipe, JsValue> {
     let mut options: LoadValues = read(Reflect::get(value, &"options".into())?, "load")?;
-    let source = source(&Reflect::get(value, &"source".into())?, &mut options.files)?;
+    let given = Reflect::get(value, &"source".into())?;
+    let source = source(&given, &mut options.files)?;
     let mut options = LoadOptions::from(options);
+    options.open.file = Reflect::get(&given, &"path".into())?.as_string();
+    if options.open.file.is_some() {
+        options.open.assets = Assets::js(Reflect::get(&given, &"vocabulary".into())?.unchecked_into());
+    }
     options.loras = loras(&Reflect::get(value, &"loras".into())?)?;
     Ok(Recipe { source, options })
 }
@@ -129,7 +139,8 @@ fn source(value: &JsValue, known: &mut BTreeMap<String, ExpectedFile>) -> Result
     let files = get(value, "files")?;
     if let Some(url) = get(value, "url")?.as_string() {
         *known = read(files, "source: files")?;
-        return Ok(Source::http(&url, get(value, "keeper")?.unchecked_into()));
+        let path = get(value, "path")?.as_string();
+        return Ok(Source::http(&url, path, get(value, "keeper")?.unchecked_into()));
     }
     if !Array::is_array(&files) {
         return Err(wrong("expected a url or files"));
@@ -235,6 +246,48 @@ pub(super) fn checkpoint(r: &Resident) -> Result<JsValue, JsValue> {
 /// What a change of LoRAs brought.
 pub(super) fn set_loras(r: &Resident) -> Result<JsValue, JsValue> {
     object([("warnings", to_js(&r.loras.warnings)?)])
+}
+
+pub(super) fn inspection(i: &Inspection) -> Result<JsValue, JsValue> {
+    let components = Array::new();
+    for c in &i.components {
+        components.push(&object([
+            ("name", c.name.into()),
+            ("class", c.class.as_str().into()),
+            ("dtypes", to_js(&c.dtypes)?),
+            ("bytes", (c.bytes as f64).into()),
+        ])?);
+    }
+    let defaults = i.defaults.as_ref().map(|(d, factor)| {
+        object([
+            ("width", (d.width as f64).into()),
+            ("height", (d.height as f64).into()),
+            ("steps", (d.steps as f64).into()),
+            ("guidanceScale", decimal(d.guidance_scale).into()),
+            ("sampler", d.sampler.as_deref().or(i.sampler).into()),
+            ("factor", (*factor as f64).into()),
+        ])
+    });
+    let memory = i.memory.map(|(weights, working)| {
+        object([
+            ("weights", (weights as f64).into()),
+            ("working", (working as f64).into()),
+            ("peak", (weights.saturating_add(working) as f64).into()),
+        ])
+    });
+    let or_null = |value: Option<JsValue>| value.unwrap_or(JsValue::NULL);
+    object([
+        ("layout", i.layout.into()),
+        ("name", i.name.as_str().into()),
+        ("family", or_null(i.family.map(Into::into))),
+        ("components", components.into()),
+        ("bytes", (i.bytes as f64).into()),
+        ("predictionType", or_null(i.prediction_type.as_deref().map(Into::into))),
+        ("defaults", or_null(defaults.transpose()?)),
+        ("memory", or_null(memory.transpose()?)),
+        ("unsupported", to_js(&i.unsupported)?),
+        ("warnings", to_js(&i.warnings)?),
+    ])
 }
 
 pub(super) fn memory(m: &Memory) -> Result<JsValue, JsValue> {

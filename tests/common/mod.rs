@@ -7,12 +7,14 @@ mod executors;
 mod pictures;
 mod play;
 mod random;
+mod single_file;
 mod tensors;
 
 pub use executors::{cpu, webgpu, webgpu_as_gpu};
 pub use pictures::{PIPELINES, byte_distance, draw, is_same_picture, load};
 pub use play::{distance, open, place, play};
 pub use random::random_weights;
+pub use single_file::{SD1, SD2, SDXL, single_file};
 pub use tensors::{Golden, Tensor, golden_path};
 
 /// For each test named, which is a function of an executor, one `#[test]` for each executor.

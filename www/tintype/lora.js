@@ -1,14 +1,12 @@
 // What a LoRA's `source` may be → what the engine reads: { source, path, scale }, where `path` is the file in the source.
 
 import { TintypeError } from "./error.js";
+import { plain, splitAddress } from "./file.js";
 import { invalid, shown } from "./options.js";
 import { opened, parse } from "./source.js";
 
-/** A name that the engine takes for a path of one part. */
-const plain = (name) => String(name).replace(/[/\\:\0]/g, "_").replace(/^\.{1,2}$/, "_") || "lora.safetensors";
-
 function byFile(file, name) {
-  const path = plain(name);
+  const path = plain(name, "lora.safetensors");
   return { source: { kind: "files", files: [{ path, file }] }, path };
 }
 
@@ -18,17 +16,9 @@ function byAddress(text, where) {
     throw new TintypeError("unsupported", `${where}: ${shown(text)}: reading from the Hugging Face hub is not implemented`);
   }
   const url = parse(where, text, ["https:", "http:"]);
-  url.hash = "";
-  const encoded = url.pathname.slice(url.pathname.lastIndexOf("/") + 1);
-  if (encoded === "") throw invalid(`${where}: ${shown(text)}: expected the address of a file, found a folder's`);
-  url.pathname = url.pathname.slice(0, -encoded.length);
-  let path = encoded;
-  try {
-    path = decodeURIComponent(encoded);
-  } catch {
-    // No UTF-8: asked for as it is.
-  }
-  return { source: { kind: "url", url: url.href }, path };
+  const { url: folder, path } = splitAddress(url);
+  if (path === "") throw invalid(`${where}: ${shown(text)}: expected the address of a file, found a folder's`);
+  return { source: { kind: "url", url: folder }, path };
 }
 
 async function resolve(source, where) {

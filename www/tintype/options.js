@@ -113,6 +113,8 @@ export const LOAD = {
   embeddings: notYet("textual inversion"),
 };
 
+export const INSPECT = { signal, variant: text, predictionType: text };
+
 export const SET_LORAS = { onProgress: callback };
 
 export const GENERATE = {

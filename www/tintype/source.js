@@ -1,7 +1,9 @@
 // What `load` takes → what the engine reads:
-// { kind: "url", url, files? } or { kind: "files", files: [{ path, file }] }.
+// { kind: "url", url, files?, path? } or { kind: "files", files: [{ path, file }], path? }, where `path` is the one file that has
+// all of it.
 
 import { TintypeError } from "./error.js";
+import { plain, splitAddress, stem } from "./file.js";
 import { CATALOGUE, check, entryFields, invalid, shown } from "./options.js";
 
 /** What a person may point at that is one file, not a folder. */
@@ -32,13 +34,17 @@ function folder(url) {
   return url.href;
 }
 
-/** Layouts that are known and have no implementation. */
-function refuseSingleFile(name) {
-  if (!SINGLE_FILE.test(name)) return;
-  throw new TintypeError("unsupported", `source: ${name} is a single file; expected a diffusers folder`);
+/** Whether the path of an address is that of one file. */
+const isSingle = (url) => SINGLE_FILE.test(new URL(url).pathname);
+
+/** A whole address in the engine's words, with the name that a file's gives it. */
+function located(url, files) {
+  if (!isSingle(url)) return { source: { kind: "url", url, files }, hints: {} };
+  const { url: folder, path } = splitAddress(url);
+  return { source: { kind: "url", url: folder, files, path }, hints: { name: stem(path) } };
 }
 
-/** The address of a folder; relative ones are the page's. */
+/** The address of a folder or of one file; relative ones are the page's. */
 function address(text) {
   if (/^hf:/i.test(text)) {
     throw new TintypeError(
@@ -46,9 +52,7 @@ function address(text) {
       `source: ${shown(text)}: reading from the Hugging Face hub is not implemented`,
     );
   }
-  const url = folder(parse("source", text, ["https:", "http:"]));
-  refuseSingleFile(new URL(url).pathname);
-  return url;
+  return folder(parse("source", text, ["https:", "http:"]));
 }
 
 /** What `work` gives; a request that fails, or breaks off later, as an error of ours. */
@@ -62,8 +66,8 @@ async function fetched(url, signal, work) {
   }
 }
 
-async function get(url, signal) {
-  const response = await fetch(url, { signal });
+async function get(url, signal, method = "GET") {
+  const response = await fetch(url, { signal, method });
   if (response.ok) return response;
   throw new TintypeError(
     response.status === 404 ? "not-found" : "network",
@@ -113,16 +117,16 @@ async function findEntry(entry, signal) {
     .filter((name) => /\/checkpoints\.json$/.test(name.replace(/[?#].*$/, "")))
     .reverse();
   const bases = [...catalogues, new URL("checkpoints/", page()).href, page()];
-  refuseSingleFile(entry.url);
   const found = bases.filter((base) => URL.canParse(entry.url, base)).map((base) => folder(new URL(entry.url, base)));
   const candidates = [...new Set(found)];
   if (candidates.length === 0) throw invalid(`source: url: ${shown(entry.url)} is not a URL`);
   const failures = [];
   for (const candidate of candidates) {
     const probe = new URL(candidate);
-    probe.pathname += "model_index.json";
+    if (!isSingle(candidate)) probe.pathname += "model_index.json";
     try {
-      await json(probe.href, signal);
+      if (isSingle(candidate)) await fetched(candidate, signal, () => get(candidate, signal, "HEAD"));
+      else await json(probe.href, signal);
       return candidate;
     } catch (error) {
       if (error.code === "cancelled") throw error;
@@ -133,7 +137,7 @@ async function findEntry(entry, signal) {
   const unasked = failures.find(({ code }) => code === "network");
   throw new TintypeError(
     unasked ? "network" : "not-found",
-    `source: no model_index.json for the entry ${shown(entry.url)}: ${failures.map(({ message }) => message).join("; ")}`,
+    `source: nothing there for the entry ${shown(entry.url)}: ${failures.map(({ message }) => message).join("; ")}`,
     { cause: unasked ?? failures[0] },
   );
 }
@@ -169,7 +173,6 @@ const isFile = (value) => typeof Blob !== "undefined" && value instanceof Blob;
 
 function picked(list, what) {
   if (list.length === 0) throw invalid(`source: ${what} has no files`);
-  if (list.length === 1) refuseSingleFile(list[0]?.path ?? list[0]?.name ?? "");
   return Array.from(list, (item, index) => {
     if (isFile(item)) {
       const path = item.webkitRelativePath || item.name;
@@ -183,10 +186,14 @@ function picked(list, what) {
 
 /** `source` in the engine's words, with what it says about itself: `{ source, hints }`. Options of `load` go before hints. */
 export async function resolve(source, signal) {
-  const byUrl = (url) => ({ source: { kind: "url", url }, hints: {} });
-  const byFiles = (files) => ({ source: { kind: "files", files }, hints: {} });
+  const byFiles = (files) => {
+    const name = files[0].path.split("/").pop();
+    if (files.length > 1 || !SINGLE_FILE.test(name)) return { source: { kind: "files", files }, hints: {} };
+    const path = plain(name, "x.safetensors");
+    return { source: { kind: "files", files: [{ path, file: files[0].file }], path }, hints: { name: stem(name) } };
+  };
 
-  if (typeof source === "string" || source instanceof URL) return byUrl(address(String(source)));
+  if (typeof source === "string" || source instanceof URL) return located(address(String(source)));
   if (isFile(source)) return byFiles(picked([source], "the list"));
   if (Array.isArray(source)) return byFiles(picked(source, "the array"));
   if (typeof FileList !== "undefined" && source instanceof FileList)
@@ -201,7 +208,8 @@ export async function resolve(source, signal) {
     if (typeof source.url !== "string") throw invalid(`source: url: expected a string, found ${shown(source.url)}`);
     const { files, ...hints } = entryFields(source);
     const url = URL.canParse(source.url) ? address(source.url) : await findEntry(source, signal);
-    return { source: { kind: "url", url, files }, hints };
+    const found = located(url, files);
+    return { source: found.source, hints: { ...found.hints, ...hints } };
   }
   throw invalid(
     `source: expected a URL, a File or several, a directory handle or a checkpoints.json's entry, found ${shown(source)}`,

@@ -88,8 +88,9 @@ export interface CatalogueEntry {
 }
 
 /**
- * Where a checkpoint is: the address of a diffusers folder (http or https, relative to the page; a single file and
- * `hf:org/name@revision` are not implemented), what a person picked or dropped, or an entry of a `checkpoints.json`.
+ * Where a checkpoint is: the address of a diffusers folder or of a single `.safetensors` file (http or https, relative to the
+ * page; `hf:org/name@revision` is not implemented), what a person picked or dropped, or an entry of a `checkpoints.json`. One
+ * picked file is a single file.
  */
 export type Source =
   | string
@@ -141,6 +142,35 @@ export interface LoadOptions {
   vae?: Source | null;
   /** Not implemented: a list that isn't empty rejects with `unsupported`. */
   embeddings?: readonly Source[] | null;
+}
+
+export interface InspectOptions {
+  signal?: AbortSignal | null;
+  /** As `load` takes it. */
+  variant?: string | null;
+  /** As `load` takes it. */
+  predictionType?: LoadOptions["predictionType"];
+}
+
+/** What a checkpoint is and would need, as `inspect` says it. */
+export interface Inspection {
+  layout: "diffusers" | "single-file";
+  /** Empty, if it could not be opened. */
+  name: string;
+  /** Such as `SD 1.x`; null, if it is none that is known. */
+  family: string | null;
+  components: { name: string; class: string; dtypes: string[]; bytes: number }[];
+  /** Of its weights' files. */
+  bytes: number;
+  /** Such as `epsilon`, as far as the checkpoint says. */
+  predictionType: string | null;
+  defaults: (Defaults & { factor: number }) | null;
+  /** Bytes on this device: of its weights, of a picture with the defaults besides, and of both. */
+  memory: { weights: number; working: number; peak: number } | null;
+  /** Why it can't be loaded here, by name: what is not implemented, and what is too large. Empty, if it can. */
+  unsupported: string[];
+  /** What a person should know and that is no error. */
+  warnings: string[];
 }
 
 /** What `generate` takes for everything left out. */
@@ -375,8 +405,11 @@ export class Tintype extends EventTarget {
    * begun once more, and its steps are reported anew.
    */
   generate(options: GenerateOptions): Promise<GenerateResult>;
-  /** Not implemented: rejects with `unsupported`. */
-  inspect(source: Source): Promise<unknown>;
+  /**
+   * Says what a checkpoint is and would need on this device, from its configurations and headers alone. What can't be loaded
+   * is in `unsupported`, not rejected with; files that are damaged or missing reject.
+   */
+  inspect(source: Source, options?: InspectOptions): Promise<Inspection>;
   /** Not implemented: rejects with `unsupported`. */
   profile(options: { checkpoint: Checkpoint }): Promise<unknown>;
   /** Ends the worker. What is under way rejects with `cancelled`, what is asked later with `invalid-argument`. */

@@ -6,6 +6,7 @@ import { resolveLoras } from "./lora.js";
 import {
   CREATE,
   GENERATE,
+  INSPECT,
   LOAD,
   MOMENTS,
   SET_LORAS,
@@ -217,8 +218,14 @@ export class Tintype extends EventTarget {
     };
   }
 
-  async inspect() {
-    return unsupported("inspect");
+  /** What a checkpoint is and would need here, from its headers alone. */
+  async inspect(source, options) {
+    const { signal, ...rest } = check("inspect", INSPECT, options);
+    if (this.#closed) throw invalid(CLOSED);
+    const { source: found, hints } = await this.#resolve((signal) => resolve(source, signal), signal, "inspect");
+    if (this.#closed) throw wasClosed();
+    const recipe = { source: found, options: { ...hints, ...rest } };
+    return this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
   }
 
   async profile() {
@@ -234,7 +241,7 @@ export class Tintype extends EventTarget {
   }
 
   /** What the engine is to read; an abort or close() rejects at once, whatever a host or a disk is still asked. */
-  async #resolve(work, signal) {
+  async #resolve(work, signal, call = "load") {
     const controller = new AbortController();
     let stop, aborted;
     const stopped = new Promise((_, reject) => {
@@ -242,7 +249,7 @@ export class Tintype extends EventTarget {
         reject(error);
         controller.abort(error);
       };
-      aborted = () => stop(new TintypeError("cancelled", "load was cancelled", { cause: signal.reason }));
+      aborted = () => stop(new TintypeError("cancelled", `${call} was cancelled`, { cause: signal.reason }));
     });
     this.#resolving.add(stop);
     signal?.addEventListener("abort", aborted);

@@ -115,9 +115,34 @@ function doHarm(moment) {
   else engine.loseDevice();
 }
 
-/** The recipe with who reads its files. */
+/** CLIP's standard vocabulary, which single files leave out: its merges, a pair a line. Fetched once, where it is needed. */
+let merges = null;
+function vocabulary() {
+  merges ??= fetchMerges(new URL("./assets/clip-merges.txt.gz", import.meta.url).href).catch((error) => {
+    merges = null;
+    throw error;
+  });
+  return merges;
+}
+
+async function fetchMerges(url) {
+  try {
+    const response = await fetch(url);
+    if (!response.ok)
+      throw failure(response.status === 404 ? "not-found" : "network", `${url}: the host answered ${response.status}`);
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    // Some hosts unpack it on the way.
+    if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
+    const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Uint8Array(await new Response(unpacked).arrayBuffer());
+  } catch (error) {
+    throw error.code ? error : failure("network", `${url}: ${error.message}`, error);
+  }
+}
+
+/** The recipe with who reads its files, and what single files leave out. */
 function readable({ source, options, loras = [] }) {
-  const read = (source) => ({ ...source, keeper: files });
+  const read = (source) => ({ ...source, keeper: files, vocabulary });
   return { source: read(source), options, loras: loras.map((lora) => ({ ...lora, source: read(lora.source) })) };
 }
 
@@ -169,6 +194,7 @@ const commands = {
     recipes.set(id, changed);
     return set;
   },
+  inspect: ({ job, recipe }) => engine.inspect(job, readable(recipe)),
   unload: ({ id }) => engine.unload(id),
   counts: () => engine.counts(),
   debug({ action, moment }) {

@@ -99,7 +99,8 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
   const other = await Tintype.create({ store: "evict", stallTimeout: 5000, debug: true });
   await other.debug?.loseDevice("step");
   await other.debug?.killWorker();
-  await tintype.inspect("./checkpoints/soft/");
+  const { family: kind, memory: needed, unsupported } = await tintype.inspect("./model.safetensors", { signal: controller.signal });
+  console.log(kind ?? unsupported.join(), needed?.peak);
   await tintype.profile({ checkpoint });
   tintype.addEventListener("notice", ({ detail }) => {
     const notice: Notice = detail;

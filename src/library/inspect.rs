@@ -1,0 +1,122 @@
+//! What a checkpoint is and would need, from its configurations and headers alone.
+
+use super::parts::{Parts, defaults};
+use super::resident::describe;
+use super::wanted::Wanted;
+use super::{ComponentInfo, Defaults, Library, LoadOptions};
+use crate::cancel::CancelToken;
+use crate::checkpoint::{Checkpoint, ProgressSink, Source};
+use crate::error::{Error, Result};
+
+/// What is said of a checkpoint that is not loaded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inspection {
+    /// `diffusers` (a folder) or `single-file`.
+    pub layout: &'static str,
+    /// What a person calls it; empty if it could not be opened.
+    pub name: String,
+    /// Such as `SD 1.x`, if it is one that is known.
+    pub family: Option<&'static str>,
+    /// Its parts; none of them has an id yet.
+    pub components: Vec<ComponentInfo>,
+    /// Bytes of its weights' files.
+    pub bytes: u64,
+    /// What its UNet predicts, as far as the checkpoint says.
+    pub prediction_type: Option<String>,
+    /// What it draws with when nothing is said, with the number that width and height are multiples of.
+    pub defaults: Option<(Defaults, usize)>,
+    /// The sampler of its own.
+    pub sampler: Option<&'static str>,
+    /// Bytes that it takes on this device: weights, and a picture with the defaults besides.
+    pub memory: Option<(u64, u64)>,
+    /// Why it can't be loaded; it can, if there is nothing.
+    pub unsupported: Vec<String>,
+    /// What a person should know and is no error.
+    pub warnings: Vec<String>,
+}
+
+impl Inspection {
+    /// Notes what is not implemented, or too large for the device; anything else is an error.
+    fn note<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(Error::Unsupported(message) | Error::OutOfMemory(message)) => {
+                self.unsupported.push(message);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Library {
+    /// Reads configurations and headers, and says what is there. Nothing is loaded, and no checkpoint gives way.
+    ///
+    /// # Errors
+    /// Whatever its files bring forth, but for [`Error::Unsupported`], which is part of what is said.
+    pub async fn inspect(
+        &self,
+        source: Source,
+        options: &LoadOptions,
+        progress: &ProgressSink<'_>,
+        cancel: &CancelToken,
+    ) -> Result<Inspection> {
+        let mut said = Inspection {
+            layout: if options.open.file.is_some() {
+                "single-file"
+            } else {
+                "diffusers"
+            },
+            ..Inspection::default()
+        };
+        let opened = Checkpoint::open(source, &options.open, cancel, progress).await;
+        let Some(checkpoint) = said.note(opened)? else {
+            return Ok(said);
+        };
+        said.name.clone_from(&checkpoint.name);
+        said.components = checkpoint.components.iter().map(describe).collect();
+        said.bytes = checkpoint.total_bytes();
+        let prediction = options
+            .prediction_type
+            .as_deref()
+            .or(checkpoint.scheduler["prediction_type"].as_str());
+        // The default of diffusers' schedulers.
+        said.prediction_type = Some(prediction.unwrap_or("epsilon").into());
+        let Some(mut parts) = said.note(Parts::of(&checkpoint, options))? else {
+            return Ok(said);
+        };
+        let factor = parts.vae.factor();
+        let defaults = defaults(&options.defaults, parts.family, &parts.unet, factor);
+        said.family = Some(parts.family.name);
+        said.sampler = Some(parts.scheduler.sampler_name());
+        let keys = parts.keys(&defaults, &self.executor);
+        said.defaults = Some((defaults, factor));
+        let (mut weights, mut working) = (0u64, 0u64);
+        for (component, key) in checkpoint.components.iter().zip(&keys) {
+            let plan = self.plans.plan(key).map_err(|e| e.at(component.config_place()))?;
+            let wanted = Wanted::new(component, &plan.params).map_err(|e| e.at(component.place()));
+            let Some(wanted) = said.note(wanted)? else { continue };
+            let whole = key.whole().map(|key| self.plans.plan(&key)).transpose()?;
+            parts
+                .warnings
+                .extend(wanted.unused(component, &whole.as_ref().unwrap_or(&plan).params));
+            weights = weights.saturating_add(self.executor.weight_bytes(&wanted.params));
+            working = working.saturating_add(plan.peak_bytes(key.contexts()));
+            let limits = self
+                .executor
+                .check_weights(&wanted.params)
+                .map_err(|e| e.at(component.place()));
+            said.note(limits)?;
+            said.note(self.executor.check_limits(&plan).map_err(|e| e.at(component.place())))?;
+        }
+        said.memory = Some((weights, working));
+        if let Some(budget) = self.budget.filter(|&budget| weights.saturating_add(working) > budget) {
+            said.unsupported.push(format!(
+                "{}: its weights need {weights} bytes and a picture {working}; memoryBudget is {budget}",
+                said.name
+            ));
+        }
+        said.warnings = parts.warnings;
+        Ok(said)
+    }
+}

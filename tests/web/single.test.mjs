@@ -1,0 +1,117 @@
+// Single files: by their address, as picked files, by an entry; what `inspect` says of them; the vocabulary that they leave out.
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+import { isPicture, openApi } from "./harness.mjs";
+import { join, parse, tensors } from "./safetensors.mjs";
+
+const FILE = "tiny model.safetensors";
+const GOLDEN = new URL("../golden/single-file.safetensors", import.meta.url);
+const TOKENS = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight";
+const ASKED = { prompt: "a red fox", seed: 3, steps: 3, width: 64, height: 64 };
+
+/** The golden with as many rows in its table of tokens as CLIP has tokens. */
+function wholeVocabulary() {
+  const { header, data } = parse(readFileSync(GOLDEN));
+  const bytes = Object.fromEntries(tensors(header).map((name) => [name, data.subarray(...header[name].data_offsets)]));
+  const [rows, columns] = header[TOKENS].shape;
+  const row = bytes[TOKENS].length / rows;
+  const table = Buffer.concat(Array.from({ length: Math.ceil(49408 / rows) }, () => bytes[TOKENS])).subarray(0, 49408 * row);
+  bytes[TOKENS] = table;
+  header[TOKENS].shape = [49408, columns];
+  let end = 0;
+  const parts = [];
+  for (const name of Object.keys(bytes)) {
+    header[name].data_offsets = [end, (end += bytes[name].length)];
+    parts.push(bytes[name]);
+  }
+  return join(header, Buffer.concat(parts));
+}
+
+describe("single files", () => {
+  let site, api, faults, close, folder, url, page;
+
+  before(async () => {
+    folder = mkdtempSync(path.join(tmpdir(), "single-"));
+    writeFileSync(path.join(folder, FILE), wholeVocabulary());
+    writeFileSync(path.join(folder, "old.ckpt"), Buffer.concat([Buffer.from("PK\x03\x04\0\0\x08\x08", "latin1"), Buffer.alloc(4000)]));
+    writeFileSync(path.join(folder, "lora.safetensors"), join({ "lora_unet_x.lora_down.weight": { dtype: "F32", shape: [1], data_offsets: [0, 4] } }, Buffer.alloc(4)));
+    ({ site, api, faults, close, page } = await openApi());
+    url = `${site.folder("single", folder)}${encodeURIComponent(FILE)}`;
+    await api.create({ backend: "cpu" });
+  });
+  after(async () => {
+    await close?.();
+    rmSync(folder, { recursive: true });
+  });
+
+  test("inspect says what one is without reading its weights", async () => {
+    const { value, error } = await api.outcome(`() => tintype.inspect("${url}")`);
+    assert.equal(error, undefined, error?.message);
+    assert.deepEqual([value.layout, value.name, value.family, value.predictionType], ["single-file", "tiny model", "SD 1.x", "epsilon"]);
+    assert.deepEqual(value.components.map(({ name, dtypes }) => [name, dtypes]), [["text_encoder", ["f16", "i64"]], ["unet", ["f32"]], ["vae", ["f32"]]]);
+    assert.deepEqual([value.unsupported, value.warnings], [[], []]);
+    assert.equal(value.bytes, readFileSync(path.join(folder, FILE)).length);
+    assert.equal(value.memory.peak, value.memory.weights + value.memory.working);
+    assert.ok(value.memory.weights > 49408 * 16 * 4);
+    assert.equal(await page.evaluate(() => window.tintype.checkpoints.length), 0);
+  });
+
+  test("inspect says why one can't be loaded, and load refuses it so", async () => {
+    for (const [name, message] of [["old.ckpt", /pickle/], ["lora.safetensors", /found a LoRA/]]) {
+      const address = `/folders/single/${name}`;
+      const { value } = await api.outcome(`() => tintype.inspect("${address}")`);
+      assert.equal(value.family, null);
+      assert.match(value.unsupported.join(), message);
+      await api.refuses(`() => tintype.load("${address}")`, "unsupported", message);
+    }
+    await api.refuses(`() => tintype.inspect("/folders/single/none.safetensors")`, "not-found", /none\.safetensors/);
+    await api.refuses(`() => tintype.inspect("${url}", { variante: 1 })`, "invalid-argument", /unknown option "variante"/);
+    const { value } = await api.outcome(`() => tintype.inspect("/checkpoints/soft/")`);
+    assert.deepEqual([value.layout, value.unsupported], ["diffusers", []]);
+  });
+
+  test("one draws the same by its address, as a picked file and by an entry", async () => {
+    const vocabularies = [];
+    page.context().on("request", (request) => /clip-merges/.test(request.url()) && vocabularies.push(request.url()));
+    const byAddress = await api.load(url);
+    assert.equal(byAddress.name, "tiny model");
+    assert.equal(byAddress.family, "SD 1.x");
+    assert.deepEqual(byAddress.warnings, []);
+    const progress = byAddress.progress.at(-1);
+    assert.deepEqual([progress.fraction, progress.loadedBytes], [1, progress.totalBytes]);
+    const expected = (await api.draw({ checkpoint: url, ...ASKED })).images[0];
+    assert.ok(isPicture(expected.rgba));
+
+    await api.load({ url, name: "Entry", files: { [FILE]: { size: readFileSync(path.join(folder, FILE)).length } } });
+    const entry = (await api.draw({ checkpoint: "Entry", ...ASKED })).images[0];
+    assert.ok(entry.rgba.equals(expected.rgba));
+
+    const { value, error } = await api.outcome(`async () => {
+      const bytes = await (await fetch("${url}")).blob();
+      const file = new File([bytes], "a:b.safetensors");
+      const handle = { kind: "file", name: file.name, getFile: async () => file };
+      const drawn = [];
+      for (const source of [file, [{ path: "folder/x.safetensors", file }], handle]) {
+        const checkpoint = await tintype.load(source);
+        const { images } = await tintype.generate({ checkpoint, ...${JSON.stringify(ASKED)} });
+        drawn.push([checkpoint.name, Array.from(images[0].imageData.data)]);
+        await checkpoint.unload();
+      }
+      return drawn;
+    }`);
+    assert.equal(error, undefined, error?.message);
+    assert.deepEqual(value.map(([name]) => name), ["a:b", "x", "a:b"]);
+    for (const [name, rgba] of value) assert.ok(Buffer.from(rgba).equals(expected.rgba), name);
+    assert.ok(vocabularies.length <= 1, "the vocabulary is fetched once");
+  });
+
+  test("one is kept under its own address", async () => {
+    const { value } = await api.outcome(`async () => (await tintype.store.list()).map(({ url }) => url)`);
+    assert.ok(value.some((kept) => kept.endsWith(url)), value.join());
+  });
+
+  test("nothing went wrong unseen", () => assert.deepEqual(faults, []));
+});
