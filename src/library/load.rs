@@ -40,7 +40,7 @@ impl Library {
     /// it was, but for what had to give way. Not to be called twice at once.
     ///
     /// # Errors
-    /// Whatever its files bring forth; [`Error::OutOfMemory`] before a weight is fetched, if it cannot fit.
+    /// Whatever its files bring forth; [`OutOfMemory`](crate::error::Error::OutOfMemory) before a weight is fetched, if it cannot fit.
     pub async fn load(
         &self,
         source: Source,
