@@ -16,8 +16,10 @@ usage: ./build.sh COMMAND
   build               make dist/: the page, and dist/tintype/, the folder that a site copies
   test [rust|web]     all tests, or one half: the crate's own, or those in a real browser
                       (what follows goes to the runner: ./build.sh test rust sampler)
-  bench [unet|store]  unet: a UNet on the CPU, timed beside candle-transformers' in one run
+  bench [unet|store|real]
+                      unet: a UNet on the CPU, timed beside candle-transformers' in one run
                       store: a gigabyte loaded from the browser's storage, beside reading it with nothing else to do
+                      real: a checkpoint of BK-SDM-Tiny's size in the browser, on the CPU: the memory that it takes at most
   check               formatting, lints, documentation and types, for native and for the browser
 
 What a command needs and does not find it installs, and says so: the wasm target (rustup), wasm-bindgen (cargo, into
@@ -166,13 +168,17 @@ test_web() {
     node --test --test-concurrency=1 --test-reporter=spec "$@" tests/web/*.test.mjs
 }
 
-bench_store() {
+bench_web() {
     need_chromium
     build
     need_npm tests/web
     say "measuring in $("$CHROMIUM" --version 2>/dev/null)"
-    node tests/web/store-bench.mjs "$@"
+    node "tests/web/$1-bench.mjs" "${@:2}"
 }
+
+bench_store() { bench_web store "$@"; }
+
+bench_real() { bench_web real "$@"; }
 
 bench_unet() {
     need_rust
@@ -211,8 +217,8 @@ bench)
     what=${1:-unet}
     [ $# -eq 0 ] || shift
     case $what in
-    unet | store) "bench_$what" "$@" ;;
-    *) die "bench knows unet and store, not $what" ;;
+    unet | store | real) "bench_$what" "$@" ;;
+    *) die "bench knows unet, store and real, not $what" ;;
     esac
     ;;
 test)

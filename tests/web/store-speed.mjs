@@ -6,13 +6,18 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 
-/** Writes a checkpoint of at least `bytes` bytes into `folder`. Gives what is known of it: `{ bytes, tensors, largest }`. */
-export function synthetic(folder, bytes, seed = 1) {
-  const options = ["run", "--quiet", "--example", "synthetic", "--", folder, "--bytes", bytes, "--seed", seed].map(String);
+function write(folder, ...how) {
+  const options = ["run", "--quiet", "--example", "synthetic", "--", folder, ...how].map(String);
   const { status, stdout, stderr } = spawnSync("cargo", options, { cwd: ROOT, encoding: "utf8" });
   assert.equal(status, 0, stderr);
   return JSON.parse(stdout);
 }
+
+/** Writes a checkpoint of at least `bytes` bytes into `folder`. Gives what is known of it: `{ bytes, tensors, largest }`. */
+export const synthetic = (folder, bytes, seed = 1) => write(folder, "--bytes", bytes, "--seed", seed);
+
+/** Writes a checkpoint with the shapes of a published one, and an autoencoder with those of one's. */
+export const publishedAs = (folder, name, vaeOf) => write(folder, "--as", name, "--vae-of", vaeOf);
 
 export const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
 
