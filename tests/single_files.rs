@@ -267,7 +267,20 @@ fn request(case: &str) -> Request {
 /// A checkpoint draws the same, bit for bit, from one file as from a folder.
 fn draws_the_same_from_one_file(executor: Executor) {
     let library = Library::new(executor, None);
-    for (case, encoders) in [("sd1-ddim", SD1), ("sd2-euler", SD2), ("sdxl", SDXL), ("lcm", SD1)] {
+    let cases = [
+        ("sd1-ddim", SD1),
+        ("bk-sdm-tiny", SD1),
+        ("lcm", SD1),
+        ("sd2-euler", SD2),
+        ("sd2-base", SD2),
+        ("sd-turbo", SD2),
+        ("sdxl", SDXL),
+        ("sdxl-lightning", SDXL),
+        ("ssd-1b", SDXL),
+        ("segmind-vega", SDXL),
+        ("koala", SDXL),
+    ];
+    for (case, encoders) in cases {
         let as_is = |_: &str, tensor| tensor;
         let bytes = single_file(case, encoders, as_is);
         let layout = {

@@ -9,7 +9,7 @@ use tintype::library::{Library, LoadOptions, Resident, Room};
 use tintype::pipeline::{Request, text_to_image};
 
 /// The pipelines below `tests/golden/pipelines`.
-pub const PIPELINES: [&str; 11] = [
+pub const PIPELINES: [&str; 19] = [
     "sd1-ddim",
     "sd2-euler",
     "dpm-karras",
@@ -21,6 +21,14 @@ pub const PIPELINES: [&str; 11] = [
     "sdxl-turbo",
     "lcm-euler",
     "lcm",
+    "bk-sdm-tiny",
+    "sd2-base",
+    "sd-turbo",
+    "sdxs",
+    "sdxl-lightning",
+    "ssd-1b",
+    "segmind-vega",
+    "koala",
 ];
 
 /// Loads a checkpoint's folder.
