@@ -10,7 +10,7 @@ use std::rc::Rc;
 use pollster::block_on;
 use serde_json::{Value, json};
 use tintype::cancel::CancelToken;
-use tintype::checkpoint::{Checkpoint, ExpectedFile, OpenFile, OpenOptions, ProgressSink, Source};
+use tintype::checkpoint::{Checkpoint, ExpectedFile, Header, OpenFile, OpenOptions, ProgressSink, Source};
 use tintype::{Error, Result};
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -257,6 +257,37 @@ fn a_file_cut_off_anywhere_is_refused() {
             );
         }
     }
+}
+
+#[test]
+fn of_metadata_only_texts_are_kept_and_not_all() {
+    let nested = "[[0],".repeat(100) + "0" + &"]".repeat(100);
+    let metadata = format!(
+        r#"{{"text": "kept", "long": "{}", "{}": "x", "list": {nested}, "map": {{"a": {{"b": 1}}}}, "a": 1, "b": -2.5, "c": true,
+        "d": null, "e": NaN, "later": "kept too"}}"#,
+        "y".repeat(5 << 20),
+        "k".repeat(5 << 20),
+    );
+    let header = |metadata: &str| {
+        let header =
+            format!(r#"{{"__metadata__": {metadata}, "a": {{"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}}}"#);
+        Header::parse("x.safetensors", header.as_bytes())
+    };
+    let read = header(&metadata).unwrap();
+    assert_eq!(read.tensors().len(), 1);
+    assert_eq!(read.metadata("text"), Some("kept"));
+    assert_eq!(read.metadata("later"), Some("kept too"));
+    for name in ["long", "list", "map", "a", "b", "c", "d"] {
+        assert_eq!(read.metadata(name), None, "{name}");
+    }
+    assert!(header("null").is_ok());
+    let error = header("7").unwrap_err();
+    assert_eq!(error.code(), "corrupt");
+    // However many there are, memory is bounded.
+    let many: Vec<_> = (0..100_000).map(|i| format!(r#""{i}": "{i}""#)).collect();
+    let read = header(&format!("{{{}}}", many.join(","))).unwrap();
+    assert_eq!(read.metadata("0"), Some("0"));
+    assert_eq!(read.metadata("99999"), None);
 }
 
 #[test]

@@ -13,8 +13,9 @@ use crate::checkpoint::source::Source;
 use crate::checkpoint::stream::ByteStream;
 use crate::{Error, Result};
 
-/// The longest header that the format allows.
-const MAX_HEADER: u64 = 100_000_000;
+/// The longest header that is read. The format allows 100 MB; SDXL's has less than one, and what is read of it takes several times its
+/// bytes.
+const MAX_HEADER: u64 = 32 << 20;
 /// Bytes of the header's length, which come first.
 const PREFIX: u64 = 8;
 /// Smaller pieces are gathered up to this many bytes: what takes them apart works on whole rows of a tensor.

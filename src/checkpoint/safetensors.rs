@@ -8,13 +8,18 @@ use std::fmt;
 
 pub use safetensors::Dtype as DType;
 use serde::de::value::{Error as ValueError, StrDeserializer};
-use serde::de::{Deserialize, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::checkpoint::json;
 use crate::{Error, Result};
 
 /// More dimensions than any tensor of a model has.
 const MAX_DIMS: usize = 8;
+
+/// Bytes of remarks that are kept, names included. PEFT's configuration, which is one of them, names every layer it touches.
+const MAX_REMARKS: usize = 4 << 20;
+/// What a remark costs beside its bytes, about.
+const ENTRY: usize = 64;
 
 /// What the header says of one tensor. Elements are little-endian, the last dimension is the innermost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,13 +221,7 @@ impl<'de> Deserialize<'de> for Entries {
                 let (mut entries, mut metadata) = (Vec::new(), HashMap::new());
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        if let serde_json::Value::Object(texts) = map.next_value()? {
-                            let text = |(key, value)| match value {
-                                serde_json::Value::String(text) => Some((key, text)),
-                                _ => None,
-                            };
-                            metadata = texts.into_iter().filter_map(text).collect();
-                        }
+                        Remarks(metadata) = map.next_value()?;
                         continue;
                     }
                     let entry = map.next_value();
@@ -233,6 +232,94 @@ impl<'de> Deserialize<'de> for Entries {
             }
         }
         deserializer.deserialize_map(Map)
+    }
+}
+
+/// Metadata as far as it is texts, and these no longer than is of use: whoever means harm may write anything.
+#[derive(Default)]
+struct Remarks(HashMap<String, String>);
+
+impl<'de> Deserialize<'de> for Remarks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map;
+        impl<'de> Visitor<'de> for Map {
+            type Value = Remarks;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Remarks, A::Error> {
+                let (mut remarks, mut room) = (HashMap::new(), MAX_REMARKS);
+                while let Some(Remark(name)) = map.next_key()? {
+                    let Remark(text) = map.next_value()?;
+                    let (Some(name), Some(text)) = (name, text) else {
+                        continue;
+                    };
+                    if let Some(left) = room.checked_sub(name.len() + text.len() + ENTRY) {
+                        room = left;
+                        remarks.insert(name, text);
+                    }
+                }
+                Ok(Remarks(remarks))
+            }
+
+            fn visit_unit<E>(self) -> Result<Remarks, E> {
+                Ok(Remarks::default())
+            }
+        }
+        deserializer.deserialize_any(Map)
+    }
+}
+
+/// A text; nothing for a longer one than is ever kept, and for what is no text.
+struct Remark(Option<String>);
+
+impl<'de> Deserialize<'de> for Remark {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Remark;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Remark, E> {
+                Ok(Remark((text.len() <= MAX_REMARKS).then(|| text.into())))
+            }
+
+            fn visit_unit<E>(self) -> Result<Remark, E> {
+                Ok(Remark(None))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Remark, E> {
+                Ok(Remark(None))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Remark, E> {
+                Ok(Remark(None))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Remark, E> {
+                Ok(Remark(None))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Remark, E> {
+                Ok(Remark(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Remark, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Remark(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Remark, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Remark(None))
+            }
+        }
+        deserializer.deserialize_any(Any)
     }
 }
 
