@@ -389,11 +389,13 @@ fn configurations_of_the_repository_are_read() {
             };
             let json: Value = serde_json::from_str(&text.replace("-Infinity", "\"-Infinity\"")).unwrap();
             let config = SchedulerConfig::from_json(&json).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-            assert_eq!(config.schedule(20).unwrap().steps.len(), 20, "{path:?}");
+            // PNDM asks the model twice at its second timestep.
+            let calls = if json["_class_name"] == "PNDMScheduler" { 21 } else { 20 };
+            assert_eq!(config.schedule(20).unwrap().steps.len(), calls, "{path:?}");
             found += 1;
         }
     }
-    assert!(found >= 8, "{found}");
+    assert!(found >= 23, "{found}");
 }
 
 #[test]
