@@ -87,7 +87,8 @@ impl Parts {
             )));
         }
         let mut scheduler = SchedulerConfig::from_json(&checkpoint.scheduler)
-            .map_err(|e| e.at(place("scheduler/scheduler_config.json")))?;
+            .map_err(|e| e.at(place("scheduler/scheduler_config.json")))?
+            .for_pipeline();
         // Other pipelines take the file as it is.
         if ["StableDiffusionPipeline", "StableDiffusionInpaintPipeline"].contains(&checkpoint.pipeline_class.as_str()) {
             scheduler = scheduler.for_stable_diffusion();

@@ -63,13 +63,20 @@ impl SchedulerConfig {
     }
 
     /// What diffusers' `StableDiffusionPipeline` makes of its checkpoint's configuration: timesteps are offset by one, and latents
-    /// are never clipped, whatever the file says. Each step is taken with an eta of 0 (TCD's own default is 0.3).
+    /// are never clipped, whatever the file says.
     #[must_use]
     pub fn for_stable_diffusion(mut self) -> Self {
         self.keys.insert("steps_offset".into(), 1.into());
         if matches!(self.class, SchedulerClass::Ddim | SchedulerClass::Ddpm) || self.keys.contains_key("clip_sample") {
             self.keys.insert("clip_sample".into(), false.into());
         }
+        self
+    }
+
+    /// The same configuration in any of diffusers' pipelines: each step is taken with an eta of 0 where nothing is said of it (TCD's
+    /// own default is 0.3).
+    #[must_use]
+    pub fn for_pipeline(mut self) -> Self {
         self.eta = Some(0.0);
         self
     }
