@@ -130,14 +130,19 @@ impl Engine {
         let job = self.job(job);
         let inspect = async {
             let _turn = self.loading.turn().await;
-            let source = recipe.source.begin();
+            let (source, mut options) = (recipe.source.begin(), recipe.options.clone());
+            options.open.vae = options.open.vae.map(|vae| vae.begin());
             let said = self
                 .library
-                .inspect(source.clone(), &recipe.options, progress, &job.token)
+                .inspect(source.clone(), &options, progress, &job.token)
                 .await;
             // Downloads that began are given up; what has come of them may be of use to a load.
             let given_up = Error::Cancelled("only headers were read".into());
-            drop(source.end(Err(said.as_ref().err().unwrap_or(&given_up))).await);
+            let error = said.as_ref().err().unwrap_or(&given_up);
+            drop(source.end(Err(error)).await);
+            if let Some(vae) = &options.open.vae {
+                drop(vae.end(Err(error)).await);
+            }
             said
         };
         job.token.guard(inspect).await
@@ -295,6 +300,7 @@ impl Engine {
             (options.id, options.again) = (Some(id.into()), true);
         }
         let source = recipe.source.begin();
+        options.open.vae = options.open.vae.map(|vae| vae.begin());
         let loaded = self.library.load(source.clone(), &options, room, progress, token).await;
         let end = loaded.as_ref().map(|r| (r.id.as_str(), r.name.as_str(), r.bytes));
         // Cut off here, it would stay without anyone knowing its id.
@@ -302,6 +308,10 @@ impl Engine {
         let mut unknown = Unknown(&self.library, id.filter(|_| again.is_none()));
         // What could not be kept is no reason not to draw; the keeper says so by itself.
         drop(source.end(end).await);
+        if let Some(vae) = &options.open.vae {
+            let bytes = |r: &Rc<Resident>| r.components.iter().filter(|c| c.name == "vae").map(|c| c.bytes).sum();
+            drop(vae.end(loaded.as_ref().map(bytes)).await);
+        }
         unknown.1 = None;
         loaded
     }
@@ -383,6 +393,7 @@ fn parameters(request: &Request, resident: &Resident) -> Parameters {
     let loras = &resident.loras.scales;
     let loras: Vec<String> = loras.iter().map(|(name, scale)| format!("{name}: {scale}")).collect();
     let loras = (!loras.is_empty()).then(|| ("Loras".into(), loras.join(", ")));
+    let vae = resident.vae.clone().map(|name| ("VAE".into(), name));
     // Sizes and steps have been checked by now; they are small.
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Parameters {
@@ -395,7 +406,7 @@ fn parameters(request: &Request, resident: &Resident) -> Parameters {
         size: Some((number(request.width), number(request.height))),
         model: Some(resident.name.clone()),
         version: Some(Parameters::VERSION.into()),
-        others: loras.into_iter().collect(),
+        others: vae.into_iter().chain(loras).collect(),
         ..Parameters::default()
     }
 }

@@ -1,13 +1,14 @@
 //! Reading a checkpoint into memory.
 
+use super::content::address;
 use super::lora::Loras;
-use super::parts::{Parts, defaults, drawable};
-use super::pool::{Shared, content_id};
-use super::reading;
+use super::parts::Parts;
+use super::pool::Shared;
 use super::resident::describe;
 use super::wanted::Wanted;
-use super::{DefaultsHint, Library, LoadOptions, Resident};
+use super::{Library, LoadOptions, Resident};
 use crate::cancel::CancelToken;
+use crate::checkpoint::component::file_bytes;
 use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source};
 use crate::error::Result;
 use crate::executor::Weights;
@@ -51,18 +52,16 @@ impl Library {
     ) -> Result<Rc<Resident>> {
         let checkpoint = Checkpoint::open(source, &options.open, cancel, progress).await?;
         let mut parts = Parts::of(&checkpoint, options)?;
-        let factor = parts.vae.factor();
-        let defaults = defaults(&options.defaults, parts.family, &parts.unet, factor);
-        if options.defaults != DefaultsHint::default() {
-            drawable(&defaults, factor, &parts.scheduler).map_err(|e| e.at("source: defaults"))?;
-        }
+        let own = parts.own(&options.defaults);
+        own.check().map_err(|e| e.at("source: defaults"))?;
         // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
-        let keys = parts.keys(&defaults, &self.executor);
+        let mut keys = parts.keys(&own.defaults, &self.executor);
 
         let Checkpoint {
             components,
             name,
             source,
+            vae,
             ..
         } = checkpoint;
         let mut jobs = Vec::new();
@@ -73,11 +72,9 @@ impl Library {
             let whole = key.whole().map(|key| self.plans.plan(&key)).transpose()?;
             let whole = whole.as_ref().unwrap_or(&plan);
             parts.warnings.extend(wanted.unused(&component, &whole.params));
-            let id = component
-                .known_hashes()
-                .map(|files| content_id(&component.class, &files));
+            let address = address(&component, &wanted, &component.known_hashes());
             jobs.push(Job {
-                found: id.and_then(|id| self.pool.find(&id, &wanted.params)),
+                found: address.and_then(|address| self.pool.find_at(address, &wanted.params)),
                 bytes: self.executor.weight_bytes(&wanted.params),
                 component,
                 wanted,
@@ -88,9 +85,18 @@ impl Library {
             .iter()
             .map(|job| (job.component.name, job.wanted.params.as_slice()))
             .collect();
-        let loras = Loras::read(&options.loras, &needed, progress, cancel).await?;
+        let mut loras = Loras::read(&options.loras, &needed, progress, cancel).await?;
+        let defaults;
+        (defaults, parts.scheduler) = loras.defaults(&own);
+        if defaults != own.defaults {
+            keys = parts.keys(&defaults, &self.executor);
+            for (job, key) in jobs.iter_mut().zip(&keys) {
+                job.plan = self.plans.plan(key)?;
+            }
+        }
         let missing = || jobs.iter().filter(|job| job.found.is_none());
-        progress.set_total(reading::bytes(missing()).saturating_add(loras.bytes()));
+        let components = missing().map(|job| &job.component);
+        progress.set_total(file_bytes(components).saturating_add(loras.bytes()));
         let bytes = missing().map(|job| job.bytes).fold(0, u64::saturating_add);
         let bytes = bytes.saturating_add(self.overlay_bytes(&loras));
         for job in missing() {
@@ -121,7 +127,8 @@ impl Library {
         progress.done();
         let bytes = shared.iter().map(|s| s.bytes).sum();
         // Meanwhile there may be more to say, such as that there was no room to store it.
-        for warning in source.warnings() {
+        let of_vae = options.open.vae.iter().flat_map(|vae| vae.source.warnings());
+        for warning in source.warnings().into_iter().chain(of_vae) {
             if !parts.warnings.contains(&warning) {
                 parts.warnings.push(warning);
             }
@@ -134,10 +141,12 @@ impl Library {
         let resident = Rc::new(Resident {
             id: self.free_id(options, &name),
             name,
-            family: parts.family.name,
+            family: parts.family,
+            vae,
             components,
             defaults,
-            factor,
+            factor: own.factor,
+            own,
             bytes,
             models,
             warnings: parts.warnings,

@@ -1,31 +1,15 @@
 //! Reading the weights of a checkpoint's components: each from its own files, or all from one file that has them all.
 
 use super::Library;
+use super::content::{Content, address};
 use super::load::Job;
-use super::pool::{Shared, content_id};
+use super::pool::Shared;
 use crate::cancel::CancelToken;
 use crate::checkpoint::{Component, ProgressSink, SharedFile};
 use crate::error::{Error, Result};
 use crate::executor::Weights;
 use futures_util::future::try_join_all;
 use std::rc::Rc;
-
-/// Bytes of the files that these jobs read.
-pub(super) fn bytes<'a>(jobs: impl Iterator<Item = &'a Job>) -> u64 {
-    let mut files: Vec<&Rc<SharedFile>> = Vec::new();
-    let mut sum = 0u64;
-    for job in jobs {
-        sum = sum.saturating_add(match job.component.shared_file() {
-            None => job.component.bytes(),
-            Some(file) if files.iter().any(|f| Rc::ptr_eq(f, file)) => 0,
-            Some(file) => {
-                files.push(file);
-                file.bytes()
-            }
-        });
-    }
-    sum
-}
 
 impl Library {
     /// Reads all that is not here into its room, and gives each component's weights, in order.
@@ -78,10 +62,14 @@ impl Library {
             return Ok(found);
         }
         let weights = roomy(weights)?;
+        let mut content = Content::default();
         let wanted = |name: &str| job.wanted.has(name);
-        let sink = |tensor: &_, start, piece: &[u8]| job.wanted.place(&self.executor, &weights, tensor, start, piece);
+        let sink = |tensor: &_, start, piece: &[u8]| {
+            content.add(tensor, start, piece);
+            job.wanted.place(&self.executor, &weights, tensor, start, piece)
+        };
         let files = job.component.for_each_piece(cancel, progress, wanted, sink).await?;
-        Ok(self.keep(job, weights, &files))
+        Ok(self.keep(job, weights, content, &files))
     }
 
     /// Components of one file, which is read once, or not at all if all of them are here.
@@ -110,22 +98,28 @@ impl Library {
             return Ok(read);
         }
         let components: Vec<&Component> = missing.iter().map(|(_, _, job)| &job.component).collect();
+        let mut contents: Vec<Content> = missing.iter().map(|_| Content::default()).collect();
         let wanted = |i: usize, name: &str| missing[i].2.wanted.has(name);
         let sink = |i: usize, tensor: &_, start, piece: &[u8]| {
             let (_, weights, job): &(usize, Weights, Job) = &missing[i];
+            contents[i].add(tensor, start, piece);
             job.wanted.place(&self.executor, weights, tensor, start, piece)
         };
         let hash = file.for_each_piece(&components, cancel, progress, wanted, sink).await?;
-        let kept = |(i, weights, job)| (i, self.keep(job, weights, &[hash]));
-        read.extend(missing.into_iter().map(kept));
+        let kept = |((i, weights, job), content)| (i, self.keep(job, weights, content, &[hash]));
+        read.extend(missing.into_iter().zip(contents).map(kept));
         Ok(read)
     }
 
-    /// Weights that were read.
-    fn keep(&self, job: Job, weights: Weights, files: &[[u8; 32]]) -> Rc<Shared> {
+    /// Weights that were read, from files of these hashes.
+    fn keep(&self, job: Job, weights: Weights, content: Content, files: &[Option<[u8; 32]>]) -> Rc<Shared> {
         self.uploaded.set(self.uploaded.get() + job.bytes);
+        let id = content.id();
+        if let Some(address) = address(&job.component, &job.wanted, files) {
+            self.pool.note(address, &id);
+        }
         self.pool.keep(Shared {
-            id: content_id(&job.component.class, files),
+            id,
             params: job.wanted.params,
             weights,
             bytes: job.bytes,

@@ -96,15 +96,26 @@ impl SchedulerConfig {
         Ok(self)
     }
 
+    /// The same configuration with these keys in place of its own, `_class_name` among them, and with this `eta`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a class, a key or a value that is not implemented, also where it is a key that stays.
+    pub fn with_changes(&self, changes: &Value, eta: f64) -> Result<Self> {
+        let mut keys = self.keys.clone();
+        keys.extend(changes.as_object().cloned().unwrap_or_default());
+        keys.entry("_class_name").or_insert_with(|| self.class.name().into());
+        Self::from_json(&Value::Object(keys))?.with_eta(eta)
+    }
+
     /// The same configuration run by another sampler, as diffusers' `from_config` does it: the keys stay, and those that
-    /// are absent have the other class's defaults. A value that the other class has no implementation for is an error of
-    /// [`Self::schedule`].
+    /// are absent have the other class's defaults; of an `eta` that is one class's, the other has nothing. A value that the other class has no
+    /// implementation for is an error of [`Self::schedule`].
     #[must_use]
     pub fn with_sampler(&self, kind: SamplerKind) -> Self {
         let mut config = Self {
             class: kind.class,
             keys: self.keys.clone(),
-            eta: self.eta,
+            eta: self.eta.map(|eta| if kind.class == self.class { eta } else { 0.0 }),
         };
         if kind.class == SchedulerClass::DpmSolverMultistep && !kind.settings.is_empty() {
             // The menu's names of this class say the algorithm and the order.

@@ -60,7 +60,8 @@ impl Engine {
     }
 
     /// Loads a checkpoint by its recipe: `{ source, options }`, where `source` is `{ kind: "url", url, files? }` or
-    /// `{ kind: "files", files: [{ path, file }] }`; `loras`, if there are any, are `[{ source, path, scale }]`.
+    /// `{ kind: "files", files: [{ path, file }] }`; `loras`, if there are any, are `[{ source, path, scale }]`, and `vae` is
+    /// `{ source, name? }`.
     pub fn load(&self, job: u32, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {
         let engine = self.engine.clone();
         wasm_bindgen_futures::future_to_promise(async move {
@@ -105,7 +106,7 @@ impl Engine {
         })
     }
 
-    /// Lays the LoRAs of `recipe` over the checkpoint `id`, which is loaded by it if it is not in memory. Gives `{ warnings }`.
+    /// Lays the LoRAs of `recipe` over the checkpoint `id`, which is loaded by it if it is not in memory. Gives `{ warnings, defaults }`.
     #[wasm_bindgen(js_name = setLoras)]
     pub fn set_loras(&self, job: u32, id: String, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {
         let engine = self.engine.clone();

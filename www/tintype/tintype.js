@@ -18,6 +18,7 @@ import {
 } from "./options.js";
 import { catalogue, resolve } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
+import { resolveVae } from "./vae.js";
 
 export { TintypeError };
 
@@ -28,6 +29,7 @@ const OURS = Symbol("tintype");
 export class Checkpoint {
   #unload;
   #setLoras;
+  #defaults;
 
   constructor(ours, info, { unload, setLoras }) {
     if (ours !== OURS) throw invalid("Checkpoint: load() makes these");
@@ -35,7 +37,7 @@ export class Checkpoint {
     this.name = info.name;
     this.family = info.family;
     this.components = info.components;
-    this.defaults = info.defaults;
+    this.#defaults = Object.freeze(info.defaults);
     this.bytes = info.bytes;
     this.warnings = info.warnings ?? [];
     this.#unload = unload;
@@ -43,12 +45,17 @@ export class Checkpoint {
     Object.freeze(this);
   }
 
+  /** What `generate` takes for everything left out; others, where a LoRA over it brings its own. */
+  get defaults() {
+    return this.#defaults;
+  }
+
   /**
    * Puts these LoRAs over the checkpoint in place of those that lie there; an empty list takes them all off. Pictures asked for
-   * before are drawn before. Gives `{ warnings }`.
+   * before are drawn before. Gives `{ warnings, defaults }`.
    */
   async setLoras(loras, options) {
-    return this.#setLoras(loras, options);
+    return this.#setLoras(loras, options, (defaults) => (this.#defaults = Object.freeze(defaults)));
   }
 
   /** Lets go of its memory. Drawn with again, it comes back. */
@@ -164,12 +171,13 @@ export class Tintype extends EventTarget {
   }
 
   async load(source, options) {
-    const { signal, onProgress, loras: over = [], ...rest } = check("load", LOAD, options);
+    const { signal, onProgress, loras: over = [], vae: other, ...rest } = check("load", LOAD, options);
     if (this.#closed) throw invalid(CLOSED);
-    const resolved = await this.#resolve((signal) => Promise.all([resolve(source, signal), resolveLoras(over, "load")]), signal);
+    const resolving = (signal) => Promise.all([resolve(source, signal), resolveLoras(over, "load"), resolveVae(other, "load", signal)]);
+    const resolved = await this.#resolve(resolving, signal);
     if (this.#closed) throw wasClosed();
-    const [{ source: found, hints }, loras] = resolved;
-    const recipe = { source: found, options: { ...hints, ...rest }, loras };
+    const [{ source: found, hints }, loras, vae] = resolved;
+    const recipe = { source: found, options: { ...hints, ...rest }, loras, vae };
     const info = await this.#fetching(() =>
       this.#compute.call(
         "load",
@@ -181,7 +189,7 @@ export class Tintype extends EventTarget {
     if (this.#closed) throw wasClosed();
     const checkpoint = new Checkpoint(OURS, info, {
       unload: () => this.#unload(checkpoint),
-      setLoras: (loras, options) => this.#setLoras(checkpoint, loras, options),
+      setLoras: (...args) => this.#setLoras(checkpoint, ...args),
     });
     this.#handles.set(info.id, checkpoint);
     this.#recipes.set(checkpoint, recipe);
@@ -220,11 +228,12 @@ export class Tintype extends EventTarget {
 
   /** What a checkpoint is and would need here, from its headers alone. */
   async inspect(source, options) {
-    const { signal, ...rest } = check("inspect", INSPECT, options);
+    const { signal, vae: other, ...rest } = check("inspect", INSPECT, options);
     if (this.#closed) throw invalid(CLOSED);
-    const { source: found, hints } = await this.#resolve((signal) => resolve(source, signal), signal, "inspect");
+    const resolving = (signal) => Promise.all([resolve(source, signal), resolveVae(other, "inspect", signal)]);
+    const [{ source: found, hints }, vae] = await this.#resolve(resolving, signal, "inspect");
     if (this.#closed) throw wasClosed();
-    const recipe = { source: found, options: { ...hints, ...rest } };
+    const recipe = { source: found, options: { ...hints, ...rest }, vae };
     return this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
   }
 
@@ -267,7 +276,8 @@ export class Tintype extends EventTarget {
     await this.#compute.call("unload", () => ({ id: checkpoint.id }));
   }
 
-  async #setLoras(checkpoint, loras, options) {
+  /** `onDefaults` hears what the checkpoint draws with from then on, before whoever asked hears that it is done. */
+  async #setLoras(checkpoint, loras, options, onDefaults) {
     const asked = checkLoras(loras, "setLoras: loras");
     const { onProgress } = check("setLoras", SET_LORAS, options);
     if (this.#closed) throw invalid(CLOSED);
@@ -280,10 +290,12 @@ export class Tintype extends EventTarget {
       const payload = (known) => ({ id: checkpoint.id, loras: resolved, recipe: told(known) });
       const onSent = (known) => known.add(checkpoint.id);
       const onEvent = onProgress && guarded(onProgress);
-      const { warnings } = await this.#fetching(() => this.#compute.call("set-loras", payload, { onSent, onEvent }));
+      const set = await this.#fetching(() => this.#compute.call("set-loras", payload, { onSent, onEvent }));
       // A worker that takes another's place is told these.
       this.#recipes.set(checkpoint, { ...recipe, loras: resolved });
-      return { warnings };
+      onDefaults(set.defaults);
+      this.#dispatch("change");
+      return set;
     };
     // One after the other, in the order in which they are asked for.
     const before = this.#changes.get(checkpoint) ?? Promise.resolve();

@@ -197,8 +197,11 @@ export class Store {
 
   // ---- checkpoints -------------------------------------------------------------------------------------------------
 
-  /** Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`. */
-  commit({ id, name, url, bytes }, files) {
+  /**
+   * Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`. With `part` they are only some of
+   * what may be kept there already: it stays what it is called.
+   */
+  commit({ id, name, url, bytes, part }, files) {
     return alone(async () => {
       const now = Date.now();
       const left = await this.#index.change(ALL, async ({ urls, blobs, checkpoints }) => {
@@ -220,7 +223,8 @@ export class Store {
           if (files.some((now) => now.url === file.url)) continue;
           if ((await urls.get(file.url))?.sha256 === file.sha256) all.push(file);
         }
-        await checkpoints.put({ id, name, url, bytes, files: all, lastUsed: now });
+        const said = part && older ? { id: older.id, name: older.name, bytes: older.bytes } : { id, name, bytes };
+        await checkpoints.put({ ...said, url, files: all, lastUsed: now });
         const used = hashesOf(await checkpoints.all());
         return older ? [...hashesOf([older])].filter((sha256) => !used.has(sha256)) : [];
       });
