@@ -546,7 +546,7 @@ fn what_does_not_fit_is_refused_by_name_before_anything_is_fetched() {
                 ("3.conv.0.weight", &[8, 8, 3, 3]),
             ])),
             "corrupt",
-            "decoder",
+            "decoder: expected a convolution after its blocks",
         ),
         (
             vae(memory(&[("a", vec![])]), None),

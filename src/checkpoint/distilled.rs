@@ -24,7 +24,8 @@ pub struct Distilled {
     names: [&'static str; 3],
     /// Both, if nothing is said.
     only: Option<Kind>,
-    /// Words of which one list must be in a name, each entry of it: words that follow one another. `^` stands for the name's beginning, `#` for a number.
+    /// What a name must have in it: all entries of one list. An entry is words that follow one another; `^` stands for the name's
+    /// beginning, `#` for a number.
     words: &'static [&'static [&'static str]],
     /// Number of steps, if the name has none.
     steps: usize,
@@ -199,7 +200,7 @@ impl fmt::Display for Taken {
 
 impl Taken {
     /// What the first of these names that says something says of a LoRA or a checkpoint of this family; with that name.
-    pub fn of<'n>(kind: Kind, family: Family, names: &'n [String]) -> Option<(Self, &'n str)> {
+    pub fn of(kind: Kind, family: Family, names: &[String]) -> Option<(Self, &str)> {
         let side = match family {
             Family::Sd1 => 0,
             Family::Sd2 => 1,
@@ -209,10 +210,7 @@ impl Taken {
         names.iter().find_map(|name| {
             let words = words(name);
             let says = |list: &&[&str]| list.iter().all(|sequence| position(&words, sequence).is_some());
-            let of = ALL
-                .iter()
-                .filter(fits)
-                .find(|of| of.words.iter().any(|list| says(list)))?;
+            let of = ALL.iter().filter(fits).find(|of| of.words.iter().any(says))?;
             let taken = Self {
                 of,
                 name: of.names[side],
@@ -245,7 +243,8 @@ const NO_NAMES: [&str; 6] = [
     "checkpoint",
 ];
 
-/// What may tell what a file is: its remarks, its name, and if that is one that all files have, the folders that it is in, the nearest first.
+/// What may tell what a file is: its remarks, its name, and if that is one that all files have, the folders that it is in, the
+/// nearest first.
 pub fn names(place: &str, header: &Header) -> Vec<String> {
     let remarks = ["modelspec.title", "ss_output_name", "name"];
     let remarks = remarks.iter().filter_map(|key| header.metadata(key));

@@ -224,6 +224,11 @@ pub(super) fn tiny_autoencoder(s: &Shapes<'_>) -> Result<Value> {
             config[format!("{side}_block_out_channels")] = channels.into();
         }
         if side == "decoder" {
+            if last == 0 {
+                return Err(Error::Corrupt(
+                    "decoder: expected a convolution after its blocks, found none".into(),
+                ));
+            }
             config["out_channels"] = last.into();
         }
     }

@@ -84,7 +84,7 @@ pub(super) async fn open(
         progress,
     };
     match &from.file {
-        Some(path) => in_files(&folder, &[path.clone()], xl).await,
+        Some(path) => in_files(&folder, std::slice::from_ref(path), xl).await,
         None => in_folder(&folder, xl).await,
     }
 }

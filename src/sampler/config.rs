@@ -108,8 +108,8 @@ impl SchedulerConfig {
     }
 
     /// The same configuration run by another sampler, as diffusers' `from_config` does it: the keys stay, and those that
-    /// are absent have the other class's defaults; of an `eta` that is one class's, the other has nothing. A value that the other class has no
-    /// implementation for is an error of [`Self::schedule`].
+    /// are absent have the other class's defaults. An `eta` was meant for the one class: the other is passed 0, as by default. A
+    /// value that the other class has no implementation for is an error of [`Self::schedule`].
     #[must_use]
     pub fn with_sampler(&self, kind: SamplerKind) -> Self {
         let mut config = Self {
