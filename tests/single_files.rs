@@ -261,6 +261,7 @@ fn request(case: &str) -> Request {
         sampler: None,
         seed: 5,
         preview: false,
+        image: None,
     }
 }
 

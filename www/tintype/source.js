@@ -56,7 +56,7 @@ function address(text) {
 }
 
 /** What `work` gives; a request that fails, or breaks off later, as an error of ours. */
-async function fetched(url, signal, work) {
+export async function fetched(url, signal, work) {
   try {
     return await work();
   } catch (error) {
@@ -66,7 +66,7 @@ async function fetched(url, signal, work) {
   }
 }
 
-async function get(url, signal, method = "GET") {
+export async function get(url, signal, method = "GET") {
   const response = await fetch(url, { signal, method });
   if (response.ok) return response;
   throw new TintypeError(
