@@ -300,7 +300,11 @@ impl Engine {
             return Ok(resident);
         }
         let _turn = self.loading.turn().await;
-        let unknown = || Error::NotFound(format!("checkpoint {id:?}: where its encoder is read from is not known"));
+        let unknown = || {
+            Error::NotFound(format!(
+                "checkpoint {id:?}: where its encoder is read from is not known"
+            ))
+        };
         let recipe = recipe()?.ok_or_else(unknown)?;
         let source = recipe.source.begin();
         let read = self
@@ -409,9 +413,8 @@ fn size(options: &GenerateOptions, defaults: &Defaults, factor: usize) -> [usize
         return [width.unwrap_or(defaults.width), height.unwrap_or(defaults.height)];
     };
     let within = |factors: f64| factors.clamp(1.0, (MAX_SIDE / factor) as f64) as usize * factor;
-    let other = |side: usize, of: usize, other: usize| {
-        within((side as f64 * other as f64 / of as f64 / factor as f64).round())
-    };
+    let other =
+        |side: usize, of: usize, other: usize| within((side as f64 * other as f64 / of as f64 / factor as f64).round());
     let own = |side: usize| within((side / factor) as f64);
     [
         width.unwrap_or_else(|| height.map_or(own(image.width), |side| other(side, image.height, image.width))),

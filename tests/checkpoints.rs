@@ -513,8 +513,11 @@ fn a_checkpoint_that_inpaints_loads_and_says_what_it_needs() {
     let refused = resident.models.draws(&request).unwrap_err();
     assert_eq!(refused.code(), "unsupported");
     assert!(refused.message().contains("its UNet reads 9 channels"), "{refused}");
-    assert!(refused.message().contains("give the options image and mask"), "{refused}");
-    let pixels = std::rc::Rc::new(tintype::image::Rgba {
+    assert!(
+        refused.message().contains("give the options image and mask"),
+        "{refused}"
+    );
+    let pixels = Rc::new(tintype::image::Rgba {
         width: 8,
         height: 8,
         data: vec![255; 256],

@@ -31,7 +31,10 @@ fn parameters_of_a_picture_over_an_image() {
     one.strength = Some(0.75);
     one.masked = Some(0.25);
     let text = one.to_string();
-    assert!(text.contains("Model: soft, Denoising strength: 0.75, Masked area: 0.25, Version"), "{text}");
+    assert!(
+        text.contains("Model: soft, Denoising strength: 0.75, Masked area: 0.25, Version"),
+        "{text}"
+    );
     assert_eq!(Parameters::parse(&text), one);
 }
 

@@ -56,7 +56,9 @@ fn loaded(case: &str, budget: Option<u64>) -> (Engine, Recipe) {
 
 fn picture(width: usize, height: usize, grey: impl Fn(usize, usize) -> u8) -> Rc<Rgba> {
     let rows = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
-    let data = rows.flat_map(|(x, y)| [grey(x, y), 255 - grey(x, y), 90, 255]).collect();
+    let data = rows
+        .flat_map(|(x, y)| [grey(x, y), 255 - grey(x, y), 90, 255])
+        .collect();
     Rc::new(Rgba { width, height, data })
 }
 
@@ -94,7 +96,11 @@ fn the_encoder_is_read_with_the_first_image_and_goes_with_its_checkpoint() {
         ..asked("sd1-image")
     };
     draw(&engine, &recipe, &text).unwrap();
-    assert_eq!(engine.library.memory().weights, without, "who draws from text pays nothing");
+    assert_eq!(
+        engine.library.memory().weights,
+        without,
+        "who draws from text pays nothing"
+    );
     let first = draw(&engine, &recipe, &asked("sd1-image")).unwrap();
     let with = engine.library.memory().weights;
     assert!(with > without);
@@ -181,7 +187,11 @@ fn an_encoder_that_fails_leaves_all_as_it_was() {
         self::recipe(files, "sd1-image")
     };
     for (recipe, code, said) in [
-        (&other_bytes, "corrupt", "vae: the file has changed since the checkpoint was loaded"),
+        (
+            &other_bytes,
+            "corrupt",
+            "vae: the file has changed since the checkpoint was loaded",
+        ),
         (&no_encoder, "corrupt", "vae: tensor \"encoder.conv_in"),
         (&cut_off, "corrupt", "vae/diffusion_pytorch_model.safetensors"),
         (&gone, "not-found", "vae/diffusion_pytorch_model.safetensors"),
@@ -197,7 +207,9 @@ fn an_encoder_that_fails_leaves_all_as_it_was() {
     // A file without an encoder draws from text; it can be loaded, and says later what it lacks.
     let mut files = files("sd1-image");
     let vae = files.get_mut(VAE).unwrap();
-    *vae = keeping(vae, |name| name.starts_with("decoder.") || name.starts_with("post_quant_conv."));
+    *vae = keeping(vae, |name| {
+        name.starts_with("decoder.") || name.starts_with("post_quant_conv.")
+    });
     let decodes = self::recipe(files, "decodes");
     let resident = pollster::block_on(engine.load(0, &decodes, &ProgressSink::none())).unwrap();
     assert!(resident.warnings.is_empty(), "{:?}", resident.warnings);
@@ -273,7 +285,10 @@ fn sizes_follow_the_image() {
         ..asked("sd1-image")
     };
     let drawn = draw(&engine, &recipe, &tiny).unwrap();
-    assert_eq!((drawn.pictures[0].pixels.width, drawn.pictures[0].pixels.height), (4, 4));
+    assert_eq!(
+        (drawn.pictures[0].pixels.width, drawn.pictures[0].pixels.height),
+        (4, 4)
+    );
 }
 
 #[test]
@@ -302,7 +317,10 @@ fn only_the_steps_that_run_are_told_and_each_picture_has_its_own_seed() {
     assert_eq!(pixels(&both)[1], pixels(&second)[0]);
     assert_ne!(pixels(&both)[0], pixels(&both)[1]);
     let text = both.pictures[0].parameters.to_string();
-    assert!(text.contains("Steps: 5") && text.contains("Denoising strength: 0.5"), "{text}");
+    assert!(
+        text.contains("Steps: 5") && text.contains("Denoising strength: 0.5"),
+        "{text}"
+    );
     // The mask's green is black where its red is white: more than half of the luma's weight.
     assert!(text.contains("Masked area: "), "{text}");
 
@@ -353,16 +371,37 @@ fn what_cannot_be_is_refused_by_name_before_anything_is_read() {
             with(&|o| (o.image, o.strength) = (None, Some(0.5))),
             "strength: expected the option image beside it, found none",
         ),
-        (with(&|o| o.strength = Some(1.5)), "strength: expected a number from 0 to 1, found 1.5"),
-        (with(&|o| o.strength = Some(-0.1)), "strength: expected a number from 0 to 1"),
-        (with(&|o| o.strength = Some(f64::NAN)), "strength: expected a number from 0 to 1, found NaN"),
-        (with(&|o| o.strength = Some(0.4)), "strength: of 2 steps 0.4 leaves none to take; expected at least 0.5"),
+        (
+            with(&|o| o.strength = Some(1.5)),
+            "strength: expected a number from 0 to 1, found 1.5",
+        ),
+        (
+            with(&|o| o.strength = Some(-0.1)),
+            "strength: expected a number from 0 to 1",
+        ),
+        (
+            with(&|o| o.strength = Some(f64::NAN)),
+            "strength: expected a number from 0 to 1, found NaN",
+        ),
+        (
+            with(&|o| o.strength = Some(0.4)),
+            "strength: of 2 steps 0.4 leaves none to take; expected at least 0.5",
+        ),
         (with(&|o| o.strength = Some(0.0)), "strength: of 2 steps 0 leaves none"),
-        (with(&|o| o.image = translucent()), "image: expected opaque pixels, found an alpha of 0 in column 1, row 0"),
+        (
+            with(&|o| o.image = translucent()),
+            "image: expected opaque pixels, found an alpha of 0 in column 1, row 0",
+        ),
         (with(&|o| o.mask = translucent()), "mask: expected opaque pixels"),
-        (with(&|o| o.image = empty()), "image: expected 1 to 8192 pixels a side, found 0 x 8"),
+        (
+            with(&|o| o.image = empty()),
+            "image: expected 1 to 8192 pixels a side, found 0 x 8",
+        ),
         (with(&|o| o.mask = empty()), "mask: expected 1 to 8192 pixels a side"),
-        (with(&|o| o.image = wide()), "image: expected 1 to 8192 pixels a side, found 20000 x 1"),
+        (
+            with(&|o| o.image = wide()),
+            "image: expected 1 to 8192 pixels a side, found 20000 x 1",
+        ),
         (with(&|o| o.width = Some(63)), "width: expected a multiple of 4"),
         (with(&|o| o.steps = Some(0)), "steps: expected 1 to"),
     ] {
@@ -373,7 +412,10 @@ fn what_cannot_be_is_refused_by_name_before_anything_is_read() {
     }
     // Of two checkpoints only one paints into images, and that one does nothing else.
     let (engine, recipe) = loaded("sd1-inpaint", None);
-    for (image, said) in [(None, "give the options image and mask"), (Some(image()), "give the option mask too")] {
+    for (image, said) in [
+        (None, "give the options image and mask"),
+        (Some(image()), "give the option mask too"),
+    ] {
         let options = GenerateOptions {
             image,
             ..asked("sd1-inpaint")
@@ -401,5 +443,8 @@ fn a_picture_over_an_image_is_cancelled_and_the_next_is_as_before() {
     let stopped = pollster::block_on(engine.generate(9, &options, known, &ProgressSink::none(), on_step));
     let stopped = stopped.err().unwrap();
     assert_eq!(stopped.code(), "cancelled");
-    assert_eq!(pixels(&draw(&engine, &recipe, &asked("sd1-image")).unwrap()), pixels(&good));
+    assert_eq!(
+        pixels(&draw(&engine, &recipe, &asked("sd1-image")).unwrap()),
+        pixels(&good)
+    );
 }

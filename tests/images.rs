@@ -52,11 +52,18 @@ fn cases() -> Vec<(String, Case, Request, Vec<u8>)> {
             height,
             steps: case.steps,
             guidance_scale: case.guidance_scale,
-            sampler: case.sampler.as_deref().map(|name| SamplerKind::from_name(name).unwrap()),
+            sampler: case
+                .sampler
+                .as_deref()
+                .map(|name| SamplerKind::from_name(name).unwrap()),
             seed: case.seed,
             preview: false,
             image: Some(InitImage {
-                pixels: opaque(image.bytes.chunks_exact(3).map(|p| p.try_into().unwrap()), width, height),
+                pixels: opaque(
+                    image.bytes.chunks_exact(3).map(|p| p.try_into().unwrap()),
+                    width,
+                    height,
+                ),
                 mask: mask.map(|mask| opaque(mask.bytes.iter().map(|grey| [*grey; 3]), width, height)),
                 strength: case.strength,
             }),
@@ -90,7 +97,11 @@ fn draws_what_diffusers_draws(executor: Executor) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // Nothing is left behind in what they share.
     let (ours, resident, request) = first.unwrap();
-    assert_eq!(byte_distance(&draw(&library, &resident, request), &ours).0, 0, "drawn again");
+    assert_eq!(
+        byte_distance(&draw(&library, &resident, request), &ours).0,
+        0,
+        "drawn again"
+    );
 }
 
 on_each_executor!(draws_what_diffusers_draws);

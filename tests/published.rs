@@ -90,7 +90,10 @@ fn their_graphs_name_the_tensors_of_diffusers() {
             p.name
         );
         let vae = VaeConfig::from_json(p.vae["_class_name"].as_str().unwrap(), &p.vae).unwrap();
-        let halves = [(vae.decoder([1, 16, 24]), p.tensors.decoder), (vae.encoder([1, 16, 24]), p.tensors.encoder)];
+        let halves = [
+            (vae.decoder([1, 16, 24]), p.tensors.decoder),
+            (vae.encoder([1, 16, 24]), p.tensors.encoder),
+        ];
         for (graph, expected) in halves {
             assert_eq!(known(&graph.unwrap()), expected, "{}: vae", p.name);
         }

@@ -17,11 +17,11 @@ use tintype::checkpoint::single::{Layout, Part};
 use tintype::checkpoint::{Assets, Header, OpenOptions, ProgressSink, Source};
 use tintype::executor::Executor;
 use tintype::graph::Graph;
+use tintype::image::Rgba;
 use tintype::library::{Family, Library, LoadOptions, Resident, Room};
 use tintype::models::clip::ClipTextConfig;
 use tintype::models::unet::UnetConfig;
 use tintype::models::vae::VaeConfig;
-use tintype::image::Rgba;
 use tintype::pipeline::{InitImage, Request};
 use tintype::{Error, Result};
 

@@ -912,10 +912,14 @@ fn combinations_of_buffers() {
     );
 
     // Where a mask is not 0.
-    let (values, mask) = (fill(gpu, &b), fill(gpu, &a.iter().map(|x| f32::from(*x > 0.0)).collect::<Vec<_>>()));
+    let (values, mask) = (
+        fill(gpu, &b),
+        fill(gpu, &a.iter().map(|x| f32::from(*x > 0.0)).collect::<Vec<_>>()),
+    );
     let (first, mask) = (va.part(0, 2), mask.part(1, 2));
     gpu.fill(&first, &a[1001..]).unwrap();
-    gpu.combine_where(&mask, &values, &[(first.clone(), 2.0), (values.clone(), 1.0)]).unwrap();
+    gpu.combine_where(&mask, &values, &[(first.clone(), 2.0), (values.clone(), 1.0)])
+        .unwrap();
     let y = block_on(gpu.read(&values)).unwrap();
     for i in 0..1001 {
         let x = a[1001 + i];

@@ -58,7 +58,9 @@ impl Rgba {
         }
         if data.len() != width * height * 4 {
             let bytes = data.len();
-            return wrong(format!("four bytes for each of {width} x {height} pixels, found {bytes}"));
+            return wrong(format!(
+                "four bytes for each of {width} x {height} pixels, found {bytes}"
+            ));
         }
         match data.chunks_exact(4).position(|p| p[3] != 255) {
             None => Ok(()),

@@ -20,7 +20,11 @@ impl Rgba {
         }
         if height != picture.height {
             let data = stretched(&picture.data, [1, picture.height, picture.width], height);
-            picture = Self { height, data, ..picture };
+            picture = Self {
+                height,
+                data,
+                ..picture
+            };
         }
         picture
     }

@@ -77,8 +77,7 @@ impl Parts {
         }
         // A UNet that inpaints also reads the picture's latents and its mask.
         let both = vae.latent_channels().saturating_mul(2).saturating_add(1);
-        if ![vae.latent_channels(), both].contains(&unet.in_channels) || unet.out_channels != vae.latent_channels()
-        {
+        if ![vae.latent_channels(), both].contains(&unet.in_channels) || unet.out_channels != vae.latent_channels() {
             return Err(Error::Unsupported(format!(
                 "{unet_config}: {} channels in and {} out, where latents have {}",
                 unet.in_channels,

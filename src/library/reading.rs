@@ -84,12 +84,7 @@ impl Library {
         Ok(shared.into_iter().map(|(_, shared)| shared).collect())
     }
 
-    async fn read(
-        &self,
-        mut job: Job,
-        progress: &ProgressSink<'_>,
-        cancel: &CancelToken,
-    ) -> Result<Vec<Rc<Shared>>> {
+    async fn read(&self, mut job: Job, progress: &ProgressSink<'_>, cancel: &CancelToken) -> Result<Vec<Rc<Shared>>> {
         if job.missing().next().is_none() {
             let Job { component, models } = job;
             component.skip(cancel).await?;
@@ -114,7 +109,10 @@ impl Library {
         cancel: &CancelToken,
     ) -> Result<Vec<(usize, Vec<Rc<Shared>>)>> {
         let missing: Vec<&Job> = jobs.iter().map(|(_, job)| job).collect();
-        let missing: Vec<&Job> = missing.into_iter().filter(|job| job.missing().next().is_some()).collect();
+        let missing: Vec<&Job> = missing
+            .into_iter()
+            .filter(|job| job.missing().next().is_some())
+            .collect();
         if missing.is_empty() {
             let mut read = Vec::with_capacity(jobs.len());
             for (i, Job { component, models }) in jobs {

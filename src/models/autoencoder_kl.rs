@@ -151,7 +151,12 @@ impl AutoencoderKlConfig {
         let mut graph = Graph::new();
         let (g, root) = (&mut graph, Path::root());
         let p = root.pp("encoder");
-        let x = g.input("sample", [batch, height, width, self.out_channels], Element::F32, Rate::Step);
+        let x = g.input(
+            "sample",
+            [batch, height, width, self.out_channels],
+            Element::F32,
+            Rate::Step,
+        );
         // `sizes` refuses an empty list.
         let mut channels = self.block_out_channels.first().copied().unwrap_or(0);
         let mut x = nn::conv2d(g, &p.pp("conv_in"), x, channels, 3)?;

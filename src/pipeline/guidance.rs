@@ -78,7 +78,9 @@ impl<'a> Denoiser<'a> {
     /// Writes what a model that paints into pictures reads beside latents.
     pub(super) fn set_condition(&self, condition: &[f32]) -> Result<()> {
         let views = self.branches.iter().filter_map(|branch| branch.condition.as_ref());
-        views.into_iter().try_for_each(|view| self.executor.fill(view, condition))
+        views
+            .into_iter()
+            .try_for_each(|view| self.executor.fill(view, condition))
     }
 
     /// Does what is done once a prompt. The texts must have been written. `size` is the picture's height and width.

@@ -255,7 +255,9 @@ impl PlanCache {
 
     /// Lets go of the slots of one plan, unless someone uses them.
     pub(crate) fn release(&self, key: &Key) {
-        self.kept.borrow_mut().retain(|(k, p)| k != key || p.instance.is_shared());
+        self.kept
+            .borrow_mut()
+            .retain(|(k, p)| k != key || p.instance.is_shared());
     }
 
     /// Lets go of slots that nobody uses, those used longest ago first, until this many bytes are left at most.

@@ -155,7 +155,9 @@ impl Start {
                 // diffusers encodes what stays all the same, and then has no use for it.
                 drop(noise(generator, channels, size));
             }
-            let each = mask.iter().flat_map(|mask| std::iter::repeat_n(f32::from(!mask), channels));
+            let each = mask
+                .iter()
+                .flat_map(|mask| std::iter::repeat_n(f32::from(!mask), channels));
             start.kept = Some(each.collect());
         }
         start

@@ -54,7 +54,13 @@ impl Scheduler for Ddim {
                 draws_noise: false,
             })
         };
-        let steps: Result<Vec<Step>> = self.diffusion.timesteps(steps).into_iter().skip(begin).map(step).collect();
+        let steps: Result<Vec<Step>> = self
+            .diffusion
+            .timesteps(steps)
+            .into_iter()
+            .skip(begin)
+            .map(step)
+            .collect();
         Ok((1.0, steps?))
     }
 }

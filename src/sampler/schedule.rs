@@ -88,7 +88,11 @@ impl Schedule {
     pub(super) fn new(init_noise_sigma: f64, steps: Vec<Step>) -> Result<Self> {
         let mut scratch = 0;
         for (i, step) in steps.iter().enumerate() {
-            for combine in step.update.iter().chain([&step.noisy, &step.model_input, &step.denoised]) {
+            for combine in step
+                .update
+                .iter()
+                .chain([&step.noisy, &step.model_input, &step.denoised])
+            {
                 if combine.terms.len() > Combine::MAX_TERMS {
                     let terms = combine.terms.len();
                     return Err(Error::Internal(format!("step {i}: a combination of {terms} terms")));

@@ -286,7 +286,10 @@ pub(super) fn inspection(i: &Inspection) -> Result<JsValue, JsValue> {
             ("weights", (needs.weights as f64).into()),
             ("working", (needs.working as f64).into()),
             ("peak", (needs.peak() as f64).into()),
-            ("withImage", or_null(needs.with_image.map(|bytes| (bytes as f64).into()))),
+            (
+                "withImage",
+                or_null(needs.with_image.map(|bytes| (bytes as f64).into())),
+            ),
         ])
     });
     object([

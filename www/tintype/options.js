@@ -141,7 +141,7 @@ export const GENERATE = {
   count: whole,
   image: picture,
   mask: picture,
-  strength: kind("a number from 0 to 1", (value) => value >= 0 && value <= 1),
+  strength: kind("a number from 0 to 1", (value) => typeof value === "number" && value >= 0 && value <= 1),
   signal,
   onProgress: callback,
   onStep: callback,

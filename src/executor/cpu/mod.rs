@@ -140,7 +140,10 @@ impl Cpu {
         }
         let mask = match mask {
             Some(mask) if mask.len != dst.len => {
-                return Err(Error::Internal(format!("a mask of {} elements for {}", mask.len, dst.len)));
+                return Err(Error::Internal(format!(
+                    "a mask of {} elements for {}",
+                    mask.len, dst.len
+                )));
             }
             Some(mask) => Some(local(mask)?.range(mask.offset, mask.len)?),
             None => None,

@@ -85,7 +85,12 @@ impl Webgpu {
             u32::from(clamp.is_some()),
         ];
         let mask_offset = mask.map_or(0, |mask| mask.offset as u32);
-        args.extend([clamp.unwrap_or(0.0).to_bits(), u32::from(mask.is_some()), mask_offset, 0]);
+        args.extend([
+            clamp.unwrap_or(0.0).to_bits(),
+            u32::from(mask.is_some()),
+            mask_offset,
+            0,
+        ]);
         for (view, coefficient) in terms {
             let source = buffer(view)?;
             if view.len != dst.len {
@@ -116,7 +121,10 @@ impl Webgpu {
         sources.resize(TERMS, &state.nothing);
         sources.push(match mask {
             Some(mask) if mask.len != dst.len => {
-                return Err(Error::Internal(format!("a mask of {} elements for {}", mask.len, dst.len)));
+                return Err(Error::Internal(format!(
+                    "a mask of {} elements for {}",
+                    mask.len, dst.len
+                )));
             }
             Some(mask) if buffer(mask)?.id() == target.id() => {
                 return Err(Error::Internal("a mask lies where it masks".into()));

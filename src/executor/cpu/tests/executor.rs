@@ -156,12 +156,17 @@ fn combine_writes_where_a_mask_says() {
     let values: Vec<f32> = (0..9000).map(|i| i as f32).collect();
     let mask: Vec<f32> = (0..18_000).map(|i| [0.0, 1.0, -2.0][i % 3]).collect();
     let (to, mask) = (filled(&values), filled(&mask));
-    executor.combine_where(&mask.part(1, 2), &to, &[(to.clone(), 10.0)]).unwrap();
+    executor
+        .combine_where(&mask.part(1, 2), &to, &[(to.clone(), 10.0)])
+        .unwrap();
     let got = pollster::block_on(executor.read(&to)).unwrap();
     for (i, got) in got.iter().enumerate() {
         assert_eq!(*got, if i % 3 == 0 { i as f32 } else { 10.0 * i as f32 });
     }
-    assert_eq!(code(executor.combine_where(&mask, &to, &[(to.clone(), 1.0)])), "internal");
+    assert_eq!(
+        code(executor.combine_where(&mask, &to, &[(to.clone(), 1.0)])),
+        "internal"
+    );
 }
 
 #[test]
