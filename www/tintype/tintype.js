@@ -17,6 +17,7 @@ import {
   loras as checkLoras,
   shown,
 } from "./options.js";
+import { pictures } from "./picture.js";
 import { Sources } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
 
@@ -203,7 +204,7 @@ export class Tintype extends EventTarget {
   }
 
   async generate(options) {
-    const { checkpoint, signal, onProgress, onStep, ...request } = check("generate", GENERATE, options);
+    const { checkpoint, signal, onProgress, onStep, image, mask, ...request } = check("generate", GENERATE, options);
     if (this.#closed) throw invalid(CLOSED);
     if (!this.#recipes.has(checkpoint)) {
       const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which another Tintype loaded` : shown(checkpoint);
@@ -212,6 +213,11 @@ export class Tintype extends EventTarget {
     request.checkpoint = checkpoint.id;
     request.prompt ??= "";
     request.seed ??= randomSeed();
+    if (image !== undefined || mask !== undefined) {
+      const resolving = this.#resolve((signal) => pictures({ image, mask }, "generate", signal), signal, "generate");
+      Object.assign(request, await resolving);
+      if (this.#closed) throw wasClosed();
+    }
     const [progressed, stepped] = [onProgress, onStep].map((callback) => callback && guarded(callback));
     const onEvent = ({ preview, ...event }) => {
       if (event.phase) progressed?.(event);
