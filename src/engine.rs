@@ -311,8 +311,9 @@ impl Engine {
             .library
             .read_encoder(id, source.clone(), &recipe.options, room, progress, token)
             .await;
-        let end = read.as_ref().map(|r| (r.id.as_str(), r.name.as_str(), r.bytes));
-        drop(source.end(end).await);
+        // What is kept of the checkpoint stays what it was.
+        let given_up = Error::Cancelled("only the encoder was read".into());
+        drop(source.end(Err(read.as_ref().err().unwrap_or(&given_up))).await);
         read
     }
 
