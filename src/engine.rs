@@ -3,9 +3,9 @@
 use crate::cancel::CancelToken;
 use crate::checkpoint::{LoraSource, ProgressSink, Source};
 use crate::error::{Error, Result};
-use crate::image::{Parameters, Rgba};
-use crate::library::{Inspection, Library, LoadOptions, Resident, Room};
-use crate::pipeline::{Request, StepReport, Timings, check, text_to_image};
+use crate::image::{MAX_SIDE, Parameters, Rgba};
+use crate::library::{Defaults, Inspection, Library, LoadOptions, Resident, Room};
+use crate::pipeline::{InitImage, Request, StepReport, Timings, check, draw, encode_image};
 use crate::platform::now_ms;
 use crate::queue::Queue;
 use crate::sampler::SamplerKind;
@@ -46,6 +46,14 @@ pub struct GenerateOptions {
     pub count: Option<u32>,
     /// Whether steps bring previews.
     pub preview: bool,
+    /// What is drawn over. Sizes that are left out follow it.
+    #[serde(skip)]
+    pub image: Option<Rc<Rgba>>,
+    /// White where the image is repainted, black where it stays.
+    #[serde(skip)]
+    pub mask: Option<Rc<Rgba>>,
+    /// How much of the image is drawn anew, from 0 to 1.
+    pub strength: Option<f64>,
 }
 
 /// How a checkpoint is loaded, and loaded again.
@@ -55,6 +63,26 @@ pub struct Recipe {
     pub source: Source,
     /// What the caller said of it.
     pub options: LoadOptions,
+}
+
+impl Recipe {
+    /// The same for one load: see [`Source::begin`].
+    fn begin(&self) -> Self {
+        let mut options = self.options.clone();
+        options.open.vae = options.open.vae.map(|vae| vae.begin());
+        Self {
+            source: self.source.begin(),
+            options,
+        }
+    }
+
+    /// Ends that load without anything to keep.
+    async fn give_up(&self, error: &Error) {
+        drop(self.source.end(Err(error)).await);
+        if let Some(vae) = &self.options.open.vae {
+            drop(vae.end(Err(error)).await);
+        }
+    }
 }
 
 /// A picture and how it was made.
@@ -130,19 +158,16 @@ impl Engine {
         let job = self.job(job);
         let inspect = async {
             let _turn = self.loading.turn().await;
-            let (source, mut options) = (recipe.source.begin(), recipe.options.clone());
-            options.open.vae = options.open.vae.map(|vae| vae.begin());
+            let Recipe { source, options } = recipe.begin();
             let said = self
                 .library
                 .inspect(source.clone(), &options, progress, &job.token)
                 .await;
             // Downloads that began are given up; what has come of them may be of use to a load.
             let given_up = Error::Cancelled("only headers were read".into());
-            let error = said.as_ref().err().unwrap_or(&given_up);
-            drop(source.end(Err(error)).await);
-            if let Some(vae) = &options.open.vae {
-                drop(vae.end(Err(error)).await);
-            }
+            Recipe { source, options }
+                .give_up(said.as_ref().err().unwrap_or(&given_up))
+                .await;
             said
         };
         job.token.guard(inspect).await
@@ -153,7 +178,7 @@ impl Engine {
     /// it may be another by that time.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] naming the option; those of [`text_to_image`], and of [`Library::load`].
+    /// [`Error::InvalidArgument`] naming the option; those of [`draw`], of [`Library::load`] and of [`Library::read_encoder`].
     pub async fn generate(
         &self,
         job: u32,
@@ -163,6 +188,7 @@ impl Engine {
         on_step: impl Fn(StepReport),
     ) -> Result<Generated> {
         let mut asked = now_ms();
+        given(options)?;
         let job = self.job(job);
         let token = &job.token;
         let _reserved = self.library.reserve(&options.checkpoint);
@@ -170,16 +196,28 @@ impl Engine {
         let early = async {
             match self.bring(options, &recipe, Room::Idle, progress, token).await {
                 Err(Error::OutOfMemory(_)) if self.library.is_crowded() => Ok(()),
-                Err(error) => Err(error),
-                // What cannot be drawn is refused before it waits.
-                Ok(resident) => resolve(options, &resident).map(drop),
+                brought => brought.map(drop),
             }
         };
         let (_turn, ()) = token.guard(try_join(turn, early)).await?;
         let resident = token
             .guard(self.bring(options, &recipe, Room::Any, progress, token))
             .await?;
-        let (request, count) = resolve(options, &resident)?;
+        let (mut request, count) = resolve(options, &resident)?;
+        // Once for all of them.
+        request.image = request.image.map(|image| image.resized(request.width, request.height));
+        let Library { executor, plans, .. } = &self.library;
+        executor.take_began();
+        let encoding = now_ms();
+        self.library.make_room_to_draw(&resident, &request)?;
+        let encoded = loop {
+            let encoding = encode_image(executor, &resident.models, plans, &request, token);
+            match token.guard(encoding).await {
+                Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
+                encoded => break encoded?,
+            }
+        };
+        let encoding = now_ms() - encoding;
         let mut generated = Generated {
             pictures: Vec::new(),
             seed: request.seed,
@@ -191,11 +229,17 @@ impl Engine {
                 seed: request.seed.wrapping_add(u64::from(i)),
                 ..request.clone()
             };
-            let Library { executor, plans, .. } = &self.library;
-            executor.take_began();
             self.library.make_room_to_draw(&resident, &request)?;
             let (pixels, mut timings, warnings) = loop {
-                let drawing = text_to_image(executor, &resident.models, plans, &request, &on_step, token);
+                let drawing = draw(
+                    executor,
+                    &resident.models,
+                    plans,
+                    &request,
+                    encoded.as_ref(),
+                    &on_step,
+                    token,
+                );
                 // Guarded: a device that never answers must not keep the next caller waiting.
                 match token.guard(drawing).await {
                     Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
@@ -203,6 +247,7 @@ impl Engine {
                 }
             };
             timings.start = executor.take_began().map_or(0.0, |began| began - asked);
+            timings.encode = if i == 0 && encoded.is_some() { encoding } else { 0.0 };
             asked = now_ms();
             generated.pictures.push(Picture {
                 pixels,
@@ -253,7 +298,7 @@ impl Engine {
         job.token.guard(set).await
     }
 
-    /// The checkpoint that is to be drawn with, read again if it has to be.
+    /// The checkpoint that is to be drawn with, read again if it has to be, with what an image needs, if there is one.
     async fn bring(
         &self,
         options: &GenerateOptions,
@@ -263,12 +308,37 @@ impl Engine {
         token: &CancelToken,
     ) -> Result<Rc<Resident>> {
         let id = options.checkpoint.as_str();
-        let missing = match self.library.get(id) {
-            Ok(resident) => return Ok(resident),
-            Err(missing) => missing,
+        let resident = match self.library.get(id) {
+            Ok(resident) => resident,
+            Err(missing) => {
+                let mut recipe = recipe()?.ok_or(missing)?;
+                recipe.options.encodes |= options.image.is_some();
+                self.read(&recipe, Some(id), room, progress, token).await?
+            }
         };
-        let recipe = recipe()?.ok_or(missing)?;
-        self.read(&recipe, Some(id), room, progress, token).await
+        // What cannot be drawn is refused before it waits, and before more is read for it.
+        resolve(options, &resident)?;
+        if options.image.is_none() || resident.models.encoder.is_some() {
+            return Ok(resident);
+        }
+        let _turn = self.loading.turn().await;
+        let unknown = || {
+            Error::NotFound(format!(
+                "checkpoint {id:?}: where its encoder is read from is not known"
+            ))
+        };
+        let recipe = recipe()?.ok_or_else(unknown)?;
+        let Recipe { source, options } = recipe.begin();
+        let read = self
+            .library
+            .read_encoder(id, source.clone(), &options, room, progress, token)
+            .await;
+        // What is kept of the checkpoint stays what it was.
+        let given_up = Error::Cancelled("only the encoder was read".into());
+        Recipe { source, options }
+            .give_up(read.as_ref().err().unwrap_or(&given_up))
+            .await;
+        read
     }
 
     /// Reads a checkpoint when it is its turn; `again` is the id of one that was here before, and may have come back meanwhile.
@@ -292,15 +362,13 @@ impl Engine {
         progress: &ProgressSink<'_>,
         token: &CancelToken,
     ) -> Result<Rc<Resident>> {
-        let mut options = recipe.options.clone();
+        if let Some(Ok(resident)) = again.map(|id| self.library.get(id)) {
+            return Ok(resident);
+        }
+        let Recipe { source, mut options } = recipe.begin();
         if let Some(id) = again {
-            if let Ok(resident) = self.library.get(id) {
-                return Ok(resident);
-            }
             (options.id, options.again) = (Some(id.into()), true);
         }
-        let source = recipe.source.begin();
-        options.open.vae = options.open.vae.map(|vae| vae.begin());
         let loaded = self.library.load(source.clone(), &options, room, progress, token).await;
         let end = loaded.as_ref().map(|r| (r.id.as_str(), r.name.as_str(), r.bytes));
         // Cut off here, it would stay without anyone knowing its id.
@@ -353,6 +421,38 @@ impl Drop for Job<'_> {
     }
 }
 
+/// Sees whether pictures that were given are any, and whether they are given for something.
+fn given(options: &GenerateOptions) -> Result<()> {
+    let without = |option: &str| {
+        let message = format!("{option}: expected the option image beside it, found none");
+        Err(Error::InvalidArgument(message))
+    };
+    match &options.image {
+        Some(image) => image.check("image")?,
+        None if options.mask.is_some() => return without("mask"),
+        None if options.strength.is_some() => return without("strength"),
+        None => {}
+    }
+    options.mask.as_ref().map_or(Ok(()), |mask| mask.check("mask"))
+}
+
+/// Width and height: what was asked for, or the image's, or the checkpoint's own. An image's sides are rounded down to multiples of
+/// `factor`, as diffusers does it; where one side was asked for, the other is in proportion.
+fn size(options: &GenerateOptions, defaults: &Defaults, factor: usize) -> [usize; 2] {
+    let [width, height] = [options.width, options.height].map(|side| side.map(|n| n as usize));
+    let Some(image) = &options.image else {
+        return [width.unwrap_or(defaults.width), height.unwrap_or(defaults.height)];
+    };
+    let within = |factors: f64| factors.clamp(1.0, (MAX_SIDE / factor) as f64) as usize * factor;
+    let other =
+        |side: usize, of: usize, other: usize| within((side as f64 * other as f64 / of as f64 / factor as f64).round());
+    let own = |side: usize| within((side / factor) as f64);
+    [
+        width.unwrap_or_else(|| height.map_or(own(image.width), |side| other(side, image.height, image.width))),
+        height.unwrap_or_else(|| width.map_or(own(image.height), |side| other(side, image.width, image.height))),
+    ]
+}
+
 /// Fills in what was left out, and sees whether it can be drawn.
 fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u32)> {
     let defaults = &resident.defaults;
@@ -365,11 +465,20 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
             "count: expected a number from 1 to {MAX_COUNT}, found {count}"
         )));
     }
+    let [width, height] = size(options, defaults, resident.factor);
+    let image = options.image.as_ref().map(|pixels| InitImage {
+        pixels: pixels.clone(),
+        mask: options.mask.clone(),
+        strength: options.strength.unwrap_or(match options.mask {
+            Some(_) => InitImage::MASKED_STRENGTH,
+            None => InitImage::STRENGTH,
+        }),
+    });
     let request = Request {
         prompt: options.prompt.clone(),
         negative_prompt: options.negative_prompt.clone(),
-        width: or(options.width, defaults.width),
-        height: or(options.height, defaults.height),
+        width,
+        height,
         steps: or(options.steps, defaults.steps),
         guidance_scale: options.guidance_scale.unwrap_or(defaults.guidance_scale),
         sampler: sampler.map(SamplerKind::from_name).transpose()?,
@@ -379,8 +488,9 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
             ))
         })?,
         preview: options.preview,
+        image,
     };
-    resident.models.draws_from_text()?;
+    resident.models.draws(&request)?;
     check(resident.factor, &resident.models.scheduler, &request)?;
     let bytes = u64::from(count) * request.width as u64 * request.height as u64 * 4;
     if bytes > MAX_BYTES {
@@ -396,6 +506,7 @@ fn parameters(request: &Request, resident: &Resident) -> Parameters {
     let loras = &resident.loras.scales;
     let loras: Vec<String> = loras.iter().map(|(name, scale)| format!("{name}: {scale}")).collect();
     let loras = (!loras.is_empty()).then(|| ("Loras".into(), loras.join(", ")));
+    let mask = request.image.as_ref().and_then(|image| image.mask.as_ref());
     let vae = resident.vae.clone().map(|name| ("VAE".into(), name));
     // Sizes and steps have been checked by now; they are small.
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -408,6 +519,11 @@ fn parameters(request: &Request, resident: &Resident) -> Parameters {
         seed: Some(request.seed),
         size: Some((number(request.width), number(request.height))),
         model: Some(resident.name.clone()),
+        strength: request.image.as_ref().map(|image| image.strength),
+        masked: mask.map(|mask| {
+            let white = mask.is_white();
+            white.iter().filter(|white| **white).count() as f32 / white.len() as f32
+        }),
         version: Some(Parameters::VERSION.into()),
         others: vae.into_iter().chain(loras).collect(),
         ..Parameters::default()

@@ -19,6 +19,7 @@ fn lora(base: &str, path: &str, scale: f32) -> LoraSource {
     let file = if base == "sdxl" { "sdxl" } else { "locon" };
     let bytes = std::fs::read(golden_path(&format!("lora/{file}.safetensors"))).unwrap();
     LoraSource {
+        expected: Default::default(),
         source: Source::memory([(path.to_owned(), bytes)]),
         path: path.into(),
         scale,

@@ -12,7 +12,7 @@ use crate::checkpoint::distilled::Taken;
 use crate::checkpoint::expected::ExpectedFile;
 use crate::checkpoint::json;
 use crate::checkpoint::progress::ProgressSink;
-use crate::checkpoint::reader::OpenFile;
+use crate::checkpoint::reader::{OpenFile, PICKLE};
 use crate::checkpoint::single;
 use crate::checkpoint::source::Source;
 use crate::checkpoint::vae::{self, VaeSource};
@@ -44,6 +44,7 @@ const PIPELINES: [(&str, &[Kind]); 5] = [
         ],
     ),
 ];
+const INDEX: &str = "model_index.json";
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 const TOKENIZER_CLASSES: [&str; 2] = ["CLIPTokenizer", "CLIPTokenizerFast"];
 
@@ -55,6 +56,8 @@ pub(super) struct Kind {
     pub(super) classes: &'static [&'static str],
     /// The weights' file name before `.safetensors`, as the library that writes them has it.
     stem: &'static str,
+    /// What older versions of it wrote, which is not read.
+    pickle: &'static str,
 }
 
 const TEXT_ENCODER: Kind = Kind {
@@ -62,25 +65,32 @@ const TEXT_ENCODER: Kind = Kind {
     optional: false,
     classes: &["CLIPTextModel"],
     stem: "model",
+    pickle: "pytorch_model.bin",
 };
 const TEXT_ENCODER_2: Kind = Kind {
     name: "text_encoder_2",
     optional: false,
     classes: &["CLIPTextModelWithProjection"],
     stem: "model",
+    pickle: "pytorch_model.bin",
 };
 const UNET: Kind = Kind {
     name: "unet",
     optional: false,
     classes: &["UNet2DConditionModel"],
     stem: "diffusion_pytorch_model",
+    pickle: "diffusion_pytorch_model.bin",
 };
 pub(super) const VAE: Kind = Kind {
     name: "vae",
     optional: false,
     classes: &["AutoencoderKL", "AutoencoderTiny"],
     stem: "diffusion_pytorch_model",
+    pickle: "diffusion_pytorch_model.bin",
 };
+
+/// The variant of half precision, which is taken where there is nothing else.
+const HALF: &str = "fp16";
 
 /// The most bytes of a configuration, and of a vocabulary or the like.
 const MAX_CONFIG: u64 = 4 << 20;
@@ -199,6 +209,41 @@ impl Checkpoint {
         self.pipeline_class.starts_with("StableDiffusionXL")
     }
 
+    /// Opens its autoencoder alone, as [`Self::open`] opens all of it. `xl` is what [`Self::is_xl`] says of the checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub async fn open_vae(
+        source: Source,
+        options: &OpenOptions,
+        xl: bool,
+        cancel: &CancelToken,
+        progress: &ProgressSink<'_>,
+    ) -> Result<Component> {
+        let open = async {
+            if let Some(from) = &options.vae {
+                let opened = vae::open(from, options.variant.as_ref(), xl, cancel, progress).await?;
+                return Ok(opened.component);
+            }
+            if let Some(path) = &options.file {
+                let mut whole = single::open(source, path, options, cancel, progress).await?;
+                whole.components.retain(|component| component.name == VAE.name);
+                let vae = whole.components.pop();
+                return vae.ok_or_else(|| Error::NotFound(format!("{}: there is no {}", whole.name, VAE.name)));
+            }
+            let folder = Folder {
+                source,
+                options,
+                cancel,
+                progress,
+            };
+            let index = folder.config(INDEX).await?;
+            let (vae, _) = folder.component(&VAE, &index).await?;
+            Ok(vae)
+        };
+        cancel.guard(open).await
+    }
+
     /// Where a file of the folder is, for messages; in a single file, what it would be about.
     pub fn place(&self, path: &str) -> String {
         match &self.file {
@@ -251,7 +296,6 @@ pub(super) struct Folder<'a, 'p> {
 
 impl Folder<'_, '_> {
     async fn open(&self) -> Result<Checkpoint> {
-        const INDEX: &str = "model_index.json";
         let index = self.config(INDEX).await?;
         let place = self.source.locate(INDEX);
         let pipeline_class = class_name(&index, &place)?;
@@ -321,39 +365,78 @@ impl Folder<'_, '_> {
         };
         known(&place.config, &class, kind.classes)?;
         let (weights, variant) = self.weights(kind, folder, &class).await?;
-        let plain = self.options.variant.as_ref().filter(|_| variant.is_none());
-        let warning = plain.map(|wished| {
-            format!(
-                "{}: no weights of variant {wished:?}, the plain ones are used",
-                kind.name
-            )
-        });
+        let warning = other_variant(kind.name, self.options.variant.as_deref(), variant.as_deref());
         let component = Component::new((kind.name, class, config), weights, self.source.clone(), place)?;
         Ok((component, warning))
     }
 
-    /// Finds the weights by trying the names that they may have, and says which variant they are.
-    async fn weights(&self, kind: &Kind, folder: &str, class: &str) -> Result<(Vec<WeightsFile>, Option<&String>)> {
+    /// Finds the weights by trying the names that they may have, one after the other, and says which variant they are: those of the
+    /// variant that is wished, the plain ones, those of half precision, each as one file and then in shards.
+    async fn weights(&self, kind: &Kind, folder: &str, class: &str) -> Result<(Vec<WeightsFile>, Option<String>)> {
         let stem = format!("{folder}{}", kind.stem);
-        let infix = |variant: Option<&String>| variant.map(|variant| format!(".{variant}")).unwrap_or_default();
-        let wished = self.options.variant.as_ref();
-        for variant in wished.map(Some).into_iter().chain([None]) {
+        let infix = |variant: Option<&str>| variant.map(|variant| format!(".{variant}")).unwrap_or_default();
+        let wished = self.options.variant.as_deref();
+        let half = (wished != Some(HALF)).then_some(Some(HALF));
+        let mut missing = None;
+        for variant in wished.map(Some).into_iter().chain([None]).chain(half) {
             let infix = infix(variant);
             match self.weights_file(format!("{stem}{infix}.safetensors"), class).await {
-                Err(Error::NotFound(_)) => {}
-                found => return Ok((vec![found?], variant)),
+                Err(Error::NotFound(why)) => drop(missing.get_or_insert(why)),
+                found => return Ok((vec![found?], variant.map(str::to_owned))),
             }
             let index = format!("{stem}.safetensors.index{infix}.json");
             match self.shards(folder, class, &index).await {
                 Err(Error::NotFound(_)) => {}
-                found => return Ok((found?, variant)),
+                found => return Ok((found?, variant.map(str::to_owned))),
             }
         }
-        let expected = format!("{}{}.safetensors", self.source.locate(&stem), infix(wished));
-        Err(Error::NotFound(format!(
-            "{expected}: no weights of the {} (only safetensors are read)",
-            kind.name
-        )))
+        Err(self
+            .instead_of_weights(kind, folder, &missing.unwrap_or_default())
+            .await)
+    }
+
+    /// Why there are no weights, of which the first was `missing`: what there is instead, if that is known or has its usual name.
+    async fn instead_of_weights(&self, kind: &Kind, folder: &str, missing: &str) -> Error {
+        let Kind { name, pickle, .. } = kind;
+        let place = self.source.locate(folder.trim_end_matches('/'));
+        let pickled =
+            |found: &str| Error::Unsupported(format!("{place}: expected safetensors, found only {found}: {PICKLE}"));
+        let none = || {
+            Error::NotFound(format!(
+                "{missing}; there are no weights of the {name} (only safetensors are read)"
+            ))
+        };
+        let Some(paths) = self.paths() else {
+            return match self.weights_file(format!("{folder}{pickle}"), "").await {
+                Ok(_) => pickled(pickle),
+                Err(error @ (Error::Unsupported(_) | Error::Cancelled(_))) => error,
+                Err(_) => none(),
+            };
+        };
+        let there = |ends: &[&str]| -> String {
+            let names = paths.iter().filter_map(|path| path.strip_prefix(folder));
+            let names: Vec<&str> = names
+                .filter(|name| ends.iter().any(|end| name.ends_with(end)))
+                .collect();
+            names.join(", ")
+        };
+        let (others, pickles) = (there(&[".safetensors"]), there(&[".bin", ".ckpt", ".pt", ".pth"]));
+        match (others.as_str(), pickles.as_str()) {
+            ("", "") => none(),
+            ("", pickles) => pickled(pickles),
+            (others, _) => Error::NotFound(format!(
+                "{missing}; in {place} there are {others}: the option variant chooses"
+            )),
+        }
+    }
+
+    /// The paths of all files, where they are known.
+    pub(super) fn paths(&self) -> Option<Vec<&str>> {
+        let listed = &self.options.files;
+        match listed.is_empty() {
+            false => Some(listed.keys().map(String::as_str).collect()),
+            true => self.source.paths(),
+        }
     }
 
     /// Opens the shards that an index lists.
@@ -481,9 +564,7 @@ impl Folder<'_, '_> {
             None if files.is_empty() => Ok(ExpectedFile::default()),
             None => {
                 let place = self.source.locate(path);
-                Err(Error::NotFound(format!(
-                    "{place}: not among the files that the catalogue lists"
-                )))
+                Err(Error::NotFound(format!("{place}: not among the files that are listed")))
             }
         }
     }
@@ -514,4 +595,18 @@ fn optional<T>(result: Result<T>) -> Result<Option<T>> {
         Err(Error::NotFound(_)) => Ok(None),
         result => result.map(Some),
     }
+}
+
+/// What is said where a component's weights are not of the variant that was wished.
+fn other_variant(name: &str, wished: Option<&str>, found: Option<&str>) -> Option<String> {
+    if found == wished {
+        return None;
+    }
+    let none = wished.map_or("no plain weights".into(), |wished| {
+        format!("no weights of variant {wished:?}")
+    });
+    let used = found.map_or("the plain ones are used".into(), |used| {
+        format!("those of variant {used:?} are used")
+    });
+    Some(format!("{name}: {none}, {used}"))
 }

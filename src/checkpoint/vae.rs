@@ -119,13 +119,12 @@ async fn in_folder(folder: &Folder<'_, '_>, xl: bool) -> Result<Opened> {
 
 /// The files that have an autoencoder in a folder without configurations.
 async fn lone_files(folder: &Folder<'_, '_>) -> Result<Vec<String>> {
-    let listed = match folder.options.files.is_empty() {
-        true => folder.source.paths(),
-        false => Some(folder.options.files.keys().cloned().collect()),
-    };
     let mut found: Vec<String> = Vec::new();
-    match listed {
-        Some(paths) => found.extend(paths.into_iter().filter(|path| path.ends_with(".safetensors"))),
+    match folder.paths() {
+        Some(paths) => {
+            let files = paths.into_iter().filter(|path| path.ends_with(".safetensors"));
+            found.extend(files.map(str::to_owned));
+        }
         None => {
             for path in TINY.map(|name| format!("{name}_decoder.safetensors")) {
                 match folder.open_file(&path, "").await {

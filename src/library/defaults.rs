@@ -55,6 +55,7 @@ impl Defaults {
             sampler: self.sampler.as_deref().map(SamplerKind::from_name).transpose()?,
             seed: 0,
             preview: false,
+            image: None,
         })
     }
 }

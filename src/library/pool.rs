@@ -43,9 +43,14 @@ impl Pool {
         self.known.borrow_mut().insert(address, id.into());
     }
 
+    /// The id of what is at this address, if it was read from there before.
+    pub(super) fn id_at(&self, address: [u8; 32]) -> Option<String> {
+        self.known.borrow().get(&address).cloned()
+    }
+
     /// The component that is at this address, if it was read from there before.
     pub(super) fn find_at(&self, address: [u8; 32], params: &[(ParamSpec, WeightDtype)]) -> Option<Rc<Shared>> {
-        self.find(self.known.borrow().get(&address)?, params)
+        self.find(&self.id_at(address)?, params)
     }
 
     /// The component of this content, packed for these parameters.

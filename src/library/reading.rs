@@ -2,45 +2,74 @@
 
 use super::Library;
 use super::content::{Content, address};
-use super::load::Job;
+use super::load::{Job, Reading};
 use super::pool::Shared;
 use crate::cancel::CancelToken;
-use crate::checkpoint::{Component, ProgressSink, SharedFile};
+use crate::checkpoint::{Component, ProgressSink, SharedFile, TensorInfo};
 use crate::error::{Error, Result};
-use crate::executor::Weights;
+use crate::executor::Executor;
 use futures_util::future::try_join_all;
 use std::rc::Rc;
 
+impl Reading {
+    /// Whether it is not here and has a part of this tensor.
+    pub(super) fn wants(&self, tensor: &str) -> bool {
+        self.found.is_none() && self.wanted.has(tensor)
+    }
+}
+
+/// Puts a piece of a tensor where these models have it.
+pub(super) fn take(
+    models: &[Reading],
+    contents: &mut [Content],
+    executor: &Executor,
+    (tensor, start, piece): (&TensorInfo, u64, &[u8]),
+) -> Result<()> {
+    for (model, content) in models.iter().zip(contents) {
+        if let Some(weights) = model.room.as_ref().filter(|_| model.wants(&tensor.name)) {
+            content.add(tensor, start, piece);
+            model.wanted.place(executor, weights, tensor, start, piece)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is known of each model's tensors before they arrive.
+pub(super) fn nothing_yet(models: &[Reading]) -> Vec<Content> {
+    models.iter().map(|_| Content::default()).collect()
+}
+
 impl Library {
-    /// Reads all that is not here into its room, and gives each component's weights, in order.
+    /// Reads all that is not here into its room, and gives each component's weights, model by model, in order.
     pub(super) async fn read_all(
         &self,
         jobs: Vec<Job>,
-        weights: Vec<Option<Weights>>,
         progress: &ProgressSink<'_>,
         cancel: &CancelToken,
-    ) -> Result<Vec<Rc<Shared>>> {
+    ) -> Result<Vec<Vec<Rc<Shared>>>> {
         // Each with its number; those that are in one file are read together.
-        type Group = Vec<(usize, Job, Option<Weights>)>;
+        type Group = Vec<(usize, Job)>;
         let mut groups: Vec<(Option<Rc<SharedFile>>, Group)> = Vec::new();
-        for (i, (job, weights)) in jobs.into_iter().zip(weights).enumerate() {
+        for (i, job) in jobs.into_iter().enumerate() {
             let file = job.component.shared_file().cloned();
             let same = |(other, _): &&mut (Option<Rc<SharedFile>>, Group)| match (other, &file) {
                 (Some(a), Some(b)) => Rc::ptr_eq(a, b),
                 _ => false,
             };
             match groups.iter_mut().find(same) {
-                Some((_, group)) => group.push((i, job, weights)),
-                None => groups.push((file, vec![(i, job, weights)])),
+                Some((_, group)) => group.push((i, job)),
+                None => groups.push((file, vec![(i, job)])),
             }
         }
         let read = groups.into_iter().map(|(file, group)| async move {
             match file {
                 Some(file) => self.read_together(&file, group, progress, cancel).await,
                 None => {
-                    try_join_all(group.into_iter().map(|(i, job, weights)| async move {
-                        Ok((i, self.read(job, weights, progress, cancel).await?))
-                    }))
+                    try_join_all(
+                        group
+                            .into_iter()
+                            .map(|(i, job)| async move { Ok((i, self.read(job, progress, cancel).await?)) }),
+                    )
                     .await
                 }
             }
@@ -50,83 +79,76 @@ impl Library {
         Ok(shared.into_iter().map(|(_, shared)| shared).collect())
     }
 
-    async fn read(
-        &self,
-        mut job: Job,
-        weights: Option<Weights>,
-        progress: &ProgressSink<'_>,
-        cancel: &CancelToken,
-    ) -> Result<Rc<Shared>> {
-        if let Some(found) = job.found {
-            job.component.skip(cancel).await?;
-            return Ok(found);
+    async fn read(&self, mut job: Job, progress: &ProgressSink<'_>, cancel: &CancelToken) -> Result<Vec<Rc<Shared>>> {
+        if job.missing().next().is_none() {
+            let Job { component, models } = job;
+            component.skip(cancel).await?;
+            return Ok(models.into_iter().filter_map(|model| model.found).collect());
         }
-        let weights = roomy(weights)?;
-        let mut content = Content::default();
-        let wanted = |name: &str| job.wanted.has(name);
-        let sink = |tensor: &_, start, piece: &[u8]| {
-            content.add(tensor, start, piece);
-            job.wanted.place(&self.executor, &weights, tensor, start, piece)
-        };
-        let files = job.component.for_each_piece(cancel, progress, wanted, sink).await?;
-        Ok(self.keep(job, weights, content, &files))
+        let Job { component, models } = &mut job;
+        let mut contents = nothing_yet(models);
+        let wanted = |name: &str| models.iter().any(|model| model.wants(name));
+        let sink = |tensor: &_, start, piece: &_| take(models, &mut contents, &self.executor, (tensor, start, piece));
+        let files = component.for_each_piece(cancel, progress, wanted, sink).await?;
+        self.keep(job, contents, &files)
     }
 
     /// Components of one file, which is read once, or not at all if all of them are here.
     async fn read_together(
         &self,
         file: &SharedFile,
-        jobs: Vec<(usize, Job, Option<Weights>)>,
+        jobs: Vec<(usize, Job)>,
         progress: &ProgressSink<'_>,
         cancel: &CancelToken,
-    ) -> Result<Vec<(usize, Rc<Shared>)>> {
-        let (mut read, mut missing) = (Vec::new(), Vec::new());
-        let mut skipped = None;
-        for (i, job, weights) in jobs {
-            match job.found {
-                Some(found) => {
-                    read.push((i, found));
-                    skipped = Some(job.component);
-                }
-                None => missing.push((i, roomy(weights)?, job)),
-            }
-        }
-        if missing.is_empty() {
-            if let Some(component) = skipped {
+    ) -> Result<Vec<(usize, Vec<Rc<Shared>>)>> {
+        let is_here = |(_, job): &(usize, Job)| job.missing().next().is_none();
+        let (here, missing): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_here);
+        let mut read = Vec::with_capacity(here.len() + missing.len());
+        for (i, Job { component, models }) in here {
+            if missing.is_empty() {
+                // The first ends the download for all.
                 component.skip(cancel).await?;
             }
+            read.push((i, models.into_iter().filter_map(|model| model.found).collect()));
+        }
+        if missing.is_empty() {
             return Ok(read);
         }
-        let components: Vec<&Component> = missing.iter().map(|(_, _, job)| &job.component).collect();
-        let mut contents: Vec<Content> = missing.iter().map(|_| Content::default()).collect();
-        let wanted = |i: usize, name: &str| missing[i].2.wanted.has(name);
-        let sink = |i: usize, tensor: &_, start, piece: &[u8]| {
-            let (_, weights, job): &(usize, Weights, Job) = &missing[i];
-            contents[i].add(tensor, start, piece);
-            job.wanted.place(&self.executor, weights, tensor, start, piece)
+        let components: Vec<&Component> = missing.iter().map(|(_, job)| &job.component).collect();
+        let models = |i: usize| missing[i].1.models.as_slice();
+        let mut contents: Vec<_> = (0..missing.len()).map(|i| nothing_yet(models(i))).collect();
+        let wanted = |i: usize, name: &str| models(i).iter().any(|model| model.wants(name));
+        let sink = |i: usize, tensor: &_, start, piece: &_| {
+            take(models(i), &mut contents[i], &self.executor, (tensor, start, piece))
         };
         let hash = file.for_each_piece(&components, cancel, progress, wanted, sink).await?;
-        let kept = |((i, weights, job), content)| (i, self.keep(job, weights, content, &[hash]));
-        read.extend(missing.into_iter().zip(contents).map(kept));
+        for ((i, job), contents) in missing.into_iter().zip(contents) {
+            read.push((i, self.keep(job, contents, &[hash])?));
+        }
         Ok(read)
     }
 
-    /// Weights that were read, from files of these hashes.
-    fn keep(&self, job: Job, weights: Weights, content: Content, files: &[Option<[u8; 32]>]) -> Rc<Shared> {
-        self.uploaded.set(self.uploaded.get() + job.bytes);
-        let id = content.id();
-        if let Some(address) = address(&job.component, &job.wanted, files) {
-            self.pool.note(address, &id);
-        }
-        self.pool.keep(Shared {
-            id,
-            params: job.wanted.params,
-            weights,
-            bytes: job.bytes,
-        })
+    /// Weights that were read, from files of these hashes, and those that were here.
+    pub(super) fn keep(&self, job: Job, contents: Vec<Content>, files: &[Option<[u8; 32]>]) -> Result<Vec<Rc<Shared>>> {
+        let Job { component, models } = job;
+        let kept = |(model, content): (Reading, Content)| {
+            if let Some(found) = model.found {
+                return Ok(found);
+            }
+            let weights = model.room;
+            let weights = weights.ok_or_else(|| Error::Internal("a component has no room".into()))?;
+            self.uploaded.set(self.uploaded.get() + model.bytes);
+            let id = content.id();
+            if let Some(address) = address(&component, &model.wanted, files) {
+                self.pool.note(address, &id);
+            }
+            Ok(self.pool.keep(Shared {
+                id,
+                params: model.wanted.params,
+                weights,
+                bytes: model.bytes,
+            }))
+        };
+        models.into_iter().zip(contents).map(kept).collect()
     }
-}
-
-fn roomy(weights: Option<Weights>) -> Result<Weights> {
-    weights.ok_or_else(|| Error::Internal("a component has no room".into()))
 }

@@ -1,5 +1,6 @@
 //! Values from JavaScript and to it.
 
+use crate::checkpoint::source::BaseUrl;
 use crate::checkpoint::{Assets, ExpectedFile, LoraSource, OpenOptions, Progress, Source, VaeSource};
 use crate::engine::{Generated, Recipe};
 use crate::error::Error;
@@ -12,6 +13,7 @@ use js_sys::{Array, Function, Object, Reflect, Uint8Array};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 
 /// Options of `create`, with what the worker found out about the GPU.
@@ -73,10 +75,9 @@ impl From<LoadValues> for LoadOptions {
             },
             id,
             taken,
-            again: false,
             prediction_type,
             defaults,
-            loras: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -88,6 +89,18 @@ pub(super) fn read<T: DeserializeOwned + Default>(value: JsValue, call: &str) ->
         return Ok(T::default());
     }
     serde_wasm_bindgen::from_value(value).map_err(|e| error(Error::Internal(format!("{call}: {e}"))))
+}
+
+/// A picture that was given for an option: `{ width, height, rgba }`.
+pub(super) fn given(request: &JsValue, option: &str) -> Result<Option<Rc<Rgba>>, JsValue> {
+    let picture = Reflect::get(request, &option.into())?;
+    if picture.is_undefined() {
+        return Ok(None);
+    }
+    let get = |key: &str| Reflect::get(&picture, &key.into());
+    let [width, height] = [get("width")?, get("height")?].map(|side| side.as_f64().unwrap_or(0.0) as usize);
+    let data = Uint8Array::new(&get("rgba")?).to_vec();
+    Ok(Some(Rc::new(Rgba { width, height, data })))
 }
 
 /// How a checkpoint is loaded, in the worker's words.
@@ -139,8 +152,10 @@ fn loras(value: &JsValue) -> Result<Vec<LoraSource>, JsValue> {
         let (Some(path), Some(scale)) = (path, scale) else {
             return Err(error(Error::Internal("loras: expected a path and a scale".into())));
         };
+        let mut known = BTreeMap::new();
         Ok(LoraSource {
-            source: source(&get(&value, "source")?, &mut BTreeMap::new())?,
+            source: source(&get(&value, "source")?, &mut known)?,
+            expected: known.remove(&path).unwrap_or_default(),
             path,
             scale: scale as f32,
         })
@@ -155,8 +170,12 @@ fn source(value: &JsValue, known: &mut BTreeMap<String, ExpectedFile>) -> Result
     let files = get(value, "files")?;
     if let Some(url) = get(value, "url")?.as_string() {
         *known = read(files, "source: files")?;
-        let path = get(value, "path")?.as_string();
-        return Ok(Source::http(&url, path, get(value, "keeper")?.unchecked_into()));
+        let url = match get(value, "path")?.as_string() {
+            Some(path) => BaseUrl::file(&url, path),
+            None => BaseUrl::folder(&url),
+        };
+        let url = url.called(get(value, "place")?.as_string(), get(value, "label")?.as_string());
+        return Ok(Source::http(url, get(value, "keeper")?.unchecked_into()));
     }
     if !Array::is_array(&files) {
         return Err(wrong("expected a url or files"));
@@ -267,6 +286,7 @@ pub(super) fn set_loras(r: &Resident) -> Result<JsValue, JsValue> {
 }
 
 pub(super) fn inspection(i: &Inspection) -> Result<JsValue, JsValue> {
+    let or_null = |value: Option<JsValue>| value.unwrap_or(JsValue::NULL);
     let components = Array::new();
     for c in &i.components {
         components.push(&object([
@@ -277,14 +297,17 @@ pub(super) fn inspection(i: &Inspection) -> Result<JsValue, JsValue> {
         ])?);
     }
     let defaults = i.defaults.as_ref().map(|(d, factor)| defaults(d, i.sampler, *factor));
-    let memory = i.memory.map(|(weights, working)| {
+    let memory = i.memory.map(|needs| {
         object([
-            ("weights", (weights as f64).into()),
-            ("working", (working as f64).into()),
-            ("peak", (weights.saturating_add(working) as f64).into()),
+            ("weights", (needs.weights as f64).into()),
+            ("working", (needs.working as f64).into()),
+            ("peak", (needs.peak() as f64).into()),
+            (
+                "withImage",
+                or_null(needs.with_image.map(|bytes| (bytes as f64).into())),
+            ),
         ])
     });
-    let or_null = |value: Option<JsValue>| value.unwrap_or(JsValue::NULL);
     object([
         ("layout", i.layout.into()),
         ("name", i.name.as_str().into()),
@@ -351,6 +374,8 @@ pub(super) fn generated(g: &Generated) -> Result<JsValue, JsValue> {
             ("width", (width as f64).into()),
             ("height", (height as f64).into()),
             ("checkpoint", p.model.as_deref().into()),
+            ("strength", p.strength.into()),
+            ("masked", p.masked.map(decimal).into()),
             ("vae", p.other("VAE").into()),
         ])?;
         let text = ("text", p.to_string().into());
@@ -361,13 +386,14 @@ pub(super) fn generated(g: &Generated) -> Result<JsValue, JsValue> {
     }
     let sum = |part: fn(&crate::pipeline::Timings) -> f64| g.timings.iter().map(part).sum::<f64>();
     let (prompt, decode) = (sum(|t| t.prompt), sum(|t| t.decode));
-    let steps = sum(|t| t.steps.iter().sum());
+    let (steps, encode) = (sum(|t| t.steps.iter().sum()), sum(|t| t.encode));
     let timings = object([
         ("start", sum(|t| t.start).into()),
+        ("encode", encode.into()),
         ("prompt", prompt.into()),
         ("steps", steps.into()),
         ("decode", decode.into()),
-        ("total", (prompt + steps + decode).into()),
+        ("total", (encode + prompt + steps + decode).into()),
     ])?;
     object([
         ("images", images.into()),

@@ -137,6 +137,22 @@ describe("autoencoders from elsewhere", { timeout: 1_200_000 }, () => {
     assert.deepEqual(value, [true, true]);
   });
 
+  test("an image is encoded by it, if it has an encoder", async () => {
+    const over = (vae) => api.outcome(`async () => {
+      const checkpoint = await tintype.load("${SOFT}", { vae: "${vae}" });
+      const image = new ImageData(new Uint8ClampedArray(4 * 64 * 64).map((_, i) => (i % 4 === 3 ? 255 : (i * 7) % 256)), 64, 64);
+      const { images } = await tintype.generate({ checkpoint, image, strength: 0.5, ...${JSON.stringify({ ...FOX, steps: 2 })} });
+      await checkpoint.unload();
+      return Array.from(images[0].imageData.data);
+    }`);
+    const { value, error } = await over(`${vae}kl-ldm.safetensors`);
+    assert.equal(error, undefined, error?.message);
+    assert.ok(isPicture(value));
+    const alone = await over(`${vae}taesd_decoder.safetensors`);
+    assert.equal(alone.error?.code, "unsupported");
+    assert.match(alone.error.message, /taesd_decoder\.safetensors: expected an encoder/);
+  });
+
   test("it is kept under its own address, and needs no network any more", async () => {
     const kept = await page.evaluate(() => tintype.store.list());
     const file = kept.find(({ url }) => url.endsWith("/taesd_decoder.safetensors"));

@@ -42,6 +42,17 @@ const record = kind("an object", (value) => typeof value === "object" && value !
 const size = kind("a whole number of bytes", (value) => Number.isSafeInteger(value) && value >= 0);
 const sha256 = kind("64 hexadecimal digits", (value) => typeof value === "string" && /^[0-9a-f]{64}$/i.test(value));
 
+/** What the platform calls a value, whichever window it comes from: `ImageData`. */
+export const platformName = (value) => Object.prototype.toString.call(value).slice(8, -1);
+
+/** Pictures that can be drawn into a canvas at once. */
+export const DRAWABLE = ["ImageBitmap", "HTMLCanvasElement", "OffscreenCanvas"];
+
+const picture = kind(
+  "an ImageData, an ImageBitmap, a Blob, a canvas or an address",
+  (value) => typeof value === "string" || ["URL", "ImageData", "Blob", "File", ...DRAWABLE].includes(platformName(value)),
+);
+
 const oneOf = (...names) => kind(names.map((name) => `"${name}"`).join(", "), (value) => names.includes(value));
 
 /** An option that is known and has no implementation: refused by name, so that it is never silently ignored. */
@@ -89,12 +100,53 @@ function seed(value, where) {
   return seed.toString();
 }
 
+/** A request's header by its name, and its value; neither may be shown, as they may be secret. */
+const HEADER_NAME = /^[!#$%&'*+.^_`|~\w-]+$/;
+const HEADER_VALUE = /^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/;
+
+/** Where the hub is, and what it is told with each request. */
+function hub(value, where) {
+  const { url, token, headers, ...rest } = record(value, where);
+  const [unknown] = Object.keys(rest);
+  if (unknown !== undefined) throw invalid(`${where}: unknown option "${unknown}"; the options are url, token, headers`);
+  const checked = {};
+  if (url !== undefined && url !== null) checked.url = hubAddress(url, `${where}.url`);
+  if (token !== undefined && token !== null && token !== "") {
+    if (typeof token !== "string" || !HEADER_VALUE.test(token)) {
+      throw invalid(`${where}.token: expected a string of visible ASCII characters, found something else (it is not shown)`);
+    }
+    checked.token = token;
+  }
+  if (headers !== undefined && headers !== null) {
+    const all = Object.entries(record(headers, `${where}.headers`));
+    for (const [name, value] of all) {
+      if (!HEADER_NAME.test(name)) throw invalid(`${where}.headers: expected names of headers, found ${shown(name)}`);
+      if (typeof value !== "string" || !HEADER_VALUE.test(value)) {
+        throw invalid(`${where}.headers[${shown(name)}]: expected visible ASCII characters, found something else (it is not shown)`);
+      }
+    }
+    checked.headers = Object.fromEntries(all.map(([name, value]) => [name.toLowerCase(), value]));
+  }
+  return checked;
+}
+
+/** The hub's address without the slash at its end. */
+function hubAddress(value, where) {
+  if (typeof value !== "string" && !(value instanceof URL)) throw invalid(`${where}: expected a string or a URL, found ${shown(value)}`);
+  const base = globalThis.document?.baseURI ?? globalThis.location.href;
+  const url = URL.canParse(value, base) ? new URL(value, base) : null;
+  const plain = url && ["https:", "http:"].includes(url.protocol) && !url.username && !url.password && !url.search && !url.hash;
+  if (!plain) throw invalid(`${where}: expected an address (http or https) without a password, a query and a fragment, found ${shown(String(value).replace(/\/\/[^/]*@/, "//…@"))}`);
+  return url.href.replace(/\/*$/, "");
+}
+
 export const CREATE = {
   backend: oneOf("auto", "webgpu", "cpu"),
   memoryBudget: positive,
   threads: oneThread,
   store: oneOf("keep", "evict", "off"),
   stallTimeout: positive,
+  hub,
   debug: flag,
 };
 
@@ -131,9 +183,9 @@ export const GENERATE = {
   sampler: text,
   seed,
   count: whole,
-  image: notYet("image to image"),
-  strength: notYet("image to image"),
-  mask: notYet("inpainting"),
+  image: picture,
+  mask: picture,
+  strength: kind("a number from 0 to 1", (value) => typeof value === "number" && value >= 0 && value <= 1),
   signal,
   onProgress: callback,
   onStep: callback,

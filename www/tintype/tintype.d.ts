@@ -39,6 +39,8 @@ export interface CreateOptions {
    * `off`: nothing is kept.
    */
   store?: "keep" | "evict" | "off" | null;
+  /** The Hugging Face hub, or a mirror of it. */
+  hub?: Hub | null;
   /** Milliseconds without a byte after which a download is begun anew where it stopped; 20 000, if nothing is said. */
   stallTimeout?: number | null;
   /** Whether there is `debug`, for tests. */
@@ -61,6 +63,16 @@ export interface Backend {
   readonly reason: string;
 }
 
+/** Where `hf:` sources are, and what is sent there. Nothing of it is kept on the device, and no message shows a token or a header. */
+export interface Hub {
+  /** Its address, relative to the page; `https://huggingface.co`, if nothing is said. What is below it is the hub's. */
+  url?: string | URL | null;
+  /** Sent with requests to the hub alone, as `Authorization: Bearer …`; a browser leaves it out where the hub redirects elsewhere. */
+  token?: string | null;
+  /** Further headers of requests to the hub. Where it redirects, a browser sends these on, and that host has to allow them too. */
+  headers?: Readonly<Record<string, string>> | null;
+}
+
 /** A file and its place inside a checkpoint's folder, such as `unet/config.json`. */
 export interface PathFile {
   path: string;
@@ -71,7 +83,7 @@ export interface PathFile {
 export interface CatalogueEntry {
   id?: string;
   name?: string;
-  /** A folder's address; relative to the `checkpoints.json`. */
+  /** A folder's or a single file's address, relative to the `checkpoints.json`, or a repository's name, such as `hf:org/name`. */
   url: string;
   description?: string;
   style?: string;
@@ -88,19 +100,32 @@ export interface CatalogueEntry {
 }
 
 /**
- * Where a checkpoint is: the address of a diffusers folder or of a single `.safetensors` file (http or https, relative to the
- * page; `hf:org/name@revision` is not implemented), what a person picked or dropped, or an entry of a `checkpoints.json`. One
- * picked file is a single file.
+ * Where a checkpoint is.
+ *
+ * An address (http or https, relative to the page) of a diffusers folder, which has a `model_index.json`, or of a single file. One
+ * that ends neither in "/" nor in a known extension is asked which of both it is.
+ *
+ * `hf:org/name@revision/folder` on the Hugging Face hub, or the address of such a page of it: a folder with a `model_index.json`, or one
+ * with only one `.safetensors` file; `hf:org/name@revision/file.safetensors` is a single file. The revision is a branch, a tag or a
+ * commit; a slash in it is written `%2F`, but in `refs/pr/1`; left out, it is `main`.
+ *
+ * What a person picked or dropped: a folder or files, with or without a folder around them. What has a `model_index.json` in it is
+ * taken; or else the only `.safetensors` file. A `DataTransfer` has to be given in the event of the drop.
+ *
+ * An entry of a `checkpoints.json`.
  */
-export type Source =
-  | string
-  | URL
+export type Source = string | URL | Picked | CatalogueEntry;
+
+/** Files and folders as browsers give them. */
+export type Picked =
   | File
+  | PathFile
   | FileList
-  | readonly (File | PathFile)[]
   | FileSystemDirectoryHandle
   | FileSystemFileHandle
-  | CatalogueEntry;
+  | FileSystemEntry
+  | DataTransfer
+  | readonly (File | PathFile | FileSystemDirectoryHandle | FileSystemFileHandle | FileSystemEntry)[];
 
 export interface Progress {
   /** What is being done: configurations and headers are opened, then the weights are read. */
@@ -114,8 +139,11 @@ export interface Progress {
   fraction: number;
 }
 
-/** Where a LoRA is: the address of a file (http or https, relative to the page), or what a person picked or dropped. */
-export type LoraSource = string | URL | File | PathFile | FileSystemFileHandle;
+/**
+ * Where a LoRA is: the address of a file (http or https, relative to the page), a file on the hub (`hf:org/name/file.safetensors`, or a
+ * repository or folder with only one), or what a person picked or dropped.
+ */
+export type LoraSource = string | URL | Picked;
 
 /**
  * A LoRA, LoCon, DoRA, LoHa or LoKr in a `safetensors` file, with kohya's names or with those of diffusers and PEFT. One that is for
@@ -139,7 +167,7 @@ export interface LoadOptions {
   onProgress?: ((progress: Progress) => void) | null;
   /** The name to show, in place of the checkpoint's own. */
   name?: string | null;
-  /** The variant of the weights' files, such as `fp16`. */
+  /** The variant of the weights' files, such as `fp16`; where there are only those, they are taken, and a warning says so. */
   variant?: string | null;
   /** What the UNet predicts, where the scheduler's configuration is wrong or missing. */
   predictionType?: "epsilon" | "v_prediction" | "sample" | (string & {}) | null;
@@ -174,8 +202,11 @@ export interface Inspection {
   /** Such as `epsilon`, as far as the checkpoint says. */
   predictionType: string | null;
   defaults: (Defaults & { factor: number }) | null;
-  /** Bytes on this device: of its weights, of a picture with the defaults besides, and of both. */
-  memory: { weights: number; working: number; peak: number } | null;
+  /**
+   * Bytes on this device: of its weights, of a picture with the defaults besides, and of both; and of both where the picture is
+   * drawn over an image, or null if its autoencoder can't encode.
+   */
+  memory: { weights: number; working: number; peak: number; withImage: number | null } | null;
   /** Why it can't be loaded here, by name: what is not implemented, and what is too large. Empty, if it can. */
   unsupported: string[];
   /** What a person should know and that is no error. */
@@ -221,7 +252,7 @@ export class Checkpoint {
    * Hyper-SD, TCD, DMD2, Turbo, known by its name), steps, guidance scale and sampler are those that such a LoRA draws with, but for what a catalogue's entry says.
    */
   readonly defaults: Readonly<Defaults & { factor: number }>;
-  /** The weights' bytes in memory, those that it shares with others included; LoRAs come on top. */
+  /** The weights' bytes in memory, those that it shares with others included; LoRAs come on top, and with the first image an encoder. */
   readonly bytes: number;
   /** What a person should know and that is no error. */
   readonly warnings: readonly string[];
@@ -249,11 +280,20 @@ export interface Step {
   preview?: ImageData;
 }
 
+/**
+ * A picture: its pixels, a file, or an address (http, https, blob: or data:, relative to the page). Colour profiles are not applied.
+ * Every pixel has to be opaque; a side is 8192 pixels at most.
+ */
+export type Picture = ImageData | ImageBitmap | Blob | HTMLCanvasElement | OffscreenCanvas | string | URL;
+
 export interface GenerateOptions {
   checkpoint: Checkpoint;
   prompt?: string | null;
   negativePrompt?: string | null;
-  /** Pixels; a multiple of the VAE's factor. */
+  /**
+   * Pixels; a multiple of the VAE's factor. Left out, that of `image`, rounded down, or in proportion to `height`; without an image
+   * the checkpoint's own.
+   */
   width?: number | null;
   height?: number | null;
   steps?: number | null;
@@ -264,14 +304,17 @@ export interface GenerateOptions {
   seed?: number | bigint | string | null;
   /** How many pictures; picture *i* is drawn with seed + *i*. */
   count?: number | null;
-  /** Not implemented: rejects with `unsupported`. */
-  image?: ImageData | ImageBitmap | Blob | HTMLCanvasElement | OffscreenCanvas | string | null;
-  /** Not implemented: rejects with `unsupported`. */
+  /** What is drawn over. One of another size than the picture is stretched to it. */
+  image?: Picture | null;
+  /**
+   * From 0 to 1: how much of the image is drawn anew. So much of the steps runs, the last ones. 0.8, if nothing is said; 1 with a
+   * mask, and there nothing of the image is left where it is repainted.
+   */
   strength?: number | null;
-  /** Not implemented: rejects with `unsupported`. */
-  mask?: ImageData | ImageBitmap | Blob | HTMLCanvasElement | OffscreenCanvas | string | null;
+  /** White where the image is repainted, black where it stays. Checkpoints that were made for inpainting need one. */
+  mask?: Picture | null;
   signal?: AbortSignal | null;
-  /** Where the checkpoint has to be read again: how far that is. */
+  /** Where the checkpoint has to be read again, or its encoder for an image: how far that is. */
   onProgress?: ((progress: Progress) => void) | null;
   onStep?: ((step: Step) => void) | null;
   preview?: boolean | null;
@@ -290,6 +333,10 @@ export interface Parameters {
   height: number;
   /** The checkpoint's name. */
   checkpoint: string;
+  /** Where it was drawn over an image. */
+  strength?: number;
+  /** Where there was a mask: the part of the image that it left to be drawn over, from 0 to 1. */
+  masked?: number;
   /** The autoencoder's file or name, if it is from elsewhere. */
   vae?: string;
   [more: string]: unknown;
@@ -307,10 +354,10 @@ export interface GenerateResult {
   /** The first picture's seed, in decimal digits. */
   readonly seed: string;
   /**
-   * Milliseconds by what was done, over all pictures; `total` is that of the last three. `start` is from when the worker took up
+   * Milliseconds by what was done, over all pictures; `encode` is of an image; `total` is that of all but `start`. `start` is from when the worker took up
    * the call until the device began: for its turn, a checkpoint that comes back, room for a new size.
    */
-  readonly timings: Readonly<{ start: number; prompt: number; steps: number; decode: number; total: number }>;
+  readonly timings: Readonly<{ start: number; encode: number; prompt: number; steps: number; decode: number; total: number }>;
   /** What a person should know and that is no error, such as a prompt that was cut short. */
   readonly warnings: readonly string[];
 }
@@ -325,6 +372,7 @@ export interface Notice {
 export interface Kept {
   id: string;
   name: string;
+  /** Its address without a query that may be secret, or the name of its repository, such as `hf:org/name`. */
   url: string;
   /** Of its weights in memory. */
   bytes: number;

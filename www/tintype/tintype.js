@@ -1,5 +1,6 @@
 // Tintype: image-generation checkpoints in a web page. This is the module a site imports; worker.js does the work.
 
+import { catalogue } from "./catalogue.js";
 import { Compute } from "./compute.js";
 import { TintypeError } from "./error.js";
 import { resolveLoras } from "./lora.js";
@@ -16,7 +17,8 @@ import {
   loras as checkLoras,
   shown,
 } from "./options.js";
-import { catalogue, resolve } from "./source.js";
+import { pictures } from "./picture.js";
+import { Sources } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
 import { resolveVae } from "./vae.js";
 
@@ -66,6 +68,13 @@ export class Checkpoint {
 
 const unsupported = (what) => Promise.reject(new TintypeError("unsupported", `${what} is not implemented`));
 
+/** Of something that no engine has to look at to refuse it. */
+function unsupportedIsSaid(error) {
+  if (error.code !== "unsupported") throw error;
+  const nothing = { family: null, components: [], bytes: 0, predictionType: null, defaults: null, memory: null };
+  return { kind: null, layout: "single-file", name: "", ...nothing, unsupported: [error.message], warnings: [] };
+}
+
 const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
 
 const CLOSED = "this Tintype is closed: make a new one";
@@ -76,6 +85,7 @@ const toImageData = ({ width, height, rgba }) => new ImageData(rgba, width, heig
 export class Tintype extends EventTarget {
   #compute;
   #storage;
+  #sources;
   #store;
   #debug;
   #backend;
@@ -91,12 +101,12 @@ export class Tintype extends EventTarget {
   /** What ends, for each `load` that still finds out what its source is, when this closes. */
   #resolving = new Set();
 
-  constructor(ours, { store, stallTimeout, debug, ...options }) {
+  constructor(ours, { store, stallTimeout, hub, debug, ...options }) {
     if (ours !== OURS) throw invalid("Tintype: use Tintype.create()");
     super();
     const onNotice = (kind, message) => this.#dispatch("notice", { kind, message });
     this.#storage = new Storage(
-      { store, stallTimeout },
+      { store, stallTimeout, hub },
       {
         onNotice: ({ kind, message }) => onNotice(kind, message),
         onDeath: (again, { message }) => {
@@ -116,6 +126,7 @@ export class Tintype extends EventTarget {
       connect: (port, module) => this.#storage.connect(port, module),
     });
     this.#store = storeOf(this.#storage);
+    this.#sources = new Sources((command, about, signal) => this.#storage.command(command, [about], { signal }), hub?.url);
     if (!debug) return;
     const counts = () => this.#compute.call("counts", () => ({}));
     this.#debug = Object.freeze({ loseDevice: this.#harm("lose-device"), killWorker: this.#harm("kill"), counts });
@@ -173,10 +184,15 @@ export class Tintype extends EventTarget {
   async load(source, options) {
     const { signal, onProgress, loras: over = [], vae: other, ...rest } = check("load", LOAD, options);
     if (this.#closed) throw invalid(CLOSED);
-    const resolving = (signal) => Promise.all([resolve(source, signal), resolveLoras(over, "load"), resolveVae(other, "load", signal)]);
-    const resolved = await this.#resolve(resolving, signal);
+    const find = (signal) =>
+      Promise.all([
+        this.#sources.find(source, { signal }),
+        resolveLoras(this.#sources, over, "load", signal),
+        resolveVae(this.#sources, other, "load", signal),
+      ]);
+    const resolved = await this.#resolve(find, signal);
     if (this.#closed) throw wasClosed();
-    const [{ source: found, hints }, loras, vae] = resolved;
+    const [{ source: found, hints }, { loras }, { vae }] = resolved;
     const recipe = { source: found, options: { ...hints, ...rest }, loras, vae };
     const info = await this.#fetching(() =>
       this.#compute.call(
@@ -187,7 +203,8 @@ export class Tintype extends EventTarget {
       ),
     );
     if (this.#closed) throw wasClosed();
-    const checkpoint = new Checkpoint(OURS, info, {
+    const told = { ...info, warnings: [...resolved.flatMap(({ warnings }) => warnings), ...(info.warnings ?? [])] };
+    const checkpoint = new Checkpoint(OURS, told, {
       unload: () => this.#unload(checkpoint),
       setLoras: (...args) => this.#setLoras(checkpoint, ...args),
     });
@@ -198,7 +215,7 @@ export class Tintype extends EventTarget {
   }
 
   async generate(options) {
-    const { checkpoint, signal, onProgress, onStep, ...request } = check("generate", GENERATE, options);
+    const { checkpoint, signal, onProgress, onStep, image, mask, ...request } = check("generate", GENERATE, options);
     if (this.#closed) throw invalid(CLOSED);
     if (!this.#recipes.has(checkpoint)) {
       const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which another Tintype loaded` : shown(checkpoint);
@@ -207,6 +224,11 @@ export class Tintype extends EventTarget {
     request.checkpoint = checkpoint.id;
     request.prompt ??= "";
     request.seed ??= randomSeed();
+    if (image !== undefined || mask !== undefined) {
+      const resolving = this.#resolve((signal) => pictures({ image, mask }, "generate", signal), signal, "generate");
+      Object.assign(request, await resolving);
+      if (this.#closed) throw wasClosed();
+    }
     const [progressed, stepped] = [onProgress, onStep].map((callback) => callback && guarded(callback));
     const onEvent = ({ preview, ...event }) => {
       if (event.phase) progressed?.(event);
@@ -230,11 +252,15 @@ export class Tintype extends EventTarget {
   async inspect(source, options) {
     const { signal, vae: other, ...rest } = check("inspect", INSPECT, options);
     if (this.#closed) throw invalid(CLOSED);
-    const resolving = (signal) => Promise.all([resolve(source, signal), resolveVae(other, "inspect", signal)]);
-    const [{ source: found, hints }, vae] = await this.#resolve(resolving, signal, "inspect");
+    const find = (signal) =>
+      Promise.all([this.#sources.find(source, { signal }), resolveVae(this.#sources, other, "inspect", signal)]);
+    const resolved = await this.#resolve(find, signal, "inspect").catch(unsupportedIsSaid);
     if (this.#closed) throw wasClosed();
+    if (resolved.unsupported) return resolved;
+    const [{ source: found, hints }, { vae }] = resolved;
     const recipe = { source: found, options: { ...hints, ...rest }, vae };
-    return this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
+    const said = await this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
+    return { ...said, warnings: [...resolved.flatMap(({ warnings }) => warnings), ...said.warnings] };
   }
 
   async profile() {
@@ -283,7 +309,8 @@ export class Tintype extends EventTarget {
     if (this.#closed) throw invalid(CLOSED);
     const change = async () => {
       if (this.#closed) throw wasClosed();
-      const resolved = await this.#resolve(() => resolveLoras(asked, "setLoras"));
+      const find = (signal) => resolveLoras(this.#sources, asked, "setLoras", signal);
+      const { loras: resolved, warnings: others } = await this.#resolve(find, undefined, "setLoras");
       if (this.#closed) throw wasClosed();
       const recipe = this.#recipes.get(checkpoint);
       const told = (known) => (known.has(checkpoint.id) ? undefined : recipe);
@@ -295,7 +322,7 @@ export class Tintype extends EventTarget {
       this.#recipes.set(checkpoint, { ...recipe, loras: resolved });
       onDefaults(set.defaults);
       this.#dispatch("change");
-      return set;
+      return { ...set, warnings: [...others, ...set.warnings] };
     };
     // One after the other, in the order in which they are asked for.
     const before = this.#changes.get(checkpoint) ?? Promise.resolve();
