@@ -136,6 +136,7 @@ pub(super) fn parameters(request: &Request, resident: &Resident) -> Parameters {
     let loras: Vec<String> = loras.iter().map(|(name, scale)| format!("{name}: {scale}")).collect();
     let loras = (!loras.is_empty()).then(|| ("Loras".into(), loras.join(", ")));
     let mask = request.image.as_ref().and_then(|image| image.mask.as_ref());
+    let vae = resident.vae.clone().map(|name| ("VAE".into(), name));
     // Sizes and steps have been checked by now; they are small.
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Parameters {
@@ -153,7 +154,7 @@ pub(super) fn parameters(request: &Request, resident: &Resident) -> Parameters {
             white.iter().filter(|white| **white).count() as f32 / white.len() as f32
         }),
         version: Some(Parameters::VERSION.into()),
-        others: loras.into_iter().collect(),
+        others: vae.into_iter().chain(loras).collect(),
         ..Parameters::default()
     }
 }

@@ -1,6 +1,6 @@
 //! What a checkpoint is and would need, from its configurations and headers alone.
 
-use super::parts::{Parts, defaults};
+use super::parts::Parts;
 use super::resident::describe;
 use super::wanted::Wanted;
 use super::{ComponentInfo, Defaults, Library, LoadOptions, Working};
@@ -106,9 +106,8 @@ impl Library {
         let Some(mut parts) = said.note(Parts::of(&checkpoint, options))? else {
             return Ok(said);
         };
-        let factor = parts.vae.factor();
-        let defaults = defaults(&options.defaults, parts.family, &parts.unet, factor);
-        said.family = Some(parts.family.name);
+        let (factor, defaults) = (parts.vae.factor(), parts.own(&options.defaults).defaults);
+        said.family = Some(parts.family);
         said.sampler = Some(parts.scheduler.sampler_name());
         let keys = parts.keys(&defaults, &self.executor, false);
         let latents = parts.latents(&defaults);

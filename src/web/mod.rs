@@ -59,8 +59,10 @@ impl Engine {
         to_js(&crate::sampler::SamplerKind::names())
     }
 
-    /// Loads a checkpoint by its recipe: `{ source, options }`, where `source` is `{ kind: "url", url, files? }` or
-    /// `{ kind: "files", files: [{ path, file }] }`; `loras`, if there are any, are `[{ source, path, scale }]`.
+    /// Loads a checkpoint by its recipe: `{ source, options }`, where `source` is `{ kind: "url", url, files?, path?, place?, label? }`
+    /// or `{ kind: "files", files: [{ path, file }], path? }`; `loras`, if there are any, are `[{ source, path, scale }]`. `path` is the
+    /// name of the one file that has all of it, `files` what is known of those at a URL, `place` and `label` are in place of the URL in
+    /// messages and in the store.
     pub fn load(&self, job: u32, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {
         let engine = self.engine.clone();
         wasm_bindgen_futures::future_to_promise(async move {
@@ -110,7 +112,7 @@ impl Engine {
         })
     }
 
-    /// Lays the LoRAs of `recipe` over the checkpoint `id`, which is loaded by it if it is not in memory. Gives `{ warnings }`.
+    /// Lays the LoRAs of `recipe` over the checkpoint `id`, which is loaded by it if it is not in memory. Gives `{ warnings, defaults }`.
     #[wasm_bindgen(js_name = setLoras)]
     pub fn set_loras(&self, job: u32, id: String, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {
         let engine = self.engine.clone();

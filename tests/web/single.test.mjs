@@ -5,30 +5,10 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { isPicture, openApi } from "./harness.mjs";
-import { join, parse, tensors } from "./safetensors.mjs";
+import { join, wholeVocabulary } from "./safetensors.mjs";
 
 const FILE = "tiny model.safetensors";
-const GOLDEN = new URL("../golden/single-file.safetensors", import.meta.url);
-const TOKENS = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight";
 const ASKED = { prompt: "a red fox", seed: 3, steps: 3, width: 64, height: 64 };
-
-/** The golden with as many rows in its table of tokens as CLIP has tokens. */
-function wholeVocabulary() {
-  const { header, data } = parse(readFileSync(GOLDEN));
-  const bytes = Object.fromEntries(tensors(header).map((name) => [name, data.subarray(...header[name].data_offsets)]));
-  const [rows, columns] = header[TOKENS].shape;
-  const row = bytes[TOKENS].length / rows;
-  const table = Buffer.concat(Array.from({ length: Math.ceil(49408 / rows) }, () => bytes[TOKENS])).subarray(0, 49408 * row);
-  bytes[TOKENS] = table;
-  header[TOKENS].shape = [49408, columns];
-  let end = 0;
-  const parts = [];
-  for (const name of Object.keys(bytes)) {
-    header[name].data_offsets = [end, (end += bytes[name].length)];
-    parts.push(bytes[name]);
-  }
-  return join(header, Buffer.concat(parts));
-}
 
 describe("single files", () => {
   let site, api, faults, close, folder, url, page;
@@ -140,6 +120,47 @@ describe("single files", () => {
   test("one is kept under its own address", async () => {
     const { value } = await api.outcome(`async () => (await tintype.store.list()).map(({ url }) => url)`);
     assert.ok(value.some((kept) => kept.endsWith(url)), value.join());
+  });
+
+  test("the vocabulary is kept too: with the network off it draws, by its address and as a picked file", async () => {
+    await api.create({ backend: "cpu" });
+    await api.load(url);
+    const expected = (await api.draw({ checkpoint: url, ...ASKED })).images[0];
+    const kept = await page.evaluate(() => tintype.store.list());
+    assert.deepEqual(kept.filter(({ url }) => /merges/.test(url)), [], "it is no checkpoint");
+    await api.create({ backend: "cpu" });
+    const refused = [];
+    const refuse = (route) => (refused.push(route.request().url()), route.abort());
+    await page.evaluate(async (url) => (window.mine = new File([await (await fetch(url)).blob()], "mine.safetensors")), url);
+    for (const address of ["**/assets/**", "**/folders/single/**"]) await page.route(address, refuse);
+    const { value, error } = await api.outcome(`async () => {
+      const drawn = [];
+      for (const source of ["${url}", window.mine]) {
+        const checkpoint = await tintype.load(source);
+        const { images } = await tintype.generate({ checkpoint, ...${JSON.stringify(ASKED)} });
+        drawn.push(Array.from(images[0].imageData.data));
+      }
+      return drawn;
+    }`);
+    await page.unrouteAll();
+    assert.equal(error, undefined, error?.message);
+    for (const rgba of value) assert.ok(Buffer.from(rgba).equals(expected.rgba));
+    assert.deepEqual(refused.filter((url) => /assets/.test(url)), []);
+  });
+
+  test("a vocabulary that is not CLIP's is refused and not kept", async () => {
+    const load = () => api.outcome(`() => tintype.load(window.mine)`);
+    const wrong = { "other bytes": ["application/gzip", "a b\nc d\n"], "a page": ["text/html", "<!doctype html><title>front</title>"] };
+    for (const [what, [contentType, body]] of Object.entries(wrong)) {
+      await api.create({ backend: "cpu" });
+      await page.evaluate(() => tintype.store.clear());
+      await page.route("**/assets/**", (route) => route.fulfill({ contentType, body }));
+      const { error } = await load();
+      await page.unrouteAll();
+      assert.equal(error?.code, what === "a page" ? "not-found" : "corrupt", error?.message);
+      assert.match(error.message, /clip-merges\.txt\.gz: .*(expected sha256|page of HTML)/);
+      assert.equal((await load()).error, undefined, what);
+    }
   });
 
   test("nothing went wrong unseen", () => assert.deepEqual(faults, []));

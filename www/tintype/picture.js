@@ -1,9 +1,9 @@
 // What `image` and `mask` of `generate` may be → pixels: { width, height, rgba }. They are taken as they are: no colour profile is
 // applied, and an alpha is neither multiplied in nor dropped; the engine refuses it.
 
+import { fetched, get, parse } from "./address.js";
 import { TintypeError } from "./error.js";
 import { DRAWABLE, invalid, platformName, shown } from "./options.js";
-import { fetched, get, parse } from "./source.js";
 
 /** The engine takes no larger ones. */
 const MAX_SIDE = 8192;

@@ -39,6 +39,8 @@ export interface CreateOptions {
    * `off`: nothing is kept.
    */
   store?: "keep" | "evict" | "off" | null;
+  /** The Hugging Face hub, or a mirror of it. */
+  hub?: Hub | null;
   /** Milliseconds without a byte after which a download is begun anew where it stopped; 20 000, if nothing is said. */
   stallTimeout?: number | null;
   /** Whether there is `debug`, for tests. */
@@ -61,6 +63,16 @@ export interface Backend {
   readonly reason: string;
 }
 
+/** Where `hf:` sources are, and what is sent there. Nothing of it is kept on the device, and no message shows a token or a header. */
+export interface Hub {
+  /** Its address, relative to the page; `https://huggingface.co`, if nothing is said. What is below it is the hub's. */
+  url?: string | URL | null;
+  /** Sent with requests to the hub alone, as `Authorization: Bearer …`; a browser leaves it out where the hub redirects elsewhere. */
+  token?: string | null;
+  /** Further headers of requests to the hub. Where it redirects, a browser sends these on, and that host has to allow them too. */
+  headers?: Readonly<Record<string, string>> | null;
+}
+
 /** A file and its place inside a checkpoint's folder, such as `unet/config.json`. */
 export interface PathFile {
   path: string;
@@ -71,7 +83,7 @@ export interface PathFile {
 export interface CatalogueEntry {
   id?: string;
   name?: string;
-  /** A folder's address; relative to the `checkpoints.json`. */
+  /** A folder's or a single file's address, relative to the `checkpoints.json`, or a repository's name, such as `hf:org/name`. */
   url: string;
   description?: string;
   style?: string;
@@ -88,19 +100,32 @@ export interface CatalogueEntry {
 }
 
 /**
- * Where a checkpoint is: the address of a diffusers folder or of a single `.safetensors` file (http or https, relative to the
- * page; `hf:org/name@revision` is not implemented), what a person picked or dropped, or an entry of a `checkpoints.json`. One
- * picked file is a single file.
+ * Where a checkpoint is.
+ *
+ * An address (http or https, relative to the page) of a diffusers folder, which has a `model_index.json`, or of a single file. One
+ * that ends neither in "/" nor in a known extension is asked which of both it is.
+ *
+ * `hf:org/name@revision/folder` on the Hugging Face hub, or the address of such a page of it: a folder with a `model_index.json`, or one
+ * with only one `.safetensors` file; `hf:org/name@revision/file.safetensors` is a single file. The revision is a branch, a tag or a
+ * commit; a slash in it is written `%2F`, but in `refs/pr/1`; left out, it is `main`.
+ *
+ * What a person picked or dropped: a folder or files, with or without a folder around them. What has a `model_index.json` in it is
+ * taken; or else the only `.safetensors` file. A `DataTransfer` has to be given in the event of the drop.
+ *
+ * An entry of a `checkpoints.json`.
  */
-export type Source =
-  | string
-  | URL
+export type Source = string | URL | Picked | CatalogueEntry;
+
+/** Files and folders as browsers give them. */
+export type Picked =
   | File
+  | PathFile
   | FileList
-  | readonly (File | PathFile)[]
   | FileSystemDirectoryHandle
   | FileSystemFileHandle
-  | CatalogueEntry;
+  | FileSystemEntry
+  | DataTransfer
+  | readonly (File | PathFile | FileSystemDirectoryHandle | FileSystemFileHandle | FileSystemEntry)[];
 
 export interface Progress {
   /** What is being done: configurations and headers are opened, then the weights are read. */
@@ -114,8 +139,11 @@ export interface Progress {
   fraction: number;
 }
 
-/** Where a LoRA is: the address of a file (http or https, relative to the page), or what a person picked or dropped. */
-export type LoraSource = string | URL | File | PathFile | FileSystemFileHandle;
+/**
+ * Where a LoRA is: the address of a file (http or https, relative to the page), a file on the hub (`hf:org/name/file.safetensors`, or a
+ * repository or folder with only one), or what a person picked or dropped.
+ */
+export type LoraSource = string | URL | Picked;
 
 /**
  * A LoRA, LoCon, DoRA, LoHa or LoKr in a `safetensors` file, with kohya's names or with those of diffusers and PEFT. One that is for
@@ -127,19 +155,26 @@ export interface Lora {
   scale?: number | null;
 }
 
+/**
+ * Where an autoencoder is: anything that `load` takes. A folder may be diffusers' of an `AutoencoderKL` or `AutoencoderTiny`, or a whole
+ * checkpoint's, whose own is taken; a file a whole checkpoint, or an autoencoder alone in the names of diffusers or of the original
+ * code; TAESD's decoder, alone or with its encoder as two picked files. One for latents of another kind is refused.
+ */
+export type VaeSource = Source;
+
 export interface LoadOptions {
   signal?: AbortSignal | null;
   onProgress?: ((progress: Progress) => void) | null;
   /** The name to show, in place of the checkpoint's own. */
   name?: string | null;
-  /** The variant of the weights' files, such as `fp16`. */
+  /** The variant of the weights' files, such as `fp16`; where there are only those, they are taken, and a warning says so. */
   variant?: string | null;
   /** What the UNet predicts, where the scheduler's configuration is wrong or missing. */
   predictionType?: "epsilon" | "v_prediction" | "sample" | (string & {}) | null;
   /** LoRAs to lie over it. */
   loras?: readonly Lora[] | null;
-  /** Not implemented: rejects with `unsupported`. */
-  vae?: Source | null;
+  /** An autoencoder in place of the checkpoint's own, of which nothing is read then. */
+  vae?: VaeSource | null;
   /** Not implemented: a list that isn't empty rejects with `unsupported`. */
   embeddings?: readonly Source[] | null;
 }
@@ -150,6 +185,8 @@ export interface InspectOptions {
   variant?: string | null;
   /** As `load` takes it. */
   predictionType?: LoadOptions["predictionType"];
+  /** As `load` takes it. */
+  vae?: VaeSource | null;
 }
 
 /** What a checkpoint is and would need, as `inspect` says it. */
@@ -195,7 +232,7 @@ export interface Component {
   dtypes: string[];
   /** Of its files. */
   bytes: number;
-  /** A hash over its content: components of one id are held once, whatever checkpoints they are of. */
+  /** A hash over its tensors, whatever files they are in: components of one id are held once, whatever checkpoints they are of. */
   id: string;
 }
 
@@ -210,7 +247,10 @@ export class Checkpoint {
   /** What it is by its configurations, such as `SD 1.x`, `SDXL` or `LCM`. */
   readonly family: string;
   readonly components: readonly Component[];
-  /** With the number that width and height must be multiples of. */
+  /**
+   * With the number that width and height must be multiples of. While a LoRA lies over it that was distilled to few steps (LCM, Lightning,
+   * Hyper-SD, TCD, DMD2, Turbo, known by its name), steps, guidance scale and sampler are those that such a LoRA draws with, but for what a catalogue's entry says.
+   */
   readonly defaults: Readonly<Defaults & { factor: number }>;
   /** The weights' bytes in memory, those that it shares with others included; LoRAs come on top, and with the first image an encoder. */
   readonly bytes: number;
@@ -219,12 +259,12 @@ export class Checkpoint {
   /**
    * Puts these LoRAs over the checkpoint, in place of those that lie over it; an empty list takes them all off, and then it draws to
    * the bit what it drew before. Pictures asked for before are drawn before. The checkpoint is not read again, LoRAs are. If it
-   * rejects, the former ones stay.
+   * rejects, the former ones stay. Resolves with what is to be known of them, and with the `defaults` from now on.
    */
   setLoras(
     loras: readonly Lora[],
     options?: { onProgress?: ((progress: Progress) => void) | null } | null,
-  ): Promise<{ readonly warnings: readonly string[] }>;
+  ): Promise<{ readonly warnings: readonly string[]; readonly defaults: Checkpoint["defaults"] }>;
   /**
    * Frees its memory for the next one: GPU buffers are destroyed; WebAssembly's memory never shrinks, but what was freed is used
    * again.
@@ -297,6 +337,8 @@ export interface Parameters {
   strength?: number;
   /** Where there was a mask: the part of the image that it left to be drawn over, from 0 to 1. */
   masked?: number;
+  /** The autoencoder's file or name, if it is from elsewhere. */
+  vae?: string;
   [more: string]: unknown;
 }
 
@@ -326,10 +368,11 @@ export interface Notice {
   message: string;
 }
 
-/** A checkpoint, or a LoRA, that is kept on this device. */
+/** A checkpoint, a LoRA or an autoencoder that is kept on this device. */
 export interface Kept {
   id: string;
   name: string;
+  /** Its address without a query that may be secret, or the name of its repository, such as `hf:org/name`. */
   url: string;
   /** Of its weights in memory. */
   bytes: number;
@@ -393,7 +436,7 @@ export interface Debug {
 interface TintypeEventMap {
   /** What happened without an error: `auto` found no GPU, the store is full, a lost device was set up anew. */
   notice: CustomEvent<Notice>;
-  /** `checkpoints` or `memory` changed. */
+  /** `checkpoints`, `memory` or the defaults of a checkpoint changed. */
   change: CustomEvent<null>;
 }
 

@@ -1,5 +1,6 @@
 // Tintype: image-generation checkpoints in a web page. This is the module a site imports; worker.js does the work.
 
+import { catalogue } from "./catalogue.js";
 import { Compute } from "./compute.js";
 import { TintypeError } from "./error.js";
 import { resolveLoras } from "./lora.js";
@@ -17,8 +18,9 @@ import {
   shown,
 } from "./options.js";
 import { pictures } from "./picture.js";
-import { catalogue, resolve } from "./source.js";
+import { Sources } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
+import { resolveVae } from "./vae.js";
 
 export { TintypeError };
 
@@ -29,6 +31,7 @@ const OURS = Symbol("tintype");
 export class Checkpoint {
   #unload;
   #setLoras;
+  #defaults;
 
   constructor(ours, info, { unload, setLoras }) {
     if (ours !== OURS) throw invalid("Checkpoint: load() makes these");
@@ -36,7 +39,7 @@ export class Checkpoint {
     this.name = info.name;
     this.family = info.family;
     this.components = info.components;
-    this.defaults = info.defaults;
+    this.#defaults = Object.freeze(info.defaults);
     this.bytes = info.bytes;
     this.warnings = info.warnings ?? [];
     this.#unload = unload;
@@ -44,12 +47,17 @@ export class Checkpoint {
     Object.freeze(this);
   }
 
+  /** What `generate` takes for everything left out; others, where a LoRA over it brings its own. */
+  get defaults() {
+    return this.#defaults;
+  }
+
   /**
    * Puts these LoRAs over the checkpoint in place of those that lie there; an empty list takes them all off. Pictures asked for
-   * before are drawn before. Gives `{ warnings }`.
+   * before are drawn before. Gives `{ warnings, defaults }`.
    */
   async setLoras(loras, options) {
-    return this.#setLoras(loras, options);
+    return this.#setLoras(loras, options, (defaults) => (this.#defaults = Object.freeze(defaults)));
   }
 
   /** Lets go of its memory. Drawn with again, it comes back. */
@@ -59,6 +67,13 @@ export class Checkpoint {
 }
 
 const unsupported = (what) => Promise.reject(new TintypeError("unsupported", `${what} is not implemented`));
+
+/** Of something that no engine has to look at to refuse it. */
+function unsupportedIsSaid(error) {
+  if (error.code !== "unsupported") throw error;
+  const nothing = { family: null, components: [], bytes: 0, predictionType: null, defaults: null, memory: null };
+  return { kind: null, layout: "single-file", name: "", ...nothing, unsupported: [error.message], warnings: [] };
+}
 
 const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
 
@@ -70,6 +85,7 @@ const toImageData = ({ width, height, rgba }) => new ImageData(rgba, width, heig
 export class Tintype extends EventTarget {
   #compute;
   #storage;
+  #sources;
   #store;
   #debug;
   #backend;
@@ -85,12 +101,12 @@ export class Tintype extends EventTarget {
   /** What ends, for each `load` that still finds out what its source is, when this closes. */
   #resolving = new Set();
 
-  constructor(ours, { store, stallTimeout, debug, ...options }) {
+  constructor(ours, { store, stallTimeout, hub, debug, ...options }) {
     if (ours !== OURS) throw invalid("Tintype: use Tintype.create()");
     super();
     const onNotice = (kind, message) => this.#dispatch("notice", { kind, message });
     this.#storage = new Storage(
-      { store, stallTimeout },
+      { store, stallTimeout, hub },
       {
         onNotice: ({ kind, message }) => onNotice(kind, message),
         onDeath: (again, { message }) => {
@@ -110,6 +126,7 @@ export class Tintype extends EventTarget {
       connect: (port, module) => this.#storage.connect(port, module),
     });
     this.#store = storeOf(this.#storage);
+    this.#sources = new Sources((command, about, signal) => this.#storage.command(command, [about], { signal }), hub?.url);
     if (!debug) return;
     const counts = () => this.#compute.call("counts", () => ({}));
     this.#debug = Object.freeze({ loseDevice: this.#harm("lose-device"), killWorker: this.#harm("kill"), counts });
@@ -165,12 +182,18 @@ export class Tintype extends EventTarget {
   }
 
   async load(source, options) {
-    const { signal, onProgress, loras: over = [], ...rest } = check("load", LOAD, options);
+    const { signal, onProgress, loras: over = [], vae: other, ...rest } = check("load", LOAD, options);
     if (this.#closed) throw invalid(CLOSED);
-    const resolved = await this.#resolve((signal) => Promise.all([resolve(source, signal), resolveLoras(over, "load")]), signal);
+    const find = (signal) =>
+      Promise.all([
+        this.#sources.find(source, { signal }),
+        resolveLoras(this.#sources, over, "load", signal),
+        resolveVae(this.#sources, other, "load", signal),
+      ]);
+    const resolved = await this.#resolve(find, signal);
     if (this.#closed) throw wasClosed();
-    const [{ source: found, hints }, loras] = resolved;
-    const recipe = { source: found, options: { ...hints, ...rest }, loras };
+    const [{ source: found, hints, warnings }, { loras, warnings: others }, vae] = resolved;
+    const recipe = { source: found, options: { ...hints, ...rest }, loras, vae };
     const info = await this.#fetching(() =>
       this.#compute.call(
         "load",
@@ -180,9 +203,10 @@ export class Tintype extends EventTarget {
       ),
     );
     if (this.#closed) throw wasClosed();
-    const checkpoint = new Checkpoint(OURS, info, {
+    const told = { ...info, warnings: [...warnings, ...others, ...(info.warnings ?? [])] };
+    const checkpoint = new Checkpoint(OURS, told, {
       unload: () => this.#unload(checkpoint),
-      setLoras: (loras, options) => this.#setLoras(checkpoint, loras, options),
+      setLoras: (...args) => this.#setLoras(checkpoint, ...args),
     });
     this.#handles.set(info.id, checkpoint);
     this.#recipes.set(checkpoint, recipe);
@@ -226,12 +250,16 @@ export class Tintype extends EventTarget {
 
   /** What a checkpoint is and would need here, from its headers alone. */
   async inspect(source, options) {
-    const { signal, ...rest } = check("inspect", INSPECT, options);
+    const { signal, vae: other, ...rest } = check("inspect", INSPECT, options);
     if (this.#closed) throw invalid(CLOSED);
-    const { source: found, hints } = await this.#resolve((signal) => resolve(source, signal), signal, "inspect");
+    const find = (signal) => Promise.all([this.#sources.find(source, { signal }), resolveVae(this.#sources, other, "inspect", signal)]);
+    const resolved = await this.#resolve(find, signal, "inspect").catch(unsupportedIsSaid);
     if (this.#closed) throw wasClosed();
-    const recipe = { source: found, options: { ...hints, ...rest } };
-    return this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
+    if (resolved.unsupported) return resolved;
+    const [{ source: found, hints, warnings }, vae] = resolved;
+    const recipe = { source: found, options: { ...hints, ...rest }, vae };
+    const said = await this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
+    return { ...said, warnings: [...warnings, ...said.warnings] };
   }
 
   async profile() {
@@ -273,23 +301,27 @@ export class Tintype extends EventTarget {
     await this.#compute.call("unload", () => ({ id: checkpoint.id }));
   }
 
-  async #setLoras(checkpoint, loras, options) {
+  /** `onDefaults` hears what the checkpoint draws with from then on, before whoever asked hears that it is done. */
+  async #setLoras(checkpoint, loras, options, onDefaults) {
     const asked = checkLoras(loras, "setLoras: loras");
     const { onProgress } = check("setLoras", SET_LORAS, options);
     if (this.#closed) throw invalid(CLOSED);
     const change = async () => {
       if (this.#closed) throw wasClosed();
-      const resolved = await this.#resolve(() => resolveLoras(asked, "setLoras"));
+      const find = (signal) => resolveLoras(this.#sources, asked, "setLoras", signal);
+      const { loras: resolved, warnings: others } = await this.#resolve(find, undefined, "setLoras");
       if (this.#closed) throw wasClosed();
       const recipe = this.#recipes.get(checkpoint);
       const told = (known) => (known.has(checkpoint.id) ? undefined : recipe);
       const payload = (known) => ({ id: checkpoint.id, loras: resolved, recipe: told(known) });
       const onSent = (known) => known.add(checkpoint.id);
       const onEvent = onProgress && guarded(onProgress);
-      const { warnings } = await this.#fetching(() => this.#compute.call("set-loras", payload, { onSent, onEvent }));
+      const set = await this.#fetching(() => this.#compute.call("set-loras", payload, { onSent, onEvent }));
       // A worker that takes another's place is told these.
       this.#recipes.set(checkpoint, { ...recipe, loras: resolved });
-      return { warnings };
+      onDefaults(set.defaults);
+      this.#dispatch("change");
+      return { ...set, warnings: [...others, ...set.warnings] };
     };
     // One after the other, in the order in which they are asked for.
     const before = this.#changes.get(checkpoint) ?? Promise.resolve();

@@ -197,8 +197,11 @@ export class Store {
 
   // ---- checkpoints -------------------------------------------------------------------------------------------------
 
-  /** Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`. */
-  commit({ id, name, url, bytes }, files) {
+  /**
+   * Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`; `listing`: what its repository has, at
+   * which commit. With `part` they are only some of what may be kept there already: it stays what it is called.
+   */
+  commit({ id, name, url, bytes, part, listing }, files) {
     return alone(async () => {
       const now = Date.now();
       const left = await this.#index.change(ALL, async ({ urls, blobs, checkpoints }) => {
@@ -216,16 +219,25 @@ export class Store {
         // that are still known stay its own. An id means something to one page alone.
         const older = await checkpoints.get(url);
         const all = [...files];
+        const moved = Boolean(listing && older?.listing && listing.commit !== older.listing.commit);
         for (const file of older?.files ?? []) {
           if (files.some((now) => now.url === file.url)) continue;
-          if ((await urls.get(file.url))?.sha256 === file.sha256) all.push(file);
+          // Of another commit nothing is asked for by this name any more.
+          if (moved) await urls.delete(file.url);
+          else if ((await urls.get(file.url))?.sha256 === file.sha256) all.push(file);
         }
-        await checkpoints.put({ id, name, url, bytes, files: all, lastUsed: now });
+        const said = part && older ? { id: older.id, name: older.name, bytes: older.bytes } : { id, name, bytes };
+        await checkpoints.put({ ...said, url, files: all, listing: listing ?? older?.listing, lastUsed: now });
         const used = hashesOf(await checkpoints.all());
         return older ? [...hashesOf([older])].filter((sha256) => !used.has(sha256)) : [];
       });
       await this.#forget(new Set(left.filter((sha256) => !this.#pins.has(sha256))));
     });
+  }
+
+  /** The listing that was kept with the checkpoint of this address, if there is one. */
+  async listing(url) {
+    return (await this.#index.get("checkpoints", url))?.listing;
   }
 
   /** What the index holds, all of it. */
@@ -238,9 +250,9 @@ export class Store {
 
   /**
    * Removes the checkpoint with this id or address, and files that no other one uses; or, for the address of something
-   * unfinished, its files. False where nothing has that name.
+   * unfinished, its files, which are below `folder` where that is another address. False where nothing has that name.
    */
-  remove(idOrUrl) {
+  remove(idOrUrl, folder) {
     return alone(async () => {
       const { urls, partials, checkpoints } = await this.contents();
       const isIt = ({ id, url }) => id === idOrUrl || url === idOrUrl;
@@ -248,7 +260,8 @@ export class Store {
       const others = checkpoints.filter((checkpoint) => !isIt(checkpoint));
       const used = hashesOf(others);
       const elsewhere = new Set(others.flatMap(({ files }) => files.map(({ url }) => url)));
-      const places = [idOrUrl, ...removed.map(({ url }) => url)].filter((place) => typeof place === "string");
+      const unfinished = removed.length === 0 ? folder : undefined;
+      const places = [idOrUrl, unfinished, ...removed.map(({ url }) => url)].filter((place) => typeof place === "string");
       // A host's root is no checkpoint's folder, unless it is one that was kept.
       const isFolder = (place) => place.endsWith("/") && URL.canParse(place) && (place !== idOrUrl || new URL(place).pathname !== "/");
       const within = (url) => places.some((place) => url === place || (isFolder(place) && url.startsWith(place)));
