@@ -76,9 +76,10 @@ const TAKEN = {
     sampler: [],
     seed: ["7"],
     count: ["7"],
-    image: [],
+    // A word is an address.
+    image: ['"word"'],
     strength: [],
-    mask: [],
+    mask: ['"word"'],
     signal: [],
     onStep: ["() => 7"],
     preview: ["true"],
