@@ -5,37 +5,18 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { isPicture, openApi } from "./harness.mjs";
-import { join, parse, tensors } from "./safetensors.mjs";
+import { singleFile } from "./made.mjs";
+import { join } from "./safetensors.mjs";
 
 const FILE = "tiny model.safetensors";
-const GOLDEN = new URL("../golden/single-file.safetensors", import.meta.url);
-const TOKENS = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight";
 const ASKED = { prompt: "a red fox", seed: 3, steps: 3, width: 64, height: 64 };
-
-/** The golden with as many rows in its table of tokens as CLIP has tokens. */
-function wholeVocabulary() {
-  const { header, data } = parse(readFileSync(GOLDEN));
-  const bytes = Object.fromEntries(tensors(header).map((name) => [name, data.subarray(...header[name].data_offsets)]));
-  const [rows, columns] = header[TOKENS].shape;
-  const row = bytes[TOKENS].length / rows;
-  const table = Buffer.concat(Array.from({ length: Math.ceil(49408 / rows) }, () => bytes[TOKENS])).subarray(0, 49408 * row);
-  bytes[TOKENS] = table;
-  header[TOKENS].shape = [49408, columns];
-  let end = 0;
-  const parts = [];
-  for (const name of Object.keys(bytes)) {
-    header[name].data_offsets = [end, (end += bytes[name].length)];
-    parts.push(bytes[name]);
-  }
-  return join(header, Buffer.concat(parts));
-}
 
 describe("single files", () => {
   let site, api, faults, close, folder, url, page;
 
   before(async () => {
     folder = mkdtempSync(path.join(tmpdir(), "single-"));
-    writeFileSync(path.join(folder, FILE), wholeVocabulary());
+    writeFileSync(path.join(folder, FILE), singleFile());
     writeFileSync(path.join(folder, "old.ckpt"), Buffer.concat([Buffer.from("PK\x03\x04\0\0\x08\x08", "latin1"), Buffer.alloc(4000)]));
     writeFileSync(path.join(folder, "lora.safetensors"), join({ "lora_unet_x.lora_down.weight": { dtype: "F32", shape: [1], data_offsets: [0, 4] } }, Buffer.alloc(4)));
     ({ site, api, faults, close, page } = await openApi());

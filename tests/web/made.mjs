@@ -1,0 +1,47 @@
+// Files that the tests bring: tiny, and made here.
+import { readFileSync } from "node:fs";
+import { join, parse, tensors } from "./safetensors.mjs";
+import { shipped } from "./server.mjs";
+
+const GOLDEN = new URL("../golden/single-file.safetensors", import.meta.url);
+const TOKENS = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight";
+
+/** A tiny single file: the golden with as many rows in its table of tokens as CLIP has tokens. */
+export function singleFile() {
+  const { header, data } = parse(readFileSync(GOLDEN));
+  const bytes = Object.fromEntries(tensors(header).map((name) => [name, data.subarray(...header[name].data_offsets)]));
+  const [rows, columns] = header[TOKENS].shape;
+  const row = bytes[TOKENS].length / rows;
+  const table = Buffer.concat(Array.from({ length: Math.ceil(49408 / rows) }, () => bytes[TOKENS])).subarray(0, 49408 * row);
+  bytes[TOKENS] = table;
+  header[TOKENS].shape = [49408, columns];
+  let end = 0;
+  const parts = [];
+  for (const name of Object.keys(bytes)) {
+    header[name].data_offsets = [end, (end += bytes[name].length)];
+    parts.push(bytes[name]);
+  }
+  return join(header, Buffer.concat(parts));
+}
+
+/** A LoRA over attention of the shipped checkpoint, of rank 2, with kohya's names; `strength` is how much it changes. */
+export function lora(strength) {
+  const { header } = parse(shipped("soft", "unet/diffusion_pytorch_model.safetensors"));
+  let state = 1;
+  const random = () => ((state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 31 - 1);
+  const made = {};
+  const parts = [];
+  let end = 0;
+  const add = (name, shape, scale) => {
+    const values = Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => random() * scale);
+    made[name] = { dtype: "F32", shape, data_offsets: [end, (end += values.byteLength)] };
+    parts.push(Buffer.from(values.buffer));
+  };
+  for (const name of tensors(header).filter((name) => /\.(to_q|to_v)\.weight$/.test(name))) {
+    const [out, inner] = header[name].shape;
+    const module = `lora_unet_${name.replace(/\.weight$/, "").replaceAll(".", "_")}`;
+    add(`${module}.lora_down.weight`, [2, inner], inner ** -0.5);
+    add(`${module}.lora_up.weight`, [out, 2], strength);
+  }
+  return join(made, Buffer.concat(parts));
+}
