@@ -4,6 +4,7 @@ const NUMBERS = ["steps", "guidanceScale", "width", "height"];
 const TEXTS = ["prompt", "negativePrompt", "sampler"];
 const MIN_SIZE = 64;
 const MAX_SIZE = 1024;
+const POINTED_MS = 2000;
 
 /** 32 bits: what the noise's generator takes of a seed. */
 export const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
@@ -14,6 +15,8 @@ export class Controls {
   /** Fields that a person or a restored picture has set: a checkpoint's defaults leave these alone. */
   #set = new Set();
   #defaults = {};
+  /** What a person had set before a LoRA brought other defaults: { default, value } by name. */
+  #aside = new Map();
   #seedIsUsed = false;
 
   constructor(form) {
@@ -105,6 +108,7 @@ export class Controls {
   /** Takes a checkpoint's defaults for what nobody has set. */
   offer(defaults) {
     this.#defaults = { ...defaults };
+    this.#fields.sampler.options[0].textContent = defaults.sampler ? `Default (${defaults.sampler})` : "Default";
     if (defaults.factor) this.#fields.width.step = this.#fields.height.step = defaults.factor;
     for (const name of NUMBERS) {
       if (!this.#set.has(name) && defaults[name] !== undefined) this.#setField(name, defaults[name]);
@@ -112,8 +116,37 @@ export class Controls {
     this.#show();
   }
 
+  /**
+   * Takes other defaults of the same checkpoint, as a LoRA brings them. Where one is another, it goes before what a person has
+   * set; that comes back with the former default, unless they set something since. Gives the names of the others.
+   */
+  bring(defaults) {
+    const before = this.#defaults;
+    const others = [...NUMBERS, "sampler"].filter((name) => defaults[name] !== before[name]);
+    for (const name of others) {
+      const kept = this.#aside.get(name);
+      if (kept && kept.default === defaults[name]) {
+        this.#aside.delete(name);
+        if (!this.#set.has(name)) this.restore({ [name]: kept.value });
+      } else if (this.#set.delete(name)) {
+        if (!kept) this.#aside.set(name, { default: before[name], value: this.#fields[name].value });
+        if (name === "sampler") this.#setField(name, "");
+      }
+      this.#point(this.#fields[name].closest(".field"));
+    }
+    this.offer(defaults);
+    return others;
+  }
+
+  /** Shows that a field changed by itself. */
+  #point(field) {
+    field.classList.add("brought");
+    setTimeout(() => field.classList.remove("brought"), POINTED_MS);
+  }
+
   reset() {
     for (const name of [...NUMBERS, "sampler"]) this.#set.delete(name);
+    this.#aside.clear();
     this.#setField("sampler", "");
     this.offer(this.#defaults);
   }

@@ -31,11 +31,16 @@ export function duration(ms) {
   return `${Math.round(ms / 60_000)} min`;
 }
 
-/** "Ink · seed 42 · 20 steps · …": a picture's parameters in one line. */
-export function summary({ name, parameters, ms }) {
+/** "paper 0.8": what lay over a checkpoint when it drew. */
+const layers = (loras = []) => loras.filter(({ on, scale }) => on && scale !== 0).map(({ name, scale }) => `${name}\u00a0${scale}`);
+
+/** "Ink · paper 0.8 · seed 42 · 20 steps · …": a picture's parameters in one line. */
+export function summary({ name, parameters, ms, loras, vae }) {
   const { seed, steps, guidanceScale, sampler, width, height } = parameters;
   const parts = [
     name,
+    ...layers(loras),
+    vae && `VAE\u00a0${vae.name}`,
     `seed ${seed}`,
     `${steps} ${steps === 1 ? "step" : "steps"}`,
     `guidance ${guidanceScale}`,
