@@ -5,6 +5,8 @@ import { listenForAddress, listenForFiles } from "./pick.js";
 import { fromAddress, fromTransfer } from "./things.js";
 
 const TEXT = "textarea, [contenteditable], input:not([type=radio], [type=checkbox], [type=range], [type=button])";
+/** Browsers tell of what is dragged at least twice a second. */
+const DRAGGED_MS = 1500;
 const NOTHING = "There is nothing in it to open: expected a .safetensors file, or a folder with such files.";
 
 /** Calls `onThings` with what a person brings, and `onError` with what was wrong with it. */
@@ -49,6 +51,7 @@ function listenForTyped(bring) {
 function listenForDrop({ onThings, onError }) {
   // A picture that is dragged out of this page is no checkpoint.
   let isOurs = false;
+  let timer = 0;
   // Above the panel too, if that is open.
   const veil = (shown) => el("veil").togglePopover?.(shown);
   const address = (event) => !event.target.closest?.(TEXT) && event.dataTransfer.types.includes("text/uri-list");
@@ -60,6 +63,9 @@ function listenForDrop({ onThings, onError }) {
     event.preventDefault();
     event.dataTransfer.dropEffect = "copy";
     veil(true);
+    // Not every way to give up is told; as long as something is dragged, this is.
+    clearTimeout(timer);
+    timer = setTimeout(veil, DRAGGED_MS, false);
   });
   // Out of the window.
   addEventListener("dragleave", (event) => event.relatedTarget === null && veil(false));

@@ -22,12 +22,11 @@ export function entryOf(thing, { options = {}, defaults, loras = [] } = {}) {
 }
 
 /** The address that an entry's checkpoint is kept under; nothing for a person's own files. */
-export function keptAddress(entry) {
-  const address = addressOf(entry);
-  if (address === undefined) return undefined;
-  const bare = address.replace(/[?#].*$/s, "").replace(/\/model_index\.json$/, "/");
-  return /\.\w+$/.test(bare) ? bare : bare.replace(/\/*$/, "/");
-}
+export const keptAddress = (entry) =>
+  addressOf(entry)
+    ?.replace(/[?#].*$/s, "")
+    .replace(/\/model_index\.json$/, "")
+    .replace(/\/+$/, "");
 
 const done = (request) =>
   new Promise((resolve, reject) => {

@@ -10,12 +10,11 @@ const TYPES = [{ description: "Weights", accept: { "application/octet-stream": [
  * another visit, and where there is none, by `input`. Calls `onThings` with what was picked, if anything was.
  */
 export function listenForFiles(button, input, { onThings, onError }) {
-  const { showDirectoryPicker, showOpenFilePicker } = globalThis;
-  const ask = input.webkitdirectory ? showDirectoryPicker : showOpenFilePicker;
+  const ask = input.webkitdirectory ? "showDirectoryPicker" : "showOpenFilePicker";
   const tell = (picked) => picked.then((things) => onThings(things), onError);
   button.addEventListener("click", async () => {
     try {
-      const handles = [await ask({ multiple: input.multiple, types: TYPES })].flat();
+      const handles = [await globalThis[ask]({ multiple: input.multiple, types: TYPES })].flat();
       tell(fromHandles(handles));
     } catch (error) {
       // Neither is there everywhere, nor allowed in a frame of another site.

@@ -2,7 +2,7 @@
 // A thing's `source` is what Tintype takes: a handle, a file, files with their paths, or an address.
 
 /** Whatever may hold weights; what it can't be read as, Tintype says. */
-const WEIGHTS = /\.(safetensors|ckpt|pt|pth|bin|gguf)$/i;
+const WEIGHTS = /\.(safetensors|sft|ckpt|pt|pth|bin|gguf)$/i;
 const VARIANT = /\/(?:model|diffusion_pytorch_model)(?:\.safetensors\.index)?\.([\w-]+)\.(?:safetensors|json)$/;
 /** Files deeper or more than this are no checkpoint's. */
 const MAX_DEPTH = 8;
