@@ -5,12 +5,15 @@ use super::resident::describe;
 use super::wanted::Wanted;
 use super::{ComponentInfo, Defaults, Library, LoadOptions};
 use crate::cancel::CancelToken;
-use crate::checkpoint::{Checkpoint, ProgressSink, Source};
+use crate::checkpoint::recognise::{kind, lora_family};
+use crate::checkpoint::{Checkpoint, OpenFile, ProgressSink, Source};
 use crate::error::{Error, Result};
 
-/// What is said of a checkpoint that is not loaded.
+/// What is said of a checkpoint that is not loaded, or of what a person brings in its place.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inspection {
+    /// `checkpoint`, `lora` or `vae`; nothing, if it is none of them.
+    pub kind: Option<&'static str>,
     /// `diffusers` (a folder) or `single-file`.
     pub layout: &'static str,
     /// What a person calls it; empty if it could not be opened.
@@ -29,7 +32,9 @@ pub struct Inspection {
     pub sampler: Option<&'static str>,
     /// Bytes that it takes on this device: weights, and a picture with the defaults besides.
     pub memory: Option<(u64, u64)>,
-    /// Why it can't be loaded; it can, if there is nothing.
+    /// What all checkpoints may take together.
+    pub budget: Option<u64>,
+    /// Why it can't be used as what it is; it can, if there is nothing.
     pub unsupported: Vec<String>,
     /// What a person should know and is no error.
     pub warnings: Vec<String>,
@@ -45,6 +50,25 @@ impl Inspection {
                 Ok(None)
             }
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl Inspection {
+    /// Says of a file that is no checkpoint whether it is of use otherwise.
+    async fn look_otherwise(&mut self, source: &Source, path: &str, cancel: &CancelToken) {
+        // Why it can't be read was noted.
+        let Ok(file) = OpenFile::open(source, path, "", Default::default(), cancel).await else {
+            return;
+        };
+        self.kind = kind(file.header());
+        self.bytes = file.file_bytes();
+        if matches!(self.kind, Some("lora" | "vae")) {
+            self.name = path.rsplit_once('.').map_or(path, |(stem, _)| stem).into();
+            self.unsupported.clear();
+        }
+        if self.kind == Some("lora") {
+            self.family = lora_family(file.header());
         }
     }
 }
@@ -67,12 +91,18 @@ impl Library {
             } else {
                 "diffusers"
             },
+            budget: self.budget,
             ..Inspection::default()
         };
-        let opened = Checkpoint::open(source, &options.open, cancel, progress).await;
+        let opened = Checkpoint::open(source.clone(), &options.open, cancel, progress).await;
         let Some(checkpoint) = said.note(opened)? else {
+            match &options.open.file {
+                Some(path) => said.look_otherwise(&source, path, cancel).await,
+                None => said.kind = Some("checkpoint"),
+            }
             return Ok(said);
         };
+        said.kind = Some("checkpoint");
         said.name.clone_from(&checkpoint.name);
         said.components = checkpoint.components.iter().map(describe).collect();
         said.bytes = checkpoint.total_bytes();

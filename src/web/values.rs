@@ -273,10 +273,12 @@ pub(super) fn inspection(i: &Inspection) -> Result<JsValue, JsValue> {
             ("weights", (weights as f64).into()),
             ("working", (working as f64).into()),
             ("peak", (weights.saturating_add(working) as f64).into()),
+            ("budget", i.budget.map_or(JsValue::NULL, |b| (b as f64).into())),
         ])
     });
     let or_null = |value: Option<JsValue>| value.unwrap_or(JsValue::NULL);
     object([
+        ("kind", or_null(i.kind.map(Into::into))),
         ("layout", i.layout.into()),
         ("name", i.name.as_str().into()),
         ("family", or_null(i.family.map(Into::into))),

@@ -5,7 +5,6 @@ import { meter } from "./meter.js";
 import { mebibytes, size } from "./words.js";
 
 const LAYOUTS = { diffusers: "diffusers folder", "single-file": "single file" };
-const KINDS = { lora: "LoRA", vae: "VAE" };
 
 /** What a UNet predicts, by diffusers' name. */
 export const predicted = (type) => (type === "v_prediction" ? "v" : type);
@@ -16,11 +15,15 @@ const list = (className, texts) => {
   return root;
 };
 
-/** "SD 1.x · single file · 1.42 GB" */
+/** "SD 1.x · single file · 1.42 GB", "LoRA for SDXL · 0.14 GB" */
 export function inShort({ kind, family, layout, bytes, components }) {
-  const dtypes = [...new Set(components.flatMap(({ dtypes }) => dtypes))].join(", ");
-  const what = kind === "checkpoint" ? [family, LAYOUTS[layout]] : [KINDS[kind], dtypes];
-  return [...what, bytes > 0 && size(bytes)].filter(Boolean).join(" · ");
+  const [part] = components;
+  const what = {
+    checkpoint: [family, LAYOUTS[layout]],
+    lora: [family ? `LoRA for ${family}` : "LoRA"],
+    vae: ["VAE", part?.class, part?.dtypes.join(", ")],
+  };
+  return [...(what[kind] ?? []), bytes > 0 && size(bytes)].filter(Boolean).join(" · ");
 }
 
 function pairs(entries) {

@@ -49,6 +49,10 @@ export function toHash(recipe, { entry, vae, loras }) {
   return `#${query}`;
 }
 
+/** Whether a link to a picture leaves something out that is on this device. */
+export const isShort = ({ entry, vae, loras }) =>
+  [entry.own && entry, vae, ...loras.filter(({ on }) => on)].some((thing) => thing && addressOf(thing) === undefined);
+
 function scaled(text) {
   const [, scale, address] = /^(-?[\d.]+),(.+)$/s.exec(text) ?? [];
   return address && Number.isFinite(Number(scale)) ? { scale: Number(scale), address } : null;

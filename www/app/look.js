@@ -91,7 +91,7 @@ export class Look {
     try {
       const inspection = await this.#inspect(this.thing, { ...this.options, signal: controller.signal });
       if (this.#controller !== controller) return;
-      this.inspection = { kind: "checkpoint", ...inspection };
+      this.inspection = inspection;
       this.state = "known";
       this.#show();
     } catch (error) {

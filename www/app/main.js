@@ -7,7 +7,7 @@ import { Compare } from "./compare.js";
 import { Controls } from "./controls.js";
 import { el, make } from "./dom.js";
 import { listen as listenForKeys } from "./keys.js";
-import { entryFor, fromHash, layersFor, thingFor, toHash } from "./link.js";
+import { entryFor, fromHash, isShort, layersFor, thingFor, toHash } from "./link.js";
 import { Maker } from "./maker.js";
 import { Memory } from "./memory.js";
 import { Mine } from "./mine.js";
@@ -36,7 +36,11 @@ const shelf = new Shelf({
 });
 const mine = new Mine(cards, maker, { onChange: cardsChanged, onChoose: (entry) => chosen(entry), onFail: showError });
 const over = new Over(maker, { onError: showError });
-const opening = new Opening({ inspect: (thing, options) => maker.inspect(thing, options), target: () => cards.chosen });
+const opening = new Opening({
+  inspect: (thing, options) => maker.inspect(thing, options),
+  target: () => cards.chosen,
+  coming: () => maker.coming,
+});
 new Memory(maker);
 const compare = new Compare({
   begin: () => el("form").reportValidity() && controls.sharedRecipe(),
@@ -291,11 +295,11 @@ function chooseFirst() {
   controls.offer(first.defaults ?? {});
 }
 
-async function flash(button, action) {
+async function flash(button, action, done = "Copied") {
   const label = button.textContent;
   try {
     await action();
-    button.textContent = "Copied";
+    button.textContent = done;
   } catch {
     button.textContent = "Not allowed";
   }
@@ -312,7 +316,10 @@ el("error-close").addEventListener("click", () => hideError({ refocus: true }));
 el("copy").addEventListener("click", () =>
   flash(el("copy"), () => navigator.clipboard.write([new ClipboardItem({ "image/png": stage.shown.blob })])),
 );
-el("link").addEventListener("click", () => flash(el("link"), () => navigator.clipboard.writeText(location.href)));
+el("link").addEventListener("click", () => {
+  const done = isShort(stage.shown) ? "Copied, but for what is on this device" : "Copied";
+  flash(el("link"), () => navigator.clipboard.writeText(location.href), done);
+});
 el("runs-on").addEventListener("change", () => {
   work?.controller.abort();
   compare.cancel();

@@ -67,6 +67,11 @@ export class Maker extends EventTarget {
     return { state: this.residents.includes(load.done) ? "ready" : "absent", checkpoint: load.done };
   }
 
+  /** The entry that is being loaded, if one is. */
+  get coming() {
+    return [...this.#loads].find(([, { done }]) => !done)?.[0];
+  }
+
   /** Brings an entry's checkpoint into memory, unless it is there or on its way. */
   load(entry) {
     const known = this.#loads.get(entry);
@@ -90,8 +95,10 @@ export class Maker extends EventTarget {
       load.progress = progress;
       this.#tell("change");
     };
-    const { name, variant, predictionType, vae } = entry;
-    await Promise.all([entry, vae].map((thing) => thing && permit(thing)));
+    const { name, variant, predictionType, vae, loras } = entry;
+    // Asked now, as long as it is known that a person has just chosen it; without a LoRA it can be loaded all the same.
+    for (const thing of [entry, vae]) if (thing) await permit(thing);
+    for (const lora of loras) if (lora.on) await permit(lora).catch(() => {});
     const options = { name, variant, predictionType, ...(vae && { vae: vae.source }), signal: load.controller.signal, onProgress };
     load.done = await tintype.load(entry.source, options);
     for (const warning of load.done.warnings) this.#notice(`${entry.name}: ${warning}`);
@@ -104,7 +111,7 @@ export class Maker extends EventTarget {
   /** What a thing is and would need here, from its headers alone. */
   async inspect(thing, { variant, predictionType, vae, signal }) {
     const tintype = await this.#starting;
-    await Promise.all([thing, vae].map((thing) => thing && permit(thing)));
+    for (const each of [thing, vae]) if (each) await permit(each);
     return tintype.inspect(thing.source, { variant, predictionType, ...(vae && { vae: vae.source }), signal });
   }
 

@@ -26,10 +26,15 @@ export class Opening extends EventTarget {
   #together = null;
   #inspect;
   #target;
+  #coming;
 
-  /** `inspect(thing, options)` looks inside one; `target()` gives the entry that LoRAs and VAEs would go over, if there is one. */
-  constructor({ inspect, target }) {
+  /**
+   * `inspect(thing, options)` looks inside one; `target()` gives the entry that LoRAs and VAEs would go over, `coming()` the one that is
+   * being loaded, each if there is one.
+   */
+  constructor({ inspect, target, coming }) {
     super();
+    this.#coming = coming;
     this.#inspect = inspect;
     this.#target = target;
     el("opening-close").addEventListener("click", () => this.#root.close());
@@ -73,7 +78,9 @@ export class Opening extends EventTarget {
     const looking = this.#looks.filter(({ state }) => state === "looking");
     if (looking.length) {
       for (const button of this.#list.querySelectorAll(".act button")) button.disabled = true;
-      this.#say(looking.length > 1 ? `Looking at ${looking.length} of ${this.#looks.length}…` : `Looking at ${looking[0].name}…`);
+      const what = looking.length > 1 ? `${looking.length} of ${this.#looks.length}` : looking[0].name;
+      const first = this.#coming();
+      this.#say(`Looking at ${what}${first ? `, once ${first.name} is here` : ""}…`);
       return;
     }
     const of = (kind) => this.#looks.filter((look) => look.state === "known" && look.kind === kind);
@@ -85,6 +92,7 @@ export class Opening extends EventTarget {
     for (const element of this.#list.querySelectorAll(".act, .with")) element.remove();
     for (const look of [...loras, ...vaes]) look.element.hidden = joined;
     for (const look of checkpoints) this.#offerLoad(look, joined ? loras : []);
+    for (const look of of(null)) this.#offerLoad(look, []);
     for (const look of this.#looks) if (look.state === "failed") this.#button(look, "Look again", true, () => look.look(), "button");
     if (joined) {
       // It is looked at once more, with the VAE that came with it.

@@ -152,12 +152,14 @@ export interface InspectOptions {
   predictionType?: LoadOptions["predictionType"];
 }
 
-/** What a checkpoint is and would need, as `inspect` says it. */
+/** What a checkpoint is and would need, as `inspect` says it; or what a person brought in its place. */
 export interface Inspection {
+  /** A LoRA goes over a checkpoint, a VAE into one. Null, if it is none of these. */
+  kind: "checkpoint" | "lora" | "vae" | null;
   layout: "diffusers" | "single-file";
   /** Empty, if it could not be opened. */
   name: string;
-  /** Such as `SD 1.x`; null, if it is none that is known. */
+  /** Such as `SD 1.x`; null, if it is none that is known. Of a LoRA, what it is for, as far as its shapes tell. */
   family: string | null;
   components: { name: string; class: string; dtypes: string[]; bytes: number }[];
   /** Of its weights' files. */
@@ -165,9 +167,9 @@ export interface Inspection {
   /** Such as `epsilon`, as far as the checkpoint says. */
   predictionType: string | null;
   defaults: (Defaults & { factor: number }) | null;
-  /** Bytes on this device: of its weights, of a picture with the defaults besides, and of both. */
-  memory: { weights: number; working: number; peak: number } | null;
-  /** Why it can't be loaded here, by name: what is not implemented, and what is too large. Empty, if it can. */
+  /** Bytes on this device: of its weights, of a picture with the defaults besides, of both, and what all may take together. */
+  memory: { weights: number; working: number; peak: number; budget: number | null } | null;
+  /** Why it can't be used here as what it is, by name: what is not implemented, and what is too large. Empty, if it can. */
   unsupported: string[];
   /** What a person should know and that is no error. */
   warnings: string[];
