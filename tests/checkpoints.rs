@@ -364,6 +364,110 @@ fn a_variant_that_is_not_there_is_told() {
 }
 
 #[test]
+fn half_precision_is_taken_where_there_is_nothing_else() {
+    let rename = |files: &mut BTreeMap<String, Vec<u8>>, from: &str, to: &str| {
+        let bytes = files.remove(from).unwrap();
+        files.insert(to.into(), bytes);
+    };
+    let (unet, text) = ("unet/diffusion_pytorch_model", "text_encoder/model");
+    let halves = |files: &mut BTreeMap<String, Vec<u8>>| {
+        rename(
+            files,
+            &format!("{text}.safetensors"),
+            &format!("{text}.fp16.safetensors"),
+        );
+        let shard = "diffusion_pytorch_model.fp16-00001-of-00001.safetensors";
+        rename(files, &format!("{unet}.safetensors"), &format!("unet/{shard}"));
+        let index = format!(r#"{{"weight_map": {{"conv_in.bias": "{shard}"}}}}"#);
+        files.insert(format!("{unet}.safetensors.index.fp16.json"), index.into());
+    };
+    let warnings = |variant: Option<&str>| {
+        let open = OpenOptions {
+            variant: variant.map(str::to_owned),
+            ..OpenOptions::default()
+        };
+        let options = LoadOptions {
+            open,
+            ..LoadOptions::default()
+        };
+        load_tiny(halves, &options).unwrap().warnings.clone()
+    };
+    let told =
+        |none: &str| ["text_encoder", "unet"].map(|name| format!("{name}: {none}, those of variant \"fp16\" are used"));
+    assert_eq!(warnings(None), told("no plain weights"));
+    let [text, unet] = told("no weights of variant \"bf16\"");
+    let plain = "vae: no weights of variant \"bf16\", the plain ones are used";
+    assert_eq!(warnings(Some("bf16")), [text, unet, plain.into()]);
+}
+
+#[test]
+fn what_is_there_in_place_of_weights_is_told() {
+    const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
+    let told = |instead: Option<&str>, listed: bool| {
+        let mut files = tiny();
+        let bytes = files.remove(WEIGHTS).unwrap();
+        if let Some(path) = instead {
+            files.insert(path.into(), bytes);
+        }
+        let listed = files.keys().filter(|_| listed);
+        let open = OpenOptions {
+            files: listed.map(|path| (path.clone(), ExpectedFile::default())).collect(),
+            ..OpenOptions::default()
+        };
+        let options = LoadOptions {
+            open,
+            ..LoadOptions::default()
+        };
+        load(Source::memory(files), &options).err().unwrap()
+    };
+    for listed in [false, true] {
+        let error = told(Some("unet/diffusion_pytorch_model.bin"), listed);
+        let message = "unet: expected safetensors, found only diffusion_pytorch_model.bin: a pickle";
+        assert!(
+            matches!(&error, Error::Unsupported(m) if m.starts_with(message)),
+            "{error:?}"
+        );
+        let error = told(Some("unet/diffusion_pytorch_model.ema.safetensors"), listed);
+        let there = "in unet there are diffusion_pytorch_model.ema.safetensors: the option variant chooses";
+        assert!(
+            matches!(&error, Error::NotFound(m) if m.starts_with(WEIGHTS) && m.contains(there)),
+            "{error:?}"
+        );
+        let error = told(None, listed);
+        assert!(
+            matches!(&error, Error::NotFound(m) if m.starts_with(WEIGHTS) && m.contains("no weights of the unet")),
+            "{error:?}"
+        );
+    }
+    // A folder that is not listed is asked for the usual name.
+    let folder = std::env::temp_dir().join(format!("tintype-pickled-{}", std::process::id()));
+    for (path, bytes) in tiny() {
+        let path = folder.join(
+            path.replace("/model.s", "/pytorch_model.s")
+                .replace(".safetensors", ".bin"),
+        );
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(
+            path,
+            if bytes.first() == Some(&b'{') {
+                bytes
+            } else {
+                b"PK\x03\x04 and a pickle".into()
+            },
+        )
+        .unwrap();
+    }
+    let error = load(Source::Dir(folder.clone()), &LoadOptions::default())
+        .err()
+        .unwrap();
+    fs::remove_dir_all(folder).unwrap();
+    assert!(
+        matches!(&error, Error::Unsupported(m) if m.contains(".bin: expected safetensors, found a pickle")),
+        "{error:?}"
+    );
+}
+
+#[test]
 fn a_picture_is_as_large_as_the_unet_was_trained_for() {
     let of = |sample_size: serde_json::Value| {
         let change = |files: &mut BTreeMap<String, Vec<u8>>| set(files, "unet/config.json", "sample_size", sample_size);

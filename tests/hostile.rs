@@ -231,6 +231,12 @@ fn files_that_are_no_safetensors() {
         let result = read(&bytes, 3, true, ExpectedFile::default());
         refused(result, "unsupported", "unet/x.safetensors", format);
     }
+    // What PyTorch saves is a ZIP archive too: by its name it is one or the other.
+    let zip = [&b"PK\x03\x04\0\0\x08\x08"[..], &[0; 100]].concat();
+    let source = Source::memory([("x.zip".to_owned(), zip)]);
+    let (none, cancel) = (ExpectedFile::default(), CancelToken::default());
+    let result = block_on(OpenFile::open(&source, "x.zip", "", none, &cancel));
+    refused(result, "unsupported", "x.zip", "a ZIP archive");
 }
 
 #[test]
@@ -348,7 +354,7 @@ fn sizes_and_hashes_of_the_catalogue_are_compared() {
     options.files.insert("unet/config.json".into(), wrong);
     refused(open(folder(), &options), "corrupt", "unet/config.json", "sha256");
     options.files.remove("unet/config.json");
-    refused(open(folder(), &options), "not-found", "unet/config.json", "catalogue");
+    refused(open(folder(), &options), "not-found", "unet/config.json", "listed");
 }
 
 #[test]

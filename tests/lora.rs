@@ -10,7 +10,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use tintype::cancel::CancelToken;
-use tintype::checkpoint::{LoraSource, ProgressSink, Source};
+use tintype::checkpoint::{ExpectedFile, LoraSource, ProgressSink, Source};
 use tintype::engine::{Engine, GenerateOptions, Recipe};
 use tintype::executor::{Executor, Weights};
 use tintype::graph::{Graph, Plan};
@@ -38,6 +38,7 @@ fn lora(file: &str, scale: f32) -> LoraSource {
     LoraSource {
         source: Source::Dir(golden_path("lora")),
         path: file.into(),
+        expected: ExpectedFile::default(),
         scale,
     }
 }
@@ -378,6 +379,7 @@ fn file(name: &str, bytes: &[u8]) -> LoraSource {
     LoraSource {
         source: Source::memory([(name.to_owned(), bytes.to_vec())]),
         path: name.into(),
+        expected: ExpectedFile::default(),
         scale: 1.0,
     }
 }

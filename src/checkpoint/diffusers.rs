@@ -11,7 +11,7 @@ use crate::checkpoint::component::{Component, WeightsFile};
 use crate::checkpoint::expected::ExpectedFile;
 use crate::checkpoint::json;
 use crate::checkpoint::progress::ProgressSink;
-use crate::checkpoint::reader::OpenFile;
+use crate::checkpoint::reader::{OpenFile, PICKLE};
 use crate::checkpoint::single;
 use crate::checkpoint::source::Source;
 use crate::{Error, Result};
@@ -53,6 +53,8 @@ struct Kind {
     classes: &'static [&'static str],
     /// The weights' file name before `.safetensors`, as the library that writes them has it.
     stem: &'static str,
+    /// What older versions of it wrote, which is not read.
+    pickle: &'static str,
 }
 
 const TEXT_ENCODER: Kind = Kind {
@@ -60,25 +62,32 @@ const TEXT_ENCODER: Kind = Kind {
     optional: false,
     classes: &["CLIPTextModel"],
     stem: "model",
+    pickle: "pytorch_model.bin",
 };
 const TEXT_ENCODER_2: Kind = Kind {
     name: "text_encoder_2",
     optional: false,
     classes: &["CLIPTextModelWithProjection"],
     stem: "model",
+    pickle: "pytorch_model.bin",
 };
 const UNET: Kind = Kind {
     name: "unet",
     optional: false,
     classes: &["UNet2DConditionModel"],
     stem: "diffusion_pytorch_model",
+    pickle: "diffusion_pytorch_model.bin",
 };
 const VAE: Kind = Kind {
     name: "vae",
     optional: false,
     classes: &["AutoencoderKL", "AutoencoderTiny"],
     stem: "diffusion_pytorch_model",
+    pickle: "diffusion_pytorch_model.bin",
 };
+
+/// The variant of half precision, which is taken where there is nothing else.
+const HALF: &str = "fp16";
 
 /// The most bytes of a configuration, and of a vocabulary or the like.
 const MAX_CONFIG: u64 = 4 << 20;
@@ -291,28 +300,72 @@ impl Folder<'_, '_> {
         Component::new(kind.name, class, config, weights, self.source.clone())
     }
 
-    /// Finds the weights by trying the names that they may have, and says which variant they are.
+    /// Finds the weights by trying the names that they may have, one after the other, and says which variant they are: those of the
+    /// variant that is wished, the plain ones, those of half precision, each as one file and then in shards.
     async fn weights(&self, kind: &Kind, class: &str) -> Result<(Vec<WeightsFile>, Option<String>)> {
         let stem = format!("{}/{}", kind.name, kind.stem);
-        let infix = |variant: Option<&String>| variant.map(|variant| format!(".{variant}")).unwrap_or_default();
-        let wished = self.options.variant.as_ref();
-        for variant in wished.map(Some).into_iter().chain([None]) {
+        let infix = |variant: Option<&str>| variant.map(|variant| format!(".{variant}")).unwrap_or_default();
+        let wished = self.options.variant.as_deref();
+        let half = (wished != Some(HALF)).then_some(Some(HALF));
+        let mut missing = None;
+        for variant in wished.map(Some).into_iter().chain([None]).chain(half) {
             let infix = infix(variant);
             match self.weights_file(format!("{stem}{infix}.safetensors"), class).await {
-                Err(Error::NotFound(_)) => {}
-                found => return Ok((vec![found?], variant.cloned())),
+                Err(Error::NotFound(why)) => drop(missing.get_or_insert(why)),
+                found => return Ok((vec![found?], variant.map(str::to_owned))),
             }
             let index = format!("{stem}.safetensors.index{infix}.json");
             match self.shards(kind, class, &index).await {
                 Err(Error::NotFound(_)) => {}
-                found => return Ok((found?, variant.cloned())),
+                found => return Ok((found?, variant.map(str::to_owned))),
             }
         }
-        let expected = format!("{}{}.safetensors", self.source.locate(&stem), infix(wished));
-        Err(Error::NotFound(format!(
-            "{expected}: no weights of the {} (only safetensors are read)",
-            kind.name
-        )))
+        Err(self.instead_of_weights(kind, &missing.unwrap_or_default()).await)
+    }
+
+    /// Why there are no weights, of which the first was `missing`: what there is instead, if that is known or has its usual name.
+    async fn instead_of_weights(&self, kind: &Kind, missing: &str) -> Error {
+        let Kind { name, pickle, .. } = kind;
+        let place = self.source.locate(name);
+        let pickled =
+            |found: &str| Error::Unsupported(format!("{place}: expected safetensors, found only {found}: {PICKLE}"));
+        let none = || {
+            Error::NotFound(format!(
+                "{missing}; there are no weights of the {name} (only safetensors are read)"
+            ))
+        };
+        let Some(paths) = self.paths() else {
+            return match self.weights_file(format!("{name}/{pickle}"), "").await {
+                Ok(_) => pickled(pickle),
+                Err(error @ (Error::Unsupported(_) | Error::Cancelled(_))) => error,
+                Err(_) => none(),
+            };
+        };
+        let folder = format!("{name}/");
+        let there = |ends: &[&str]| -> String {
+            let names = paths.iter().filter_map(|path| path.strip_prefix(&folder));
+            let names: Vec<&str> = names
+                .filter(|name| ends.iter().any(|end| name.ends_with(end)))
+                .collect();
+            names.join(", ")
+        };
+        let (others, pickles) = (there(&[".safetensors"]), there(&[".bin", ".ckpt", ".pt", ".pth"]));
+        match (others.as_str(), pickles.as_str()) {
+            ("", "") => none(),
+            ("", pickles) => pickled(pickles),
+            (others, _) => Error::NotFound(format!(
+                "{missing}; in {place} there are {others}: the option variant chooses"
+            )),
+        }
+    }
+
+    /// The paths of all files, where they are known.
+    fn paths(&self) -> Option<Vec<&str>> {
+        let listed = &self.options.files;
+        match listed.is_empty() {
+            false => Some(listed.keys().map(String::as_str).collect()),
+            true => self.source.paths(),
+        }
     }
 
     /// Opens the shards that an index lists.
@@ -425,9 +478,7 @@ impl Folder<'_, '_> {
             None if files.is_empty() => Ok(ExpectedFile::default()),
             None => {
                 let place = self.source.locate(path);
-                Err(Error::NotFound(format!(
-                    "{place}: not among the files that the catalogue lists"
-                )))
+                Err(Error::NotFound(format!("{place}: not among the files that are listed")))
             }
         }
     }

@@ -59,7 +59,7 @@ impl OpenFile {
         if prefix == *b"version " {
             return Err(not_one("what looks like a Git LFS pointer".into()));
         }
-        if let Some(format) = other_format(&prefix) {
+        if let Some(format) = other_format(&prefix, path) {
             return Err(Error::Unsupported(format!(
                 "{place}: expected safetensors, found {format}"
             )));
@@ -206,12 +206,17 @@ impl OpenFile {
     }
 }
 
+/// What is said of pickles.
+pub(super) const PICKLE: &str = "a pickle (.ckpt, .pt, .bin), which can run programs and is never opened";
+
 /// Formats that are told apart by their first bytes, and are never read.
-fn other_format(prefix: &[u8]) -> Option<&'static str> {
-    const PICKLE: &str = "a pickle (.ckpt, .pt, .bin): those can run programs and are never opened";
+fn other_format(prefix: &[u8], path: &str) -> Option<&'static str> {
     let length = prefix.try_into().map_or(0, u64::from_le_bytes);
     match prefix {
         [b'G', b'G', b'U', b'F', ..] => Some("GGUF"),
+        [b'P', b'K', 3, 4, ..] if path.to_ascii_lowercase().ends_with(".zip") => {
+            Some("a ZIP archive: unpack it, and take what is in it")
+        }
         // What PyTorch saves is a ZIP archive around a pickle.
         [b'P', b'K', 3, 4, ..] => Some(PICKLE),
         [0x80, 2..=5, ..] if length > MAX_HEADER => Some(PICKLE),

@@ -31,7 +31,7 @@ pub enum Source {
     /// A folder of the file system.
     #[cfg(not(target_arch = "wasm32"))]
     Dir(PathBuf),
-    /// A folder of a web server, by way of the keeper; and one load of it, once that has begun.
+    /// A folder or a file of a web server, by way of the keeper; and one load of it, once that has begun.
     #[cfg(target_arch = "wasm32")]
     Http(BaseUrl, Keeper, Option<Rc<web::Session>>),
     /// What a person picked or dropped. The files are read in place, not copied.
@@ -49,11 +49,10 @@ impl Source {
         }
     }
 
-    /// The folder at an absolute URL. A query string is kept and sent with every file; the last slash may be left out. If only
-    /// one `file` of it counts, it goes by that one's address.
+    /// What a web server has there.
     #[cfg(target_arch = "wasm32")]
-    pub fn http(url: &str, file: Option<String>, keeper: Keeper) -> Self {
-        Self::Http(BaseUrl::new(url).of(file), keeper, None)
+    pub fn http(url: BaseUrl, keeper: Keeper) -> Self {
+        Self::Http(url, keeper, None)
     }
 
     /// Picked files with the paths that the browser gives them. The folder that holds `model_index.json` is the root,
@@ -104,9 +103,9 @@ impl Source {
         let _ = path;
         match (self, loaded) {
             #[cfg(target_arch = "wasm32")]
-            (Self::Http(_, _, Some(session)), Ok(bytes)) => {
-                let place = self.locate(path);
-                session.commit(&place, path, &place, bytes).await
+            (Self::Http(url, _, Some(session)), Ok(bytes)) => {
+                let label = url.label();
+                session.commit(label, path, label, bytes).await
             }
             (_, Ok(_)) => Ok(()),
             (_, Err(error)) => self.end(Err(error)).await,
@@ -124,7 +123,7 @@ impl Source {
         }
     }
 
-    /// What a person would call it: the URL (without its query, which may hold a token), the folder's path.
+    /// What a person would call it: the URL (without its query, which may hold a token), a repository, the folder's path.
     pub fn label(&self) -> String {
         match self {
             Self::Memory { .. } => "memory".into(),
@@ -141,8 +140,18 @@ impl Source {
     pub fn locate(&self, path: &str) -> String {
         match self {
             #[cfg(target_arch = "wasm32")]
-            Self::Http(url, ..) => format!("{}{path}", url.folder),
+            Self::Http(url, ..) => url.locate(path),
             _ => path.into(),
+        }
+    }
+
+    /// The paths of all its files, where they are known without asking.
+    pub fn paths(&self) -> Option<Vec<&str>> {
+        match self {
+            Self::Memory { files, .. } => Some(files.keys().map(String::as_str).collect()),
+            #[cfg(target_arch = "wasm32")]
+            Self::Files(picked) => Some(picked.files.keys().map(String::as_str).collect()),
+            _ => None,
         }
     }
 
@@ -189,7 +198,11 @@ impl Source {
                 let session = session
                     .as_ref()
                     .ok_or_else(|| Error::Internal("the load has not begun".into()))?;
-                let file = session.open(&url.join(path), &self.locate(path), expected).await?;
+                let place = self.locate(path);
+                let url = url
+                    .join(path)
+                    .ok_or_else(|| Error::NotFound(format!("{path}: not in {place}, which is one file")))?;
+                let file = session.open(&url, &place, expected).await?;
                 Ok(ByteStream::from(file))
             }
             #[cfg(target_arch = "wasm32")]
@@ -212,62 +225,100 @@ fn check_path(path: &str) -> Result<()> {
     }
 }
 
-/// The URL of a folder, split where a file's path goes in.
+/// What a web server has: a folder, whose URL is split where a file's path goes in, or one file.
 #[cfg(any(test, target_arch = "wasm32"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
-    folder: String,
+    /// Without its query: that of the folder, with a slash at its end, or that of the file.
+    url: String,
     query: String,
-    /// What a person would call it, without the query.
+    /// The file's path, if it is one.
+    file: Option<String>,
+    /// What messages call `url`.
+    place: String,
+    /// What a person would call it.
     label: String,
 }
 
 #[cfg(any(test, target_arch = "wasm32"))]
 impl BaseUrl {
-    /// Splits `url`. Its fragment is dropped.
-    pub fn new(url: &str) -> Self {
-        let url = url.split('#').next().unwrap_or_default();
-        let (folder, query) = url.split_at(url.find('?').unwrap_or(url.len()));
-        let slash = if folder.ends_with('/') { "" } else { "/" };
-        let folder = format!("{folder}{slash}");
+    /// The folder at an absolute URL. Its query string is kept and sent with every file; the last slash may be left out.
+    pub fn folder(url: &str) -> Self {
+        let mut base = Self::split(url);
+        if !base.url.ends_with('/') {
+            base.url.push('/');
+        }
+        base.called(None, None)
+    }
+
+    /// The file at an absolute URL, which goes by the name `path`.
+    pub fn file(url: &str, path: String) -> Self {
         Self {
-            label: folder.clone(),
-            folder,
+            file: Some(path),
+            ..Self::split(url)
+        }
+        .called(None, None)
+    }
+
+    fn split(url: &str) -> Self {
+        let url = url.split('#').next().unwrap_or_default();
+        let (url, query) = url.split_at(url.find('?').unwrap_or(url.len()));
+        Self {
+            url: url.into(),
             query: query.into(),
+            file: None,
+            place: String::new(),
+            label: String::new(),
         }
     }
 
-    /// The same folder, of which only one file counts.
+    /// The same, called `place` in messages (before a file's path, if it is a folder) and `label` by a person; its URL without
+    /// its query, which may hold a token, where nothing is given.
     #[must_use]
-    pub fn of(self, file: Option<String>) -> Self {
-        let label = file.map(|file| self.join_without_query(&file));
+    pub fn called(self, place: Option<String>, label: Option<String>) -> Self {
+        let place = place.unwrap_or_else(|| self.url.clone());
         Self {
-            label: label.unwrap_or(self.label),
+            label: label.unwrap_or_else(|| place.clone()),
+            place,
             ..self
         }
     }
 
-    /// The folder or the one file, without its query.
+    /// What a person would call it.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// The URL of a file in the folder.
-    pub fn join(&self, path: &str) -> String {
-        self.join_without_query(path) + &self.query
+    /// What messages call a file of it.
+    pub fn locate(&self, path: &str) -> String {
+        match &self.file {
+            Some(_) => self.place.clone(),
+            None => format!("{}{path}", self.place),
+        }
     }
 
-    fn join_without_query(&self, path: &str) -> String {
-        let mut url = self.folder.clone();
-        for byte in path.bytes() {
-            match byte {
-                b'/' | b'-' | b'_' | b'.' | b'~' => url.push(byte as char),
-                _ if byte.is_ascii_alphanumeric() => url.push(byte as char),
-                _ => url.push_str(&format!("%{byte:02X}")),
-            }
+    /// The URL of a file, if it can be there.
+    pub fn join(&self, path: &str) -> Option<String> {
+        match &self.file {
+            Some(file) if file != path => None,
+            Some(_) => Some(format!("{}{}", self.url, self.query)),
+            None => Some(format!("{}{}{}", self.url, encoded(path), self.query)),
         }
-        url
     }
+}
+
+/// A path as it stands in a URL.
+#[cfg(any(test, target_arch = "wasm32"))]
+fn encoded(path: &str) -> String {
+    let mut url = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' | b'~' => url.push(byte as char),
+            _ if byte.is_ascii_alphanumeric() => url.push(byte as char),
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    url
 }
 
 /// Picked files by their paths in the folder that is loaded.
@@ -330,19 +381,41 @@ mod tests {
 
     #[test]
     fn a_url_keeps_its_query() {
-        let url = BaseUrl::new("https://host/a/b?token=1#part");
+        let url = BaseUrl::folder("https://host/a/b?token=1#part");
         assert_eq!(url.label(), "https://host/a/b/");
         assert_eq!(
-            url.join("unet/config.json"),
-            "https://host/a/b/unet/config.json?token=1"
+            url.join("unet/config.json").as_deref(),
+            Some("https://host/a/b/unet/config.json?token=1")
         );
+        assert_eq!(url.locate("unet/config.json"), "https://host/a/b/unet/config.json");
         assert_eq!(
-            BaseUrl::new("https://host/a/").join("é?#%.json"),
-            "https://host/a/%C3%A9%3F%23%25.json"
+            BaseUrl::folder("https://host/a/").join("é?#%.json").as_deref(),
+            Some("https://host/a/%C3%A9%3F%23%25.json")
         );
-        let file = BaseUrl::new("https://host/a/?token=1").of(Some("b c.safetensors".into()));
-        assert_eq!(file.label(), "https://host/a/b%20c.safetensors");
-        assert_eq!(file.join("b c.safetensors"), "https://host/a/b%20c.safetensors?token=1");
+    }
+
+    #[test]
+    fn a_file_goes_by_its_own_url() {
+        let url = BaseUrl::file("https://host/a/(b)%20c?token=1", "b c.safetensors".into());
+        assert_eq!(url.label(), "https://host/a/(b)%20c");
+        assert_eq!(url.locate("b c.safetensors"), url.label());
+        assert_eq!(
+            url.join("b c.safetensors").as_deref(),
+            Some("https://host/a/(b)%20c?token=1")
+        );
+        assert_eq!(url.join("model_index.json"), None);
+    }
+
+    #[test]
+    fn a_url_may_be_called_something_else() {
+        let (place, label) = (Some("hf:org/name@v1/".into()), Some("hf:org/name@v1".into()));
+        let url = BaseUrl::folder("https://hub/org/name/resolve/0123/").called(place, label);
+        assert_eq!(url.label(), "hf:org/name@v1");
+        assert_eq!(url.locate("unet/config.json"), "hf:org/name@v1/unet/config.json");
+        assert_eq!(
+            url.join("unet/config.json").as_deref(),
+            Some("https://hub/org/name/resolve/0123/unet/config.json")
+        );
     }
 
     #[test]

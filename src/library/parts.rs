@@ -98,12 +98,7 @@ impl Parts {
         }
         let mut warnings: Vec<String> = checkpoint.source.warnings();
         warnings.extend(checkpoint.warnings.iter().cloned());
-        if let Some(variant) = options.open.variant.as_ref().filter(|_| checkpoint.file.is_none()) {
-            let others = checkpoint.components.iter().filter(|c| c.variant.is_none());
-            let fell_back =
-                |c: &Component| format!("{}: no weights of variant {variant:?}, the plain ones are used", c.name);
-            warnings.extend(others.map(fell_back));
-        }
+        warnings.extend(checkpoint.components.iter().filter_map(|c| other_variant(c, options)));
         Ok(Self {
             texts,
             family: Family::of(&unet, &checkpoint.scheduler),
@@ -164,6 +159,22 @@ impl Parts {
             zeros_for_empty_prompt: self.zeros_for_empty_prompt,
         })
     }
+}
+
+/// What is said where a component's weights are not of the variant that was wished.
+fn other_variant(component: &Component, options: &LoadOptions) -> Option<String> {
+    let Component { name, variant, .. } = component;
+    let wished = options.open.variant.as_deref();
+    if variant.as_deref() == wished || component.shared_file().is_some() {
+        return None;
+    }
+    let none = wished.map_or("no plain weights".into(), |wished| {
+        format!("no weights of variant {wished:?}")
+    });
+    let used = variant.as_ref().map_or("the plain ones are used".into(), |used| {
+        format!("those of variant {used:?} are used")
+    });
+    Some(format!("{name}: {none}, {used}"))
 }
 
 fn model<C: Clone>(config: &C, shared: &Shared) -> Model<C> {

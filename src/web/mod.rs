@@ -59,8 +59,10 @@ impl Engine {
         to_js(&crate::sampler::SamplerKind::names())
     }
 
-    /// Loads a checkpoint by its recipe: `{ source, options }`, where `source` is `{ kind: "url", url, files? }` or
-    /// `{ kind: "files", files: [{ path, file }] }`; `loras`, if there are any, are `[{ source, path, scale }]`.
+    /// Loads a checkpoint by its recipe: `{ source, options }`, where `source` is `{ kind: "url", url, files?, path?, place?, label? }`
+    /// or `{ kind: "files", files: [{ path, file }], path? }`; `loras`, if there are any, are `[{ source, path, scale }]`. `path` is the
+    /// name of the one file that has all of it, `files` what is known of those at a URL, `place` and `label` are in place of the URL in
+    /// messages and in the store.
     pub fn load(&self, job: u32, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {
         let engine = self.engine.clone();
         wasm_bindgen_futures::future_to_promise(async move {

@@ -1,5 +1,6 @@
 //! Values from JavaScript and to it.
 
+use crate::checkpoint::source::BaseUrl;
 use crate::checkpoint::{Assets, ExpectedFile, LoraSource, OpenOptions, Progress, Source};
 use crate::engine::{Generated, Recipe};
 use crate::error::Error;
@@ -123,8 +124,10 @@ fn loras(value: &JsValue) -> Result<Vec<LoraSource>, JsValue> {
         let (Some(path), Some(scale)) = (path, scale) else {
             return Err(error(Error::Internal("loras: expected a path and a scale".into())));
         };
+        let mut known = BTreeMap::new();
         Ok(LoraSource {
-            source: source(&get(&value, "source")?, &mut BTreeMap::new())?,
+            source: source(&get(&value, "source")?, &mut known)?,
+            expected: known.remove(&path).unwrap_or_default(),
             path,
             scale: scale as f32,
         })
@@ -139,8 +142,12 @@ fn source(value: &JsValue, known: &mut BTreeMap<String, ExpectedFile>) -> Result
     let files = get(value, "files")?;
     if let Some(url) = get(value, "url")?.as_string() {
         *known = read(files, "source: files")?;
-        let path = get(value, "path")?.as_string();
-        return Ok(Source::http(&url, path, get(value, "keeper")?.unchecked_into()));
+        let url = match get(value, "path")?.as_string() {
+            Some(path) => BaseUrl::file(&url, path),
+            None => BaseUrl::folder(&url),
+        };
+        let url = url.called(get(value, "place")?.as_string(), get(value, "label")?.as_string());
+        return Ok(Source::http(url, get(value, "keeper")?.unchecked_into()));
     }
     if !Array::is_array(&files) {
         return Err(wrong("expected a url or files"));

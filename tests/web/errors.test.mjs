@@ -23,8 +23,9 @@ function edited(name, key, value) {
 const LOADS = {
   "no model_index.json": [{ "*": notFound }, "not-found", /model_index\.json/],
   "a missing weights file": [{ [UNET]: notFound }, "not-found", /unet/],
-  "a front page in place of every file": [{ "*": frontPage }, "corrupt", /HTML|JSON/i],
-  "a front page in place of the weights": [{ [UNET]: frontPage }, "corrupt", /unet/],
+  "a front page in place of every file": [{ "*": frontPage }, "not-found", /model_index\.json: .*HTML/],
+  "a front page in place of the weights": [{ [UNET]: frontPage }, "not-found", /unet.*HTML.*no weights/],
+  "a front page in place of the weights, said to be a file": [{ [UNET]: "<!doctype html><title>front</title>" }, "corrupt", /unet.*HTML/],
   "truncated weights": [{ [UNET]: () => shipped("soft", UNET).subarray(0, 5_000_000) }, "corrupt", /unet/],
   "weights cut off within the header": [{ [UNET]: () => shipped("soft", UNET).subarray(0, 100) }, "corrupt", /unet/],
   "an empty weights file": [{ [UNET]: "" }, "corrupt", /unet/],

@@ -194,7 +194,7 @@ describe("the keeper", { timeout: 120_000 }, () => {
   test("when one file fails for want of a network, those that came whole stay", async () => {
     const bytes = noise(MB, 47);
     const [whole, empty] = [host.put("whole", { bytes }), host.put("empty", { bytes: Buffer.alloc(0) })];
-    const refused = host.put("refused", { bytes, statuses: [403] });
+    const refused = host.put("refused", { bytes, statuses: [402] });
     await keeper.begin("some");
     for (const [url, place] of [[whole, "a"], [empty, "b"]]) {
       await keeper.open("some", url, place);
@@ -331,9 +331,10 @@ describe("the keeper", { timeout: 120_000 }, () => {
   test("missing files and refusals", async () => {
     await assert.rejects(one(host.put("none", {})), { code: "not-found", message: /^unet\/x: .*404/ });
     await assert.rejects(one(host.put("gone", { statuses: [410] })), { code: "not-found", message: /410/ });
-    await assert.rejects(one(host.put("secret", { statuses: [403] })), { code: "network", message: /expected status 200, found 403/ });
-    await assert.rejects(one("http://127.0.0.1:9/x"), { code: "network", message: /^unet\/x: the request failed/ });
-    assert.equal(host.requests().length, 3);
+    await assert.rejects(one(host.put("secret", { statuses: [403] })), { code: "not-found", message: /^unet\/x: .*not for everyone.*403/ });
+    await assert.rejects(one(host.put("dear", { statuses: [402] })), { code: "network", message: /expected status 200, found 402/ });
+    await assert.rejects(one("http://127.0.0.1:9/x"), { code: "network", message: /^unet\/x: the request failed: .*127\.0\.0\.1:9/ });
+    assert.equal(host.requests().length, 4);
     const bytes = noise(MB, 7);
     assert.equal((await one(host.put("busy", { bytes, statuses: [503, 429] }))).sha256, sha256(bytes));
     assert.deepEqual((await kept()).partial, []);
@@ -387,7 +388,13 @@ describe("the keeper", { timeout: 120_000 }, () => {
 
   test("a front page in place of a file is not kept when the load finds it corrupt", async () => {
     const html = Buffer.from("<!doctype html><title>Welcome</title>");
-    const url = host.put("page", { bytes: html, type: "text/html", etag: '"1"' });
+    // Said to be one, it is taken for what it is: that there is no file.
+    await assert.rejects(one(host.put("front", { bytes: html, type: "text/html" })), { code: "not-found", message: /^unet\/x: .*page of HTML/ });
+    await nothingKept();
+    const typed = noise(1000, 49);
+    assert.equal((await one(host.put("typed", { bytes: typed, type: "text/html; charset=utf-8" }))).sha256, sha256(typed));
+    await keeper.store("clear");
+    const url = host.put("page", { bytes: html, etag: '"1"' });
     await keeper.begin("html");
     await keeper.open("html", url, "model_index.json");
     await keeper.read("model_index.json");

@@ -98,7 +98,7 @@ for (const backend of ["cpu", "webgpu"]) {
         [`[{ source: "/changed/loras/front.safetensors" }]`, "corrupt", /expected safetensors, found HTML/],
         [`[{ source: new File(["x"], "short.safetensors") }]`, "corrupt", /short\.safetensors: /],
         [`[{ source: "/changed/loras/" }]`, "invalid-argument", /loras\[0\]\.source: .*expected the address of a file/],
-        [`[{ source: "hf:org/name" }]`, "unsupported", /hub/],
+        [`[{ source: "hf:org" }]`, "invalid-argument", /loras\[0\]\.source: "hf:org": expected "hf:org\/name"/],
         [`[{ source: "ftp://host/a.safetensors" }]`, "invalid-argument", /found "ftp:"/],
         [`[{ source: {} }]`, "invalid-argument", /loras\[0\]\.source: expected a URL/],
         [`[{ source: "/a.safetensors", scale: NaN }]`, "invalid-argument", /loras\[0\]\.scale/],

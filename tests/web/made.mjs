@@ -1,28 +1,6 @@
 // Files that the tests bring: tiny, and made here.
-import { readFileSync } from "node:fs";
 import { join, parse, tensors } from "./safetensors.mjs";
 import { shipped } from "./server.mjs";
-
-const GOLDEN = new URL("../golden/single-file.safetensors", import.meta.url);
-const TOKENS = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight";
-
-/** A tiny single file: the golden with as many rows in its table of tokens as CLIP has tokens. */
-export function singleFile() {
-  const { header, data } = parse(readFileSync(GOLDEN));
-  const bytes = Object.fromEntries(tensors(header).map((name) => [name, data.subarray(...header[name].data_offsets)]));
-  const [rows, columns] = header[TOKENS].shape;
-  const row = bytes[TOKENS].length / rows;
-  const table = Buffer.concat(Array.from({ length: Math.ceil(49408 / rows) }, () => bytes[TOKENS])).subarray(0, 49408 * row);
-  bytes[TOKENS] = table;
-  header[TOKENS].shape = [49408, columns];
-  let end = 0;
-  const parts = [];
-  for (const name of Object.keys(bytes)) {
-    header[name].data_offsets = [end, (end += bytes[name].length)];
-    parts.push(bytes[name]);
-  }
-  return join(header, Buffer.concat(parts));
-}
 
 /** A LoRA over attention of the shipped checkpoint, of rank 2, with kohya's names; `strength` is how much it changes. */
 export function lora(strength) {

@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { openPage, startBrowser, startSite } from "./harness.mjs";
-import { lora, singleFile } from "./made.mjs";
+import { lora } from "./made.mjs";
+import { wholeVocabulary } from "./safetensors.mjs";
 import { DIST, shipped, silent } from "./server.mjs";
 
 const DRAWN = { timeout: 120_000 };
@@ -17,7 +18,7 @@ describe("a person's own checkpoints in the page", { timeout: 1_200_000 }, () =>
   before(async () => {
     folder = mkdtempSync(path.join(tmpdir(), "own-"));
     const files = {
-      "tiny model.safetensors": singleFile(),
+      "tiny model.safetensors": wholeVocabulary(),
       "old.ckpt": PICKLE,
       "paper.safetensors": lora(0.5),
       "other vae.safetensors": shipped("soft", "vae/diffusion_pytorch_model.safetensors"),
@@ -164,7 +165,7 @@ describe("a person's own checkpoints in the page", { timeout: 1_200_000 }, () =>
     await page.click("#address-add");
     await known();
     assert.match((await panel(".reasons")).join(), /no(%20| )model\.safetensors/);
-    writeFileSync(path.join(folder, "no model.safetensors"), singleFile());
+    writeFileSync(path.join(folder, "no model.safetensors"), wholeVocabulary());
     await page.click("#opening .act button");
     await page.waitForFunction(() => document.querySelector("#opening .act button:enabled")?.textContent === "Load", undefined, DRAWN);
     await page.keyboard.press("Escape");
@@ -251,7 +252,7 @@ describe("a person's own checkpoints in the page", { timeout: 1_200_000 }, () =>
   test("a folder of checkpoints and other things is sorted", async () => {
     const many = path.join(folder, "many");
     mkdirSync(many);
-    writeFileSync(path.join(many, "one.safetensors"), singleFile());
+    writeFileSync(path.join(many, "one.safetensors"), wholeVocabulary());
     writeFileSync(path.join(many, "two.safetensors"), PICKLE);
     await drop([many]);
     await known();

@@ -1,4 +1,5 @@
 // Safetensors files taken apart and put together again, to damage them on purpose.
+import { readFileSync } from "node:fs";
 
 /** { header, data }: the parsed JSON header and the bytes behind it. */
 export function parse(file) {
@@ -66,4 +67,25 @@ export function oversizedHeader(file) {
   const changed = Buffer.from(file);
   changed.writeBigUInt64LE(1n << 60n, 0);
   return changed;
+}
+
+const SINGLE = new URL("../golden/single-file.safetensors", import.meta.url);
+const TOKENS = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight";
+
+/** The golden of a single file with as many rows in its table of tokens as CLIP has tokens. */
+export function wholeVocabulary() {
+  const { header, data } = parse(readFileSync(SINGLE));
+  const bytes = Object.fromEntries(tensors(header).map((name) => [name, data.subarray(...header[name].data_offsets)]));
+  const [rows, columns] = header[TOKENS].shape;
+  const row = bytes[TOKENS].length / rows;
+  const table = Buffer.concat(Array.from({ length: Math.ceil(49408 / rows) }, () => bytes[TOKENS])).subarray(0, 49408 * row);
+  bytes[TOKENS] = table;
+  header[TOKENS].shape = [49408, columns];
+  let end = 0;
+  const parts = [];
+  for (const name of Object.keys(bytes)) {
+    header[name].data_offsets = [end, (end += bytes[name].length)];
+    parts.push(bytes[name]);
+  }
+  return join(header, Buffer.concat(parts));
 }

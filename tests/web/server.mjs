@@ -10,10 +10,10 @@ export const REFERENCE = path.resolve(HERE, "../golden/reference");
 
 const BLANK = `<!doctype html><meta charset="utf-8"><title>blank</title><script type="module" src="/test/in-page.js"></script>`;
 
-function send(request, response, bytes, type) {
+export function send(request, response, bytes, type, more = {}) {
   const range = parseRange(request.headers.range, bytes.length);
   const [first, last] = Array.isArray(range) ? range : [0, bytes.length - 1];
-  const headers = { "content-type": type, "accept-ranges": "bytes", "content-length": last - first + 1 };
+  const headers = { "content-type": type, "accept-ranges": "bytes", "content-length": last - first + 1, ...more };
   if (Array.isArray(range)) headers["content-range"] = `bytes ${first}-${last}/${bytes.length}`;
   response.writeHead(Array.isArray(range) ? 206 : 200, headers);
   response.end(request.method === "HEAD" ? undefined : bytes.subarray(first, last + 1));

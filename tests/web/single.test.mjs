@@ -5,8 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { isPicture, openApi } from "./harness.mjs";
-import { singleFile } from "./made.mjs";
-import { join } from "./safetensors.mjs";
+import { join, wholeVocabulary } from "./safetensors.mjs";
 
 const FILE = "tiny model.safetensors";
 const ASKED = { prompt: "a red fox", seed: 3, steps: 3, width: 64, height: 64 };
@@ -16,7 +15,7 @@ describe("single files", () => {
 
   before(async () => {
     folder = mkdtempSync(path.join(tmpdir(), "single-"));
-    writeFileSync(path.join(folder, FILE), singleFile());
+    writeFileSync(path.join(folder, FILE), wholeVocabulary());
     writeFileSync(path.join(folder, "old.ckpt"), Buffer.concat([Buffer.from("PK\x03\x04\0\0\x08\x08", "latin1"), Buffer.alloc(4000)]));
     writeFileSync(path.join(folder, "lora.safetensors"), join({ "lora_unet_x.lora_down.weight": { dtype: "F32", shape: [1], data_offsets: [0, 4] } }, Buffer.alloc(4)));
     ({ site, api, faults, close, page } = await openApi());
@@ -94,6 +93,47 @@ describe("single files", () => {
   test("one is kept under its own address", async () => {
     const { value } = await api.outcome(`async () => (await tintype.store.list()).map(({ url }) => url)`);
     assert.ok(value.some((kept) => kept.endsWith(url)), value.join());
+  });
+
+  test("the vocabulary is kept too: with the network off it draws, by its address and as a picked file", async () => {
+    await api.create({ backend: "cpu" });
+    await api.load(url);
+    const expected = (await api.draw({ checkpoint: url, ...ASKED })).images[0];
+    const kept = await page.evaluate(() => tintype.store.list());
+    assert.deepEqual(kept.filter(({ url }) => /merges/.test(url)), [], "it is no checkpoint");
+    await api.create({ backend: "cpu" });
+    const refused = [];
+    const refuse = (route) => (refused.push(route.request().url()), route.abort());
+    await page.evaluate(async (url) => (window.mine = new File([await (await fetch(url)).blob()], "mine.safetensors")), url);
+    for (const address of ["**/assets/**", "**/folders/single/**"]) await page.route(address, refuse);
+    const { value, error } = await api.outcome(`async () => {
+      const drawn = [];
+      for (const source of ["${url}", window.mine]) {
+        const checkpoint = await tintype.load(source);
+        const { images } = await tintype.generate({ checkpoint, ...${JSON.stringify(ASKED)} });
+        drawn.push(Array.from(images[0].imageData.data));
+      }
+      return drawn;
+    }`);
+    await page.unrouteAll();
+    assert.equal(error, undefined, error?.message);
+    for (const rgba of value) assert.ok(Buffer.from(rgba).equals(expected.rgba));
+    assert.deepEqual(refused.filter((url) => /assets/.test(url)), []);
+  });
+
+  test("a vocabulary that is not CLIP's is refused and not kept", async () => {
+    const load = () => api.outcome(`() => tintype.load(window.mine)`);
+    const wrong = { "other bytes": ["application/gzip", "a b\nc d\n"], "a page": ["text/html", "<!doctype html><title>front</title>"] };
+    for (const [what, [contentType, body]] of Object.entries(wrong)) {
+      await api.create({ backend: "cpu" });
+      await page.evaluate(() => tintype.store.clear());
+      await page.route("**/assets/**", (route) => route.fulfill({ contentType, body }));
+      const { error } = await load();
+      await page.unrouteAll();
+      assert.equal(error?.code, what === "a page" ? "not-found" : "corrupt", error?.message);
+      assert.match(error.message, /clip-merges\.txt\.gz: .*(expected sha256|page of HTML)/);
+      assert.equal((await load()).error, undefined, what);
+    }
   });
 
   test("nothing went wrong unseen", () => assert.deepEqual(faults, []));

@@ -1,6 +1,9 @@
 // What a person brings, before anyone has looked inside: files, folders and addresses as things, { name, from, source, variants }.
 // A thing's `source` is what Tintype takes: a handle, a file, files with their paths, or an address.
 
+import { decoded } from "../tintype/address.js";
+import { nameOf, parseName, parsePage } from "../tintype/hub.js";
+
 /** Whatever may hold weights; what it can't be read as, Tintype says. */
 const WEIGHTS = /\.(safetensors|sft|ckpt|pt|pth|bin|gguf)$/i;
 const VARIANT = /\/(?:model|diffusion_pytorch_model)(?:\.safetensors\.index)?\.([\w-]+)\.(?:safetensors|json)$/;
@@ -124,25 +127,29 @@ export async function fromTransfer(transfer) {
 const REPOSITORY = /^[\w-]+\/[\w.-]+(?:@[^\s/]+)?$/;
 const HOST = /^[\w-]+(?:\.[\w-]+)+(?::\d+)?\/./;
 
+/** The one name of a repository of the hub, of a folder or of a file of it; nothing for other addresses. */
+function repository(address, url) {
+  const named = url.protocol === "hf:" ? parseName("address", address) : parsePage("address", url);
+  return named && nameOf(named);
+}
+
 /** A text that may be an address or a repository; nothing, if it can't be. */
 export function fromAddress(text) {
   const said = text.trim();
   const scheme = REPOSITORY.test(said) ? "hf:" : HOST.test(said) ? "https://" : "";
   const address = scheme + said;
   if (!URL.canParse(address, document.baseURI)) return undefined;
-  const { protocol, host, href, pathname } = new URL(address, document.baseURI);
-  if (protocol === "hf:") {
-    const said = address.slice(3);
-    return { name: called(base(said.replace(/@.*$/, "").replace(/\/$/, ""))), from: `From ${said}`, source: address };
-  }
-  const last = pathname.replace(/\/model_index\.json$/, "").split("/").filter(Boolean).at(-1) ?? host;
-  let name = last;
+  const url = new URL(address, document.baseURI);
+  let named;
   try {
-    name = decodeURIComponent(last);
+    named = repository(address, url);
   } catch {
-    // No UTF-8: as it is.
+    // What is wrong with it Tintype says when it looks there.
+    return { name: called(base(said)) || said, from: `From ${said}`, source: address };
   }
-  return { name: called(name), from: `From ${host}`, source: href };
+  if (named) return { name: called(base(named.replace(/@[^/]*/, ""))), from: `From ${named.slice(3)}`, source: named };
+  const last = url.pathname.replace(/\/model_index\.json$/, "").split("/").filter(Boolean).at(-1) ?? url.host;
+  return { name: called(decoded(last)), from: `From ${url.host}`, source: url.href };
 }
 
 /** The address of a thing or of a card; nothing for what is on this device. */

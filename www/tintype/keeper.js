@@ -1,6 +1,6 @@
 // The worker that fetches, hashes and keeps files, beside the one that computes. The page starts it and connects the
 // two by a port; what goes over it is in keeper/serve.js.
-//   in    start { module, options: { store, stallTimeout, lock } }   connect { port }   disconnect
+//   in    start { module, options: { store, stallTimeout, hub, lock } }   connect { port }   disconnect
 //         store { job, command, args }   cancel { job }
 //   out   ready   fatal { message }   answer { job, value }   failure { job, error }   event { job, value }
 //         notice { detail: { kind, message } }
@@ -8,6 +8,7 @@
 import { COMMANDS, Commands } from "./keeper/commands.js";
 import { failure, sendable } from "./keeper/failure.js";
 import { startHashing } from "./keeper/hash.js";
+import { Hub } from "./keeper/hub.js";
 import { holdLock } from "./keeper/locks.js";
 import { Pool } from "./keeper/pool.js";
 import { Room } from "./keeper/room.js";
@@ -23,7 +24,7 @@ let commands;
 let connection;
 const jobs = new Map();
 
-async function start({ module, options: { store: policy = "keep", stallTimeout = STALL_TIMEOUT, lock } = {} }) {
+async function start({ module, options: { store: policy = "keep", stallTimeout = STALL_TIMEOUT, hub, lock } = {} }) {
   await holdLock(lock);
   startHashing(module);
   let store = null;
@@ -35,11 +36,12 @@ async function start({ module, options: { store: policy = "keep", stallTimeout =
   } catch (error) {
     unkept = `files are not stored: ${error.message}`;
   }
-  commands = new Commands(store);
+  const all = store;
   if (unkept) store = null;
   const gaveWay = (names) => notice("quota", `to make room, the store let go of ${names.join(", ")}`);
   const room = store && new Room(store, policy === "evict", gaveWay);
-  keeper = { store, room, unkept, stallTimeout, pool: new Pool(), notice };
+  keeper = { store, room, unkept, stallTimeout, pool: new Pool(), hub: new Hub(hub, stallTimeout), notice };
+  commands = new Commands(all, keeper);
   postMessage({ type: "ready" });
   if (unkept) notice("store", unkept);
 }

@@ -43,10 +43,18 @@ export class Storage {
     this.#alive()?.post({ type: "connect", port }, [port]);
   }
 
+  /** Asks the worker; if it dies over it, another one once more. */
   async command(command, args = [], options = {}) {
-    const value = await this.#alive().call("store", { command, args }, options);
-    this.#inRow = 0;
-    return value;
+    for (let again = false; ; again = true) {
+      const link = this.#alive();
+      try {
+        const value = await link.call("store", { command, args }, options);
+        this.#inRow = 0;
+        return value;
+      } catch (error) {
+        if (!link.death || again || options.signal?.aborted || this.#closed) throw error;
+      }
+    }
   }
 
   close(now, later) {

@@ -39,6 +39,8 @@ export interface CreateOptions {
    * `off`: nothing is kept.
    */
   store?: "keep" | "evict" | "off" | null;
+  /** The Hugging Face hub, or a mirror of it. */
+  hub?: Hub | null;
   /** Milliseconds without a byte after which a download is begun anew where it stopped; 20 000, if nothing is said. */
   stallTimeout?: number | null;
   /** Whether there is `debug`, for tests. */
@@ -61,6 +63,16 @@ export interface Backend {
   readonly reason: string;
 }
 
+/** Where `hf:` sources are, and what is sent there. Nothing of it is kept on the device, and no message shows a token or a header. */
+export interface Hub {
+  /** Its address, relative to the page; `https://huggingface.co`, if nothing is said. What is below it is the hub's. */
+  url?: string | URL | null;
+  /** Sent with requests to the hub alone, as `Authorization: Bearer …`; a browser leaves it out where the hub redirects elsewhere. */
+  token?: string | null;
+  /** Further headers of requests to the hub. Where it redirects, a browser sends these on, and that host has to allow them too. */
+  headers?: Readonly<Record<string, string>> | null;
+}
+
 /** A file and its place inside a checkpoint's folder, such as `unet/config.json`. */
 export interface PathFile {
   path: string;
@@ -71,7 +83,7 @@ export interface PathFile {
 export interface CatalogueEntry {
   id?: string;
   name?: string;
-  /** A folder's address; relative to the `checkpoints.json`. */
+  /** A folder's or a single file's address, relative to the `checkpoints.json`, or a repository's name, such as `hf:org/name`. */
   url: string;
   description?: string;
   style?: string;
@@ -88,19 +100,32 @@ export interface CatalogueEntry {
 }
 
 /**
- * Where a checkpoint is: the address of a diffusers folder or of a single `.safetensors` file (http or https, relative to the
- * page; `hf:org/name@revision` is not implemented), what a person picked or dropped, or an entry of a `checkpoints.json`. One
- * picked file is a single file.
+ * Where a checkpoint is.
+ *
+ * An address (http or https, relative to the page) of a diffusers folder, which has a `model_index.json`, or of a single file. One
+ * that ends neither in "/" nor in a known extension is asked which of both it is.
+ *
+ * `hf:org/name@revision/folder` on the Hugging Face hub, or the address of such a page of it: a folder with a `model_index.json`, or one
+ * with only one `.safetensors` file; `hf:org/name@revision/file.safetensors` is a single file. The revision is a branch, a tag or a
+ * commit; a slash in it is written `%2F`, but in `refs/pr/1`; left out, it is `main`.
+ *
+ * What a person picked or dropped: a folder or files, with or without a folder around them. What has a `model_index.json` in it is
+ * taken; or else the only `.safetensors` file. A `DataTransfer` has to be given in the event of the drop.
+ *
+ * An entry of a `checkpoints.json`.
  */
-export type Source =
-  | string
-  | URL
+export type Source = string | URL | Picked | CatalogueEntry;
+
+/** Files and folders as browsers give them. */
+export type Picked =
   | File
+  | PathFile
   | FileList
-  | readonly (File | PathFile)[]
   | FileSystemDirectoryHandle
   | FileSystemFileHandle
-  | CatalogueEntry;
+  | FileSystemEntry
+  | DataTransfer
+  | readonly (File | PathFile | FileSystemDirectoryHandle | FileSystemFileHandle | FileSystemEntry)[];
 
 export interface Progress {
   /** What is being done: configurations and headers are opened, then the weights are read. */
@@ -114,8 +139,11 @@ export interface Progress {
   fraction: number;
 }
 
-/** Where a LoRA is: the address of a file (http or https, relative to the page), or what a person picked or dropped. */
-export type LoraSource = string | URL | File | PathFile | FileSystemFileHandle;
+/**
+ * Where a LoRA is: the address of a file (http or https, relative to the page), a file on the hub (`hf:org/name/file.safetensors`, or a
+ * repository or folder with only one), or what a person picked or dropped.
+ */
+export type LoraSource = string | URL | Picked;
 
 /**
  * A LoRA, LoCon, DoRA, LoHa or LoKr in a `safetensors` file, with kohya's names or with those of diffusers and PEFT. One that is for
@@ -132,7 +160,7 @@ export interface LoadOptions {
   onProgress?: ((progress: Progress) => void) | null;
   /** The name to show, in place of the checkpoint's own. */
   name?: string | null;
-  /** The variant of the weights' files, such as `fp16`. */
+  /** The variant of the weights' files, such as `fp16`; where there are only those, they are taken, and a warning says so. */
   variant?: string | null;
   /** What the UNet predicts, where the scheduler's configuration is wrong or missing. */
   predictionType?: "epsilon" | "v_prediction" | "sample" | (string & {}) | null;
@@ -313,6 +341,7 @@ export interface Notice {
 export interface Kept {
   id: string;
   name: string;
+  /** Its address without a query that may be secret, or the name of its repository, such as `hf:org/name`. */
   url: string;
   /** Of its weights in memory. */
   bytes: number;

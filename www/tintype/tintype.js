@@ -1,5 +1,6 @@
 // Tintype: image-generation checkpoints in a web page. This is the module a site imports; worker.js does the work.
 
+import { catalogue } from "./catalogue.js";
 import { Compute } from "./compute.js";
 import { TintypeError } from "./error.js";
 import { resolveLoras } from "./lora.js";
@@ -16,7 +17,7 @@ import {
   loras as checkLoras,
   shown,
 } from "./options.js";
-import { catalogue, resolve } from "./source.js";
+import { Sources } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
 
 export { TintypeError };
@@ -59,6 +60,13 @@ export class Checkpoint {
 
 const unsupported = (what) => Promise.reject(new TintypeError("unsupported", `${what} is not implemented`));
 
+/** Of something that no engine has to look at to refuse it. */
+function unsupportedIsSaid(error) {
+  if (error.code !== "unsupported") throw error;
+  const nothing = { family: null, components: [], bytes: 0, predictionType: null, defaults: null, memory: null };
+  return { layout: "single-file", name: "", ...nothing, unsupported: [error.message], warnings: [] };
+}
+
 const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
 
 const CLOSED = "this Tintype is closed: make a new one";
@@ -69,6 +77,7 @@ const toImageData = ({ width, height, rgba }) => new ImageData(rgba, width, heig
 export class Tintype extends EventTarget {
   #compute;
   #storage;
+  #sources;
   #store;
   #debug;
   #backend;
@@ -84,12 +93,12 @@ export class Tintype extends EventTarget {
   /** What ends, for each `load` that still finds out what its source is, when this closes. */
   #resolving = new Set();
 
-  constructor(ours, { store, stallTimeout, debug, ...options }) {
+  constructor(ours, { store, stallTimeout, hub, debug, ...options }) {
     if (ours !== OURS) throw invalid("Tintype: use Tintype.create()");
     super();
     const onNotice = (kind, message) => this.#dispatch("notice", { kind, message });
     this.#storage = new Storage(
-      { store, stallTimeout },
+      { store, stallTimeout, hub },
       {
         onNotice: ({ kind, message }) => onNotice(kind, message),
         onDeath: (again, { message }) => {
@@ -109,6 +118,7 @@ export class Tintype extends EventTarget {
       connect: (port, module) => this.#storage.connect(port, module),
     });
     this.#store = storeOf(this.#storage);
+    this.#sources = new Sources((command, about, signal) => this.#storage.command(command, [about], { signal }), hub?.url);
     if (!debug) return;
     const counts = () => this.#compute.call("counts", () => ({}));
     this.#debug = Object.freeze({ loseDevice: this.#harm("lose-device"), killWorker: this.#harm("kill"), counts });
@@ -166,9 +176,11 @@ export class Tintype extends EventTarget {
   async load(source, options) {
     const { signal, onProgress, loras: over = [], ...rest } = check("load", LOAD, options);
     if (this.#closed) throw invalid(CLOSED);
-    const resolved = await this.#resolve((signal) => Promise.all([resolve(source, signal), resolveLoras(over, "load")]), signal);
+    const find = (signal) =>
+      Promise.all([this.#sources.find(source, { signal }), resolveLoras(this.#sources, over, "load", signal)]);
+    const resolved = await this.#resolve(find, signal);
     if (this.#closed) throw wasClosed();
-    const [{ source: found, hints }, loras] = resolved;
+    const [{ source: found, hints, warnings }, { loras, warnings: others }] = resolved;
     const recipe = { source: found, options: { ...hints, ...rest }, loras };
     const info = await this.#fetching(() =>
       this.#compute.call(
@@ -179,7 +191,8 @@ export class Tintype extends EventTarget {
       ),
     );
     if (this.#closed) throw wasClosed();
-    const checkpoint = new Checkpoint(OURS, info, {
+    const told = { ...info, warnings: [...warnings, ...others, ...(info.warnings ?? [])] };
+    const checkpoint = new Checkpoint(OURS, told, {
       unload: () => this.#unload(checkpoint),
       setLoras: (loras, options) => this.#setLoras(checkpoint, loras, options),
     });
@@ -222,10 +235,14 @@ export class Tintype extends EventTarget {
   async inspect(source, options) {
     const { signal, ...rest } = check("inspect", INSPECT, options);
     if (this.#closed) throw invalid(CLOSED);
-    const { source: found, hints } = await this.#resolve((signal) => resolve(source, signal), signal, "inspect");
+    const find = (signal) => this.#sources.find(source, { signal });
+    const resolved = await this.#resolve(find, signal, "inspect").catch(unsupportedIsSaid);
     if (this.#closed) throw wasClosed();
+    if (resolved.unsupported) return resolved;
+    const { source: found, hints, warnings } = resolved;
     const recipe = { source: found, options: { ...hints, ...rest } };
-    return this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
+    const said = await this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
+    return { ...said, warnings: [...warnings, ...said.warnings] };
   }
 
   async profile() {
@@ -273,7 +290,8 @@ export class Tintype extends EventTarget {
     if (this.#closed) throw invalid(CLOSED);
     const change = async () => {
       if (this.#closed) throw wasClosed();
-      const resolved = await this.#resolve(() => resolveLoras(asked, "setLoras"));
+      const find = (signal) => resolveLoras(this.#sources, asked, "setLoras", signal);
+      const { loras: resolved, warnings: others } = await this.#resolve(find, undefined, "setLoras");
       if (this.#closed) throw wasClosed();
       const recipe = this.#recipes.get(checkpoint);
       const told = (known) => (known.has(checkpoint.id) ? undefined : recipe);
@@ -283,7 +301,7 @@ export class Tintype extends EventTarget {
       const { warnings } = await this.#fetching(() => this.#compute.call("set-loras", payload, { onSent, onEvent }));
       // A worker that takes another's place is told these.
       this.#recipes.set(checkpoint, { ...recipe, loras: resolved });
-      return { warnings };
+      return { warnings: [...others, ...warnings] };
     };
     // One after the other, in the order in which they are asked for.
     const before = this.#changes.get(checkpoint) ?? Promise.resolve();

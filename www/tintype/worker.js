@@ -3,6 +3,7 @@
 import { Files } from "./files.js";
 
 let engine;
+let Sha256;
 /** What fetches and keeps files; another one, if the first one died. */
 let files;
 /** How each checkpoint is loaded again, by its id. */
@@ -78,6 +79,7 @@ async function start(options, given) {
     options.backend === "cpu" ? undefined : adapterInfo(),
   ]);
   await bindings.default({ module_or_path: module });
+  ({ Sha256 } = bindings);
   const { deviceMemory } = navigator;
   engine = await bindings.Engine.create({ backend: "auto", ...options, deviceMemory, adapterInfo: info });
   return module;
@@ -115,7 +117,8 @@ function doHarm(moment) {
   else engine.loseDevice();
 }
 
-/** CLIP's standard vocabulary, which single files leave out: its merges, a pair a line. Fetched once, where it is needed. */
+/** CLIP's standard vocabulary, which single files leave out: its merges, a pair a line. Read once, where it is needed. */
+const MERGES_SHA256 = "d308b7377a8ceaa9707a21614fe8c831b9196e197b7aeb69833359362907af02";
 let merges = null;
 function vocabulary() {
   merges ??= fetchMerges(new URL("./assets/clip-merges.txt.gz", import.meta.url).href).catch((error) => {
@@ -125,18 +128,35 @@ function vocabulary() {
   return merges;
 }
 
+/** From the store, or else from its host. It is no checkpoint's: in the store it is a file by itself. */
 async function fetchMerges(url) {
+  const session = files.begin("CLIP's vocabulary");
   try {
-    const response = await fetch(url);
-    if (!response.ok)
-      throw failure(response.status === 404 ? "not-found" : "network", `${url}: the host answered ${response.status}`);
-    const bytes = new Uint8Array(await response.arrayBuffer());
-    // Some hosts unpack it on the way.
-    if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
-    const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Uint8Array(await new Response(unpacked).arrayBuffer());
+    const stream = await session.open(url, url);
+    const pieces = [];
+    for (let piece; (piece = await stream.read()); ) pieces.push(piece);
+    const bytes = await unpacked(new Blob(pieces), url);
+    const hash = new Sha256();
+    hash.update(bytes);
+    const found = hash.finish();
+    if (found !== MERGES_SHA256) throw failure("corrupt", `${url}: expected sha256 ${MERGES_SHA256} when unpacked, found ${found}`);
+    session.abort("cancelled").catch(() => {});
+    return bytes;
   } catch (error) {
-    throw error.code ? error : failure("network", `${url}: ${error.message}`, error);
+    const known = error.code ? error : failure("internal", `${url}: ${error.message}`, error);
+    await session.abort(known.code).catch(() => {});
+    throw known;
+  }
+}
+
+/** Some hosts unpack it on the way. */
+async function unpacked(blob, url) {
+  const [first, second] = new Uint8Array(await blob.slice(0, 2).arrayBuffer());
+  if (first !== 0x1f || second !== 0x8b) return new Uint8Array(await blob.arrayBuffer());
+  try {
+    return new Uint8Array(await new Response(blob.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
+  } catch (error) {
+    throw failure("corrupt", `${url}: it can't be unpacked: ${error.message}`, error);
   }
 }
 

@@ -24,6 +24,8 @@ pub struct LoraSource {
     pub source: Source,
     /// The file's path there.
     pub path: String,
+    /// What is known of the file beforehand.
+    pub expected: ExpectedFile,
     /// How much of it: 1 as it was trained, less than 0 for its opposite.
     pub scale: f32,
 }
@@ -134,7 +136,7 @@ async fn read(
 ) -> Result<Lora> {
     let place = source.locate(&from.path);
     progress.opening(&from.path);
-    let file = OpenFile::open(source, &from.path, "", ExpectedFile::default(), cancel).await?;
+    let file = OpenFile::open(source, &from.path, "", from.expected.clone(), cancel).await?;
     let header = file.header().clone();
     let bytes = file.file_bytes();
     let at = |e: Error| e.at(&place);

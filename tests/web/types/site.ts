@@ -15,6 +15,7 @@ import type {
 export async function site(directory: FileSystemDirectoryHandle, list: FileList, file: File): Promise<void> {
   const tintype: Tintype = await Tintype.create({ backend: "auto", memoryBudget: 2 ** 30, threads: 1 });
   await Tintype.create();
+  await Tintype.create({ hub: { url: "https://hub.example", token: "hf_…", headers: { "X-Site": "mine" } } });
   const backend: Backend = tintype.backend;
   const words: string[] = [backend.kind, backend.name, backend.reason, ...backend.features];
   console.log(words, backend.software, backend.threads);
@@ -37,6 +38,9 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
   await tintype.load([{ path: "unet/config.json", file }]);
   await tintype.load(list);
   await tintype.load(directory);
+  await tintype.load([directory, file]);
+  document.addEventListener("drop", ({ dataTransfer }) => dataTransfer && tintype.load(dataTransfer));
+  await tintype.load("hf:org/name@v1.0/folder", { loras: [{ source: "hf:org/lora" }] });
   const entries: CatalogueEntry[] = await Tintype.catalogue("checkpoints/checkpoints.json", {
     signal: controller.signal,
   });

@@ -32,8 +32,26 @@ function hubHash(response, etag) {
   return SHA256.test(etag ?? "") && !response.url.includes("/xet-bridge") ? etag.toLowerCase() : undefined;
 }
 
+/** The file's own name, where the host gives one and other origins may see it. */
+function nameOf(disposition) {
+  const [, encoded] = /;\s*filename\*\s*=\s*utf-8'[^']*'([^;\s]+)/i.exec(disposition ?? "") ?? [];
+  const [, quoted, plain] = /;\s*filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))/i.exec(disposition ?? "") ?? [];
+  try {
+    if (encoded) return decodeURIComponent(encoded);
+  } catch {
+    // No UTF-8: the other one may be there.
+  }
+  return quoted?.replace(/\\(.)/g, "$1") ?? plain;
+}
+
+/** Whether an answer says that it is a page. */
+export const saysPage = (response) => /^text\/html\b/i.test(response.headers.get("content-type") ?? "");
+
+/** Whether bytes are the beginning of a page, whatever the answer said. */
+export const isPage = (bytes) => /^\s*<(!doctype|html|head|body|title|meta|script|!--)/i.test(new TextDecoder().decode(bytes.subarray(0, 256)));
+
 /**
- * `{ etag, lastModified, size, length, hash }`, each undefined where the host doesn't say it or hides it. `size` is
+ * `{ etag, lastModified, size, length, hash, name }`, each undefined where the host doesn't say it or hides it. `size` is
  * sure; `length` is the whole answer's Content-Length, whatever that counts.
  */
 export function facts(response) {
@@ -46,6 +64,7 @@ export function facts(response) {
     size: partly ? contentRange(response).total : sureLength(response),
     length: partly ? undefined : count(headers.get("content-length")),
     hash: hubHash(response, etag),
+    name: nameOf(headers.get("content-disposition")),
   };
 }
 

@@ -46,7 +46,7 @@ export class ArrivingFile {
    * Asks the host. `keeping`: `{ store, room }`, or null where nothing is kept. `warn(kind, message)` hears why it is
    * not stored; `signal` ends the asking.
    */
-  static async open({ url, place, expected, record, keeping, stallTimeout, pool, warn, signal }) {
+  static async open({ url, place, expected, record, keeping, stallTimeout, pool, hub, warn, signal }) {
     const file = new ArrivingFile();
     Object.assign(file, { size: expected.size, sha256: expected.sha256 });
     file.#url = url;
@@ -57,7 +57,7 @@ export class ArrivingFile {
     file.#warn = warn;
     file.#pool = pool;
     // What the store keeps, the browser's own cache need not keep too.
-    file.#download = new Download({ url, place, stallTimeout, cache: keeping ? "no-store" : "default" });
+    file.#download = new Download({ url, place, stallTimeout, cache: keeping ? "no-store" : "default", hub });
     const stop = () => file.#download.cancel();
     signal.addEventListener("abort", stop);
     if (signal.aborted) stop();
@@ -222,11 +222,11 @@ export class ArrivingFile {
         room.leave(partial);
         await partial.keep(sha256);
       }
-      const { etag, lastModified, length } = this.#download.facts;
+      const { etag, lastModified, length, name } = this.#download.facts;
       const size = this.size;
       await store.note(this.#url, (record) => {
         const proven = Boolean(record?.proven) && record.firstSha256 === sha256;
-        return { sha256, size, etag, lastModified, length, firstSha256: sha256, stale: false, absent: false, proven };
+        return { sha256, size, etag, lastModified, length, name, firstSha256: sha256, stale: false, absent: false, proven };
       });
     } catch (error) {
       await partial?.discard().catch(() => {});

@@ -1,7 +1,8 @@
-// What the page may ask of the store.
+// What the page may ask: of the store, and where a checkpoint is.
 
 import { failure } from "./failure.js";
 import { sizeOf } from "./folder.js";
+import { tell } from "./tell.js";
 import { verify } from "./verify.js";
 
 const NOTHING = { urls: [], blobs: [], partials: [], checkpoints: [] };
@@ -10,10 +11,12 @@ const sum = (sizes) => sizes.reduce((total, size) => total + size, 0);
 
 export class Commands {
   #store;
+  #keeper;
 
-  /** `store` may be null: then nothing is kept here. */
-  constructor(store) {
+  /** `store` may be null: then nothing is kept here. `keeper` is what sessions have; its store may be off. */
+  constructor(store, keeper) {
     this.#store = store;
+    this.#keeper = keeper;
   }
 
   #contents() {
@@ -78,9 +81,20 @@ export class Commands {
     return { usage, quota, persisted: (await navigator.storage?.persisted?.()) ?? false };
   }
 
+  /** What is at an address that doesn't say so. */
+  tell([about], { signal }) {
+    return tell(about, this.#keeper, signal);
+  }
+
+  /** Where a repository's files are, and what is known of them. */
+  repository([about], { signal }) {
+    const kept = async (asked) => this.#keeper.store?.listing(asked).catch(() => undefined);
+    return this.#keeper.hub.repository(about, { kept, signal });
+  }
+
   verify(_, { onProgress, signal }) {
     return this.#store ? verify(this.#store, { onProgress, signal }) : { files: 0, bytes: 0, bad: [] };
   }
 }
 
-export const COMMANDS = ["list", "sizes", "remove", "clear", "quota", "verify"];
+export const COMMANDS = ["list", "sizes", "remove", "clear", "quota", "verify", "tell", "repository"];

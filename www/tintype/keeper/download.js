@@ -1,6 +1,6 @@
 // A file of a host, as it arrives. A connection that breaks off or falls silent is taken up where it stopped.
 
-import { contentRange, difference, facts } from "./answer.js";
+import { contentRange, difference, facts, isPage, saysPage } from "./answer.js";
 import { failure } from "./failure.js";
 
 /** Milliseconds before each attempt to take a download up; new bytes start the count again. */
@@ -31,6 +31,9 @@ export class Download {
   #place;
   #stallTimeout;
   #cache;
+  #hub;
+  /** Bytes that were read to see what they are, and are not handed on yet. */
+  #ahead = null;
   /** Of the request under way. */
   #controller = null;
   #reader = null;
@@ -48,12 +51,16 @@ export class Download {
   #restarts = 0;
   /** What the host said of the file. */
   facts = {};
+  /** The Link header of the last answer. */
+  link;
 
-  constructor({ url, place, stallTimeout, cache = "default" }) {
+  /** `hub` knows what the hub's requests need. */
+  constructor({ url, place, stallTimeout, cache = "default", hub }) {
     this.#url = url;
     this.#place = place;
     this.#stallTimeout = stallTimeout;
     this.#cache = cache;
+    this.#hub = hub;
   }
 
   /**
@@ -85,7 +92,8 @@ export class Download {
     for (;;) {
       let piece;
       try {
-        piece = await this.#read();
+        piece = this.#ahead ?? (await this.#read());
+        this.#ahead = null;
         if (piece === null && this.#received < (this.facts.size ?? 0)) throw new Broken("the answer ended early");
       } catch (error) {
         if (!(error instanceof Broken)) throw error;
@@ -173,15 +181,16 @@ export class Download {
     this.#controller?.abort();
     this.#controller = new AbortController();
     this.#reader = null;
+    this.#ahead = null;
     const init = {
-      // Alone and of this form, it needs no preflight.
-      headers: from > 0 ? { range: `bytes=${from}-` } : {},
+      // Alone and of this form, a range needs no preflight.
+      headers: { ...this.#hub?.headers(this.#url), ...(from > 0 && { range: `bytes=${from}-` }) },
       signal: this.#controller.signal,
       referrerPolicy: "no-referrer",
       cache: this.#cache,
     };
     const response = await this.#awake(FIRST_BYTE * this.#stallTimeout, () => fetch(this.#url, init)).catch((error) => {
-      if (error instanceof TypeError) throw new Broken(`the request failed: ${error.message}`, { connected: false });
+      if (error instanceof TypeError) throw new Broken(`the request failed: ${error.message}${this.#unnamed()}`, { connected: false });
       throw error;
     });
     const { status } = response;
@@ -190,6 +199,7 @@ export class Download {
       this.#controller.abort();
       throw this.#refusal(response);
     }
+    this.link = response.headers.get("link");
     const said = facts(response);
     const changed = difference(this.facts, said);
     if (changed) throw this.#changed(changed);
@@ -214,6 +224,24 @@ export class Download {
       this.#reader = response.body.getReader();
       this.#refills = false;
     }
+    if (saysPage(response)) await this.#refusePage();
+  }
+
+  /** Some hosts answer with a page, and call that a success, whatever they have not. */
+  async #refusePage() {
+    this.#ahead = await this.#read();
+    if (!this.#ahead || !isPage(this.#ahead)) return;
+    this.#controller.abort();
+    const what = "the host answered with a page of HTML";
+    // Of a file that was there, it is a passing fault.
+    if (this.#received > 0) throw new Broken(what);
+    throw failure("not-found", `${this.#place}: the host has no such file: ${what.replace("the host", "it")}`);
+  }
+
+  /** The host, where messages do not name it anyway. */
+  #unnamed() {
+    const { host } = new URL(this.#url);
+    return this.#place.includes(host) ? "" : ` (${host})`;
   }
 
   /** The host says that the file has no byte at `from`: then all of it is here, or it is another file by now. */
@@ -228,11 +256,19 @@ export class Download {
     this.#skip = 0;
   }
 
-  #refusal({ status, statusText, headers }) {
+  #refusal(response) {
+    const { status, statusText, headers } = response;
+    const known = this.#hub?.refusal(this.#url, this.#place, response);
+    if (known) return Object.assign(known, { refused: true });
     if (status === 404 || status === 410) {
       return failure("not-found", `${this.#place}: the host has no such file (status ${status})`);
     }
-    const message = `expected status 200, found ${status} ${statusText}`.trim();
+    // Where nobody may list what is there, that is the answer for what isn't.
+    if (status === 403 && this.#received === 0) {
+      return failure("not-found", `${this.#place}: the host has no such file, or not for everyone (status 403)`);
+    }
+    const often = status === 429 ? ": the host asks to be asked less often" : "";
+    const message = `expected status 200, found ${status} ${statusText}`.trim() + often + this.#unnamed();
     if (!WORTH_ANOTHER_TRY(status)) return failure("network", `${this.#place}: ${message}`);
     const asked = Number(headers.get("retry-after")) * 1000;
     return new Broken(message, { later: asked > 0 ? Math.min(asked, LONGEST_PAUSE) : 0 });

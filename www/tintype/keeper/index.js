@@ -1,8 +1,9 @@
 // What the store knows of its files, in IndexedDB, whose transactions hold across tabs.
-//   urls         url → { url, sha256, size, etag, lastModified, length, firstSha256, stale, proven, absent }
+//   urls         url → { url, sha256, size, etag, lastModified, length, firstSha256, stale, proven, absent, name }
 //   blobs        sha256 → { sha256, size, lastUsed }
 //   partials     url → { url, name, size, etag, lastModified, sha256, lastUsed }
-//   checkpoints  url → { id, name, url, bytes, files: [{ url, place, sha256, size }], lastUsed }
+//   checkpoints  url → { id, name, url, bytes, files: [{ url, place, sha256, size }], listing?, lastUsed }
+//                where `listing` is keeper/hub.js's
 
 const NAME = "tintype";
 // In version 1, checkpoints were found by their id.

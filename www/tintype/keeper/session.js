@@ -28,7 +28,7 @@ export class Session {
   #warnings = new Set();
   #onWarning;
 
-  /** `keeper`: `{ store, room, unkept, stallTimeout, pool, notice(kind, message) }`. */
+  /** `keeper`: `{ store, room, unkept, stallTimeout, pool, hub, notice(kind, message) }`. */
   constructor(keeper, label, onWarning) {
     this.#keeper = keeper;
     this.#label = label;
@@ -67,7 +67,7 @@ export class Session {
   }
 
   async #find(url, place, expected) {
-    const { store, room, unkept, stallTimeout, pool } = this.#keeper;
+    const { store, room, unkept, stallTimeout, pool, hub } = this.#keeper;
     const warn = (kind, message) => this.#warn(kind, message);
     const about = { url, place, expected };
     // The page heard of it already, once.
@@ -93,7 +93,7 @@ export class Session {
     }
     const { signal } = this.#end;
     try {
-      const file = await ArrivingFile.open({ ...about, record, keeping, stallTimeout, pool, warn, signal });
+      const file = await ArrivingFile.open({ ...about, record, keeping, stallTimeout, pool, hub, warn, signal });
       return Object.assign(file, { about: { ...about, record } });
     } catch (error) {
       if (error.code === "not-found") this.#absent.set(url, false);
@@ -192,11 +192,11 @@ export class Session {
   async commit(checkpoint) {
     const files = [...this.#files.values()];
     await this.#stop();
-    const { store } = this.#keeper;
+    const { store, hub } = this.#keeper;
     if (!store) return;
     const kept = files.map(({ url, place, sha256, size }) => ({ url, place, sha256, size }));
     try {
-      await store.commit(checkpoint, kept);
+      await store.commit({ ...checkpoint, listing: hub.listing(checkpoint.url) }, kept);
       for (const url of this.#absent.keys()) await store.note(url, (record) => !record?.sha256 && { absent: true, stale: false });
     } catch (error) {
       this.#warn("store", `not stored: ${error.message}`);
@@ -235,12 +235,12 @@ export class Session {
 
   /** Asks hosts, now that nobody waits, whether they have newer files than those that were served. */
   async #refresh(files) {
-    const { store, stallTimeout, notice } = this.#keeper;
+    const { store, stallTimeout, hub, notice } = this.#keeper;
     for (const { url, place, record } of files) {
-      if (!record) continue;
+      if (!record || hub.isFixed(url)) continue;
       try {
         const signal = AbortSignal.timeout(3 * stallTimeout);
-        const answer = await fetch(url, { method: "HEAD", referrerPolicy: "no-referrer", cache: "no-store", signal });
+        const answer = await fetch(url, { method: "HEAD", headers: hub.headers(url), referrerPolicy: "no-referrer", cache: "no-store", signal });
         const now = record.absent ? "it is there now" : difference(record, facts(answer), ["etag", "lastModified", "length"]);
         const changed = answer.ok && now;
         if (!changed) continue;

@@ -197,8 +197,11 @@ export class Store {
 
   // ---- checkpoints -------------------------------------------------------------------------------------------------
 
-  /** Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`. */
-  commit({ id, name, url, bytes }, files) {
+  /**
+   * Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`; `listing`: what its repository has, at
+   * which commit.
+   */
+  commit({ id, name, url, bytes, listing }, files) {
     return alone(async () => {
       const now = Date.now();
       const left = await this.#index.change(ALL, async ({ urls, blobs, checkpoints }) => {
@@ -216,16 +219,24 @@ export class Store {
         // that are still known stay its own. An id means something to one page alone.
         const older = await checkpoints.get(url);
         const all = [...files];
+        const moved = Boolean(listing && older?.listing && listing.commit !== older.listing.commit);
         for (const file of older?.files ?? []) {
           if (files.some((now) => now.url === file.url)) continue;
-          if ((await urls.get(file.url))?.sha256 === file.sha256) all.push(file);
+          // Of another commit nothing is asked for by this name any more.
+          if (moved) await urls.delete(file.url);
+          else if ((await urls.get(file.url))?.sha256 === file.sha256) all.push(file);
         }
-        await checkpoints.put({ id, name, url, bytes, files: all, lastUsed: now });
+        await checkpoints.put({ id, name, url, bytes, files: all, listing: listing ?? older?.listing, lastUsed: now });
         const used = hashesOf(await checkpoints.all());
         return older ? [...hashesOf([older])].filter((sha256) => !used.has(sha256)) : [];
       });
       await this.#forget(new Set(left.filter((sha256) => !this.#pins.has(sha256))));
     });
+  }
+
+  /** The listing that was kept with the checkpoint of this address, if there is one. */
+  async listing(url) {
+    return (await this.#index.get("checkpoints", url))?.listing;
   }
 
   /** What the index holds, all of it. */

@@ -1,0 +1,64 @@
+// A `checkpoints.json`, and where its entries are.
+
+import { fetched, folder, get, isSingle, json, page, parse, place } from "./address.js";
+import { TintypeError } from "./error.js";
+import { CATALOGUE, check, invalid, shown } from "./options.js";
+
+/** The entries of a `checkpoints.json`, with `url` and `image` made absolute. */
+export async function catalogue(url, options) {
+  const { signal } = check("catalogue", CATALOGUE, options);
+  if (typeof url !== "string" && !(url instanceof URL)) {
+    throw invalid(`catalogue: url: expected a string or a URL, found ${shown(url)}`);
+  }
+  const { href } = parse("catalogue: url", String(url), ["https:", "http:", "blob:", "data:"]);
+  const found = await json(href, signal);
+  if (!Array.isArray(found?.checkpoints)) {
+    throw new TintypeError("corrupt", `${place(href)}: expected { "checkpoints": [...] }`);
+  }
+  return found.checkpoints.map((entry, index) => {
+    const absolute = (field) => {
+      const value = entry?.[field];
+      if (typeof value === "string" && URL.canParse(value, href)) return new URL(value, href);
+      const where = `${place(href)}: checkpoints[${index}].${field}`;
+      throw new TintypeError("corrupt", `${where}: expected an address relative to it, or a whole one, found ${shown(value)}`);
+    };
+    const image = typeof entry?.image === "string" ? absolute("image").href : undefined;
+    return { ...entry, url: folder(absolute("url")), image };
+  });
+}
+
+/**
+ * The folder of an entry whose `url` is relative to a catalogue that the entry doesn't name: the first of the places
+ * where this page's catalogue is likely to be that has a checkpoint there.
+ */
+export async function findEntry(entry, signal) {
+  const catalogues = (globalThis.performance?.getEntriesByType("resource") ?? [])
+    .map(({ name }) => name)
+    .filter((name) => /\/checkpoints\.json$/.test(name.replace(/[?#].*$/, "")))
+    .reverse();
+  const bases = [...catalogues, new URL("checkpoints/", page()).href, page()];
+  const found = bases.filter((base) => URL.canParse(entry.url, base)).map((base) => folder(new URL(entry.url, base)));
+  const candidates = [...new Set(found)];
+  if (candidates.length === 0) throw invalid(`source: url: ${shown(entry.url)} is not a URL`);
+  const failures = [];
+  for (const candidate of candidates) {
+    const probe = new URL(candidate);
+    const single = isSingle(probe.pathname);
+    if (!single) probe.pathname += "model_index.json";
+    try {
+      if (single) await fetched(candidate, signal, () => get(candidate, signal, "HEAD"));
+      else await json(probe.href, signal);
+      return candidate;
+    } catch (error) {
+      if (error.code === "cancelled") throw error;
+      failures.push(error);
+    }
+  }
+  // A host that could not be asked may have it: that is not the same as to know that it is nowhere.
+  const unasked = failures.find(({ code }) => code === "network");
+  throw new TintypeError(
+    unasked ? "network" : "not-found",
+    `source: nothing there for the entry ${shown(entry.url)}: ${failures.map(({ message }) => message).join("; ")}`,
+    { cause: unasked ?? failures[0] },
+  );
+}
