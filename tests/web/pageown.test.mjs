@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { openPage, startBrowser, startSite } from "./harness.mjs";
+import { golden, startHub } from "./hub.mjs";
 import { lora } from "./made.mjs";
 import { wholeVocabulary } from "./safetensors.mjs";
 import { DIST, shipped, silent } from "./server.mjs";
@@ -289,6 +290,48 @@ describe("a person's own checkpoints in the page", { timeout: 1_200_000 }, () =>
     });
     assert.ok(await page.isHidden("#veil"));
     assert.equal(await page.$("#opening[open]"), null);
+  });
+
+  test("a repository is typed as its name; of several files in one, one is chosen", async () => {
+    const hub = await startHub();
+    try {
+      hub.push("someone/tiny", golden("sd1-ddim"));
+      hub.push("someone/styles", { "a.safetensors": lora(0.5), "b.safetensors": wholeVocabulary() });
+      const context = await browser.newContext();
+      await context.route("**/app/maker.js", async (route) => {
+        const answer = await route.fetch();
+        const [given, other] = ["Tintype.create({ backend })", `Tintype.create({ backend, hub: { url: ${JSON.stringify(hub.url)} } })`];
+        const body = await answer.text();
+        assert.ok(body.includes(given));
+        await route.fulfill({ response: answer, body: body.replace(given, other) });
+      });
+      const own = await openPage(context, site.url);
+      await own.page.waitForSelector("#generate:enabled");
+      const type = async (address) => {
+        await own.page.click("#open-address");
+        await own.page.fill("#address", address);
+        await own.page.keyboard.press("Enter");
+        await known(own.page);
+      };
+      await type("someone/tiny");
+      assert.match((await panel(".look > .meta", own.page)).join(), /^SD 1\.x · diffusers folder · .* · From someone\/tiny$/);
+      await own.page.click("#opening .act button");
+      await ready("tiny", own.page);
+      await own.page.reload();
+      await own.page.waitForSelector('.card[data-state="here"]:has-text("From someone/tiny")', DRAWN);
+      assert.equal(await own.page.$('#shelf-list [aria-label="Open tiny"]'), null, "there is a card of it");
+
+      await type("someone/styles");
+      assert.match((await panel(".reasons", own.page)).join(), /choose one/);
+      assert.deepEqual(await panel('[aria-label="To choose from"] button', own.page), ["someone/styles/a.safetensors", "someone/styles/b.safetensors"]);
+      await own.page.click('#opening button:text-is("someone/styles/b.safetensors")');
+      await own.page.waitForFunction(() => document.querySelector("#opening .act button:enabled")?.textContent === "Load", undefined, DRAWN);
+      assert.deepEqual(await panel("h3", own.page), ["b"]);
+      assert.deepEqual(own.faults, []);
+      await context.close();
+    } finally {
+      await hub.close();
+    }
   });
 
   test("nothing was logged as an error", () => assert.deepEqual(faults, []));

@@ -2,7 +2,7 @@
 
 import { make } from "./dom.js";
 import { facts, inShort, predicted, reasons } from "./facts.js";
-import { addressOf } from "./things.js";
+import { addressOf, fromAddress } from "./things.js";
 import { VaeChoice } from "./vae.js";
 
 const PREDICTIONS = ["epsilon", "v_prediction"];
@@ -19,9 +19,7 @@ export class Look {
   inspection = null;
   /** "looking", "known" or "failed". */
   state = "looking";
-  #inspect;
-  #onChange;
-  #onError;
+  #hooks;
   #controller = null;
   #id = `look-${(made += 1)}`;
   #title = make("h3", { id: `${this.#id}-name` });
@@ -35,12 +33,14 @@ export class Look {
   #tookVaes = false;
   #name = null;
 
-  /** A thing may say what is `meant` to be chosen: { variant, predictionType, vae }. `inspect(thing, options)` looks inside; `onChange(look)` hears whenever more is known; `onError(error)` of files that can't be read. */
-  constructor(thing, { inspect, onChange, onError }) {
+  /**
+   * A thing may say what is `meant` to be chosen: { variant, predictionType, vae }. `inspect(thing, options)` looks inside;
+   * `onChange(look)` hears whenever more is known, `onChoose(thing)` of what is to be looked at in its place, `onError(error)` of files
+   * that can't be read.
+   */
+  constructor(thing, hooks) {
     this.thing = thing;
-    this.#inspect = inspect;
-    this.#onChange = onChange;
-    this.#onError = onError;
+    this.#hooks = hooks;
     this.element = make("article", { className: "look" });
     this.element.setAttribute("aria-labelledby", this.#title.id);
     this.#title.textContent = thing.name;
@@ -87,20 +87,20 @@ export class Look {
     this.#controller = controller;
     this.state = "looking";
     this.element.setAttribute("aria-busy", "true");
-    this.#onChange(this);
+    this.#hooks.onChange(this);
     try {
-      const inspection = await this.#inspect(this.thing, { ...this.options, signal: controller.signal });
+      const inspection = await this.#hooks.inspect(this.thing, { ...this.options, signal: controller.signal });
       if (this.#controller !== controller) return;
       this.inspection = inspection;
       this.state = "known";
       this.#show();
     } catch (error) {
-      if (this.#controller !== controller || error.code === "cancelled") return;
+      if (this.#controller !== controller || controller.signal.aborted) return;
       this.state = "failed";
       this.#fail(error);
     }
     this.element.removeAttribute("aria-busy");
-    this.#onChange(this);
+    this.#hooks.onChange(this);
   }
 
   #show() {
@@ -118,8 +118,22 @@ export class Look {
   #fail({ message }) {
     this.#short.textContent = this.thing.from;
     this.#said.replaceChildren();
-    this.#reason.replaceChildren(reasons([message]));
+    this.#reason.replaceChildren(reasons([message]), ...this.#named(message));
     if (this.#mayHaveVariants) this.#offer();
+  }
+
+  /** Buttons for what a message names of a repository, to choose from. */
+  #named(message) {
+    const names = /choose one: (.*)$/s.exec(message)?.[1].split(", ") ?? [];
+    const buttons = names.filter((name) => name.startsWith("hf:")).map((name) => {
+      const button = make("button", { type: "button", className: "text", textContent: name.slice(3) });
+      button.addEventListener("click", () => this.#hooks.onChoose(fromAddress(name)));
+      return button;
+    });
+    if (buttons.length === 0) return [];
+    const group = make("div", { className: "own", role: "group", ariaLabel: "To choose from" });
+    group.append(...buttons);
+    return [group];
   }
 
   /** Whether it may be told which variant is meant: files say themselves which there are. */
@@ -140,7 +154,7 @@ export class Look {
     if (this.inspection?.layout === "single-file") this.#choices.append(field("Predicts", this.#predictsControl(again)));
     this.#vae = new VaeChoice({
       id: `${this.#id}-vae`,
-      onError: this.#onError,
+      onError: this.#hooks.onError,
       onChange: () => this.look(),
     });
     this.#choices.append(this.#vae.element);

@@ -50,9 +50,13 @@ export class Opening extends EventTarget {
   /** Looks at things, in place of those that are looked at. */
   open(things) {
     this.#stop();
-    const onChange = () => this.#arrange();
-    const onError = ({ message }) => this.#say(message);
-    this.#looks = things.slice(0, MOST).map((thing) => new Look(thing, { inspect: this.#inspect, onChange, onError }));
+    const hooks = {
+      inspect: this.#inspect,
+      onChange: () => this.#arrange(),
+      onChoose: (thing) => this.open([thing]),
+      onError: ({ message }) => this.#say(message),
+    };
+    this.#looks = things.slice(0, MOST).map((thing) => new Look(thing, hooks));
     this.#list.replaceChildren(...this.#looks.map(({ element }) => element));
     if (!this.isOpen) this.#root.showModal();
     el("opening-title").focus();
