@@ -1,6 +1,6 @@
 // LoRAs over checkpoints: brings what lies there to what a person wishes. One change at a time, and the last wish wins.
 // An entry's `loras` are the wish, never changed in place: [{ name, source, scale, on }].
-//   "laying"  it began, or went on: { entry, progress }
+//   "laying"  it began (without progress), or went on: { entry, checkpoint, progress }
 //   "laid"    it is as wished: { entry, checkpoint, warnings }
 //   "failed"  what lay there before stays, and is the wish again: { entry, error }
 
@@ -54,7 +54,7 @@ export class Layers extends EventTarget {
   }
 
   async #set(entry, checkpoint, wanted) {
-    const onProgress = (progress) => this.#tell("laying", { entry, progress });
+    const onProgress = (progress) => this.#tell("laying", { entry, checkpoint, progress });
     onProgress(null);
     await Promise.all(wanted.map(permit));
     return checkpoint.setLoras(wanted.map(({ source, scale }) => ({ source, scale })), { onProgress });

@@ -364,6 +364,10 @@ opening.addEventListener("load", ({ detail }) => mine.add(detail));
 opening.addEventListener("lay", ({ detail }) => over.add(detail));
 opening.addEventListener("vae", ({ detail }) => over.useVae(detail));
 over.addEventListener("change", ({ detail }) => remember(detail));
+// What comes with LoRAs is told apart from what the checkpoint has by itself.
+maker.layers.addEventListener("laying", ({ detail: { entry, checkpoint, progress } }) => {
+  if (!progress && cards.chosen === entry) controls.offer(checkpoint.defaults);
+});
 over.addEventListener("laid", ({ detail: { entry, checkpoint } }) => bringDefaults(entry, checkpoint));
 addEventListener("hashchange", restoreFromAddress);
 listenForThings({ onThings: openThings, onError: showError });

@@ -2,8 +2,9 @@
 
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
-/** "18.0 MB", "1.42 GB": of files. */
+/** "42 kB", "18.0 MB", "1.42 GB": of files. */
 export function size(bytes) {
+  if (bytes < 99_500) return `${Math.ceil(bytes / 1000)} kB`;
   return bytes < 999.5e6 ? `${megabytes(bytes)} MB` : `${(bytes / 1e9).toFixed(bytes < 99.5e9 ? 2 : 0)} GB`;
 }
 
