@@ -4,22 +4,33 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { openPage, startBrowser, startSite } from "./harness.mjs";
 import { lora } from "./made.mjs";
-import { join } from "./safetensors.mjs";
 import { textChunks } from "./png.mjs";
+import { join, parse, tensors, wholeVocabulary } from "./safetensors.mjs";
 import { shipped } from "./server.mjs";
 
+const GOLDEN = fileURLToPath(new URL("../golden", import.meta.url));
 const DRAWN = { timeout: 120_000 };
 /** A key that matches nothing. */
 const EXTRA = "lora_unet_of_another.lora_down.weight";
 
 function withExtra(file) {
-  const length = Number(file.readBigUInt64LE(0));
-  const header = JSON.parse(file.toString("utf8", 8, 8 + length));
-  const data = file.subarray(8 + length);
+  const { header, data } = parse(file);
   header[EXTRA] = { dtype: "F32", shape: [1, 1], data_offsets: [data.length, data.length + 4] };
   return join(header, Buffer.concat([data, Buffer.alloc(4)]));
+}
+
+/** The shipped checkpoint's VAE (f16) with the decoder's last bias set: everything is `value` brighter. */
+function brighter(value) {
+  const { header, data } = parse(shipped("soft", "vae/diffusion_pytorch_model.safetensors"));
+  const last = tensors(header).filter((name) => /^decoder\..*\.bias$/.test(name) && header[name].shape[0] === 3);
+  assert.equal(last.length, 1);
+  const [from, to] = header[last[0]].data_offsets;
+  assert.equal(header[last[0]].dtype, "F16");
+  for (let at = from; at < to; at += 2) data.writeUInt16LE(value, at);
+  return join(header, data);
 }
 
 describe("LoRAs and VAEs in the page", { timeout: 1_200_000 }, () => {
@@ -31,6 +42,10 @@ describe("LoRAs and VAEs in the page", { timeout: 1_200_000 }, () => {
     const files = {
       "paper.safetensors": lora(0.5),
       "gold.safetensors": withExtra(lora(0.3)),
+      // 0.25 as a half.
+      "bright.safetensors": brighter(0x3400),
+      "lcm lora.safetensors": readFileSync(path.join(GOLDEN, "lora/kohya-original.safetensors")),
+      "tiny.safetensors": wholeVocabulary(),
       "unet.safetensors": shipped("soft", "unet/diffusion_pytorch_model.safetensors"),
     };
     for (const [name, bytes] of Object.entries(files)) writeFileSync(path.join(folder, name), bytes);
@@ -208,6 +223,104 @@ describe("LoRAs and VAEs in the page", { timeout: 1_200_000 }, () => {
     assert.match(await page.textContent("#done-meta"), /^Soft · paper\u00a01 ·/);
     await page.click("#compare-cells li:last-child button");
     assert.match(await page.textContent("#done-meta"), /^Ink · seed 7/);
+  });
+
+  const known = () => page.waitForFunction(() => document.querySelector("#opening[open] .act") && !document.querySelector("#opening [aria-busy]"), undefined, DRAWN);
+  const panel = (selector) => page.$$eval(`#opening ${selector}`, (all) => all.filter((node) => node.checkVisibility()).map((node) => node.textContent));
+  async function drop(...names) {
+    const session = await page.context().newCDPSession(page);
+    const data = { items: [], files: names.map((name) => path.resolve(folder, name)), dragOperationsMask: 1 };
+    for (const type of ["dragEnter", "dragOver", "drop"]) await session.send("Input.dispatchDragEvent", { type, x: 100, y: 100, data });
+    await session.detach();
+    await known();
+  }
+  const off = async (name) => {
+    await page.click(`[aria-label="Take ${name} off"]`);
+    await said("^Nothing lies over");
+  };
+
+  test("a LoRA that is dropped says what it is, and is laid over the chosen checkpoint", async () => {
+    await page.click('.card:has([value="soft"])');
+    await off("paper");
+    await drop("paper.safetensors", "gold.safetensors");
+    assert.deepEqual(await panel("h3"), ["paper", "gold"]);
+    assert.match((await panel(".look > .meta")).join(), /^LoRA · [\d.]+ [kM]B · From this device,LoRA/);
+    assert.deepEqual(await panel(".act button"), ["Lay them over Soft"]);
+    await page.keyboard.press("Escape");
+    await drop("paper.safetensors");
+    assert.deepEqual(await panel(".act button"), ["Lay it over Soft"]);
+    await page.keyboard.press("Enter");
+    await said("^Over Soft: paper 1\\.$");
+    assert.equal(pixels(await drawn()), pixels(pictures.paper));
+    await off("paper");
+  });
+
+  test("a VAE that is dropped takes the place of the checkpoint's own, and gives it back", async () => {
+    await drop("bright.safetensors");
+    assert.match((await panel(".look > .meta")).join(), /^VAE · AutoencoderTiny · f16 · [\d.]+ MB · From this device$/);
+    assert.deepEqual(await panel(".act button"), ["Use it as Soft’s VAE"]);
+    await page.keyboard.press("Enter");
+    await said("^bright is its VAE\\.$");
+    assert.equal(await page.textContent("#over-sum"), "bright");
+    pictures.bright = await drawn();
+    assert.notEqual(pixels(pictures.bright), pixels(pictures.plain));
+    assert.match(await page.textContent("#done-meta"), /^Soft · VAE\u00a0bright · seed 7/);
+    assert.match(textChunks(pictures.bright).parameters, /VAE: bright/);
+    await page.selectOption("#vae", "own");
+    await said("^It has its own VAE\\.$");
+    assert.equal(pixels(await drawn()), pixels(pictures.plain));
+  });
+
+  test("one from an address is in the link; one that can't be leaves all as it was", async () => {
+    await page.selectOption("#vae", "another");
+    await page.fill('#over [aria-label="another VAE"] input[type="text"]', at("bright.safetensors"));
+    await page.keyboard.press("Enter");
+    await said("^bright is its VAE\\.$");
+    assert.equal(pixels(await drawn()), pixels(pictures.bright));
+    assert.equal(new URLSearchParams(new URL(page.url()).hash.slice(1)).get("vae"), at("bright.safetensors"));
+    await page.selectOption("#vae", "another");
+    await page.fill('#over [aria-label="another VAE"] input[type="text"]', at("paper.safetensors"));
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#error", { state: "visible" });
+    assert.match(await page.textContent("#error-message"), /paper\.safetensors.*expected an autoencoder/);
+    assert.equal(await page.textContent("#over-sum"), "bright");
+    assert.equal(pixels(await drawn()), pixels(pictures.bright));
+    await page.click("#strip li:last-child button");
+    await said("^It has its own VAE\\.$");
+    assert.equal(pixels(await drawn()), pixels(pictures.plain));
+  });
+
+  test("a checkpoint, a LoRA and a VAE that are dropped together are for one another; a LoRA brings its settings, and takes them away", async () => {
+    const fields = () => page.$$eval("#steps, #guidance", (all) => all.map(({ value }) => value));
+    const sampler = () => page.$eval("#sampler", ({ selectedOptions }) => selectedOptions[0].textContent);
+    await page.click('#more button:has-text("own settings")');
+    await page.$eval("#steps", (field) => { field.value = 3; field.dispatchEvent(new Event("input", { bubbles: true })); });
+    await drop(path.join(GOLDEN, "pipelines/sd1-ddim"), "lcm lora.safetensors", path.join(GOLDEN, "vae/kl-ldm.safetensors"));
+    assert.deepEqual(await panel("h3"), ["sd1-ddim"]);
+    assert.deepEqual(await panel(".with .switch"), [" lcm lora"]);
+    assert.equal(await page.$eval('#opening [id$="-vae"]', ({ selectedOptions }) => selectedOptions[0].textContent), "kl-ldm");
+    await page.click("#opening .act button");
+    await page.waitForSelector('.card[data-state="ready"]:has-text("sd1-ddim")', DRAWN);
+    await said("^Over sd1-ddim: lcm lora 1\\. Its own settings are now 4 steps, guidance 1, LCM\\.$");
+    assert.deepEqual([...(await fields()), await sampler()], ["4", "1", "Default (LCM)"]);
+    const brought = textChunks(await drawn()).parameters;
+    assert.match(brought, /Steps: 4, Sampler: LCM, CFG scale: 1/);
+    assert.match(brought, /VAE: kl-ldm.*Loras: "lcm lora: 1"/);
+    assert.match(await page.textContent("#done-meta"), /^sd1-ddim · lcm lora\u00a01 · VAE\u00a0kl-ldm · seed/);
+    await page.uncheck('.lora [type="checkbox"]');
+    await said("^Nothing lies over sd1-ddim\\.");
+    assert.deepEqual([...(await fields()), await sampler()], ["3", "7.5", "Default (DDIM)"], "what a person had set is back");
+    await page.click('#cards [aria-label="Remove sd1-ddim"]');
+  });
+
+  test("a LoRA for another family is said to be one, and the checkpoint that it came with draws without it", async () => {
+    await drop("tiny.safetensors", "paper.safetensors");
+    await page.click("#opening .act button");
+    await page.waitForSelector('.card[data-state="ready"]:has-text("tiny")', DRAWN);
+    await page.waitForSelector("#error", { state: "visible" });
+    assert.match(await page.textContent("#error-message"), /paper\.safetensors.*another family/);
+    assert.deepEqual(await lines(), [["paper", "1", false]]);
+    await page.click('#cards [aria-label="Remove tiny"]');
   });
 
   test("nothing was logged as an error", () => assert.deepEqual(faults, []));

@@ -2,8 +2,6 @@
 
 const NUMBERS = ["steps", "guidanceScale", "width", "height"];
 const TEXTS = ["prompt", "negativePrompt", "sampler"];
-const MIN_SIZE = 64;
-const MAX_SIZE = 1024;
 const POINTED_MS = 2000;
 
 /** 32 bits: what the noise's generator takes of a seed. */
@@ -160,8 +158,9 @@ export class Controls {
 
   #setField(name, value) {
     const field = this.#fields[name];
-    // A slider would silently take the nearest value that it can show.
-    if (field.type === "range" && Number(value) > Number(field.max)) field.max = value;
+    // A slider would silently take the nearest value that it can show; a size that a checkpoint has itself can be drawn.
+    if (field.max && Number(value) > Number(field.max)) field.max = value;
+    if (field.min && Number(value) < Number(field.min)) field.min = value;
     if (field.type === "range" && Number(value) % Number(field.step || 1) !== 0) field.step = "any";
     const missing = field.options && ![...field.options].some((option) => option.value === value);
     if (missing) field.add(new Option(value, value));
@@ -172,7 +171,7 @@ export class Controls {
     if (field.value === "") return;
     const step = Number(field.step);
     const nearest = Math.round(field.valueAsNumber / step) * step;
-    field.value = Math.min(MAX_SIZE, Math.max(MIN_SIZE, nearest || MIN_SIZE));
+    field.value = Math.min(field.max, Math.max(field.min, nearest || field.min));
   }
 
   #swap() {
