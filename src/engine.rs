@@ -3,9 +3,9 @@
 use crate::cancel::CancelToken;
 use crate::checkpoint::{LoraSource, ProgressSink, Source};
 use crate::error::{Error, Result};
-use crate::image::{Parameters, Rgba};
-use crate::library::{Inspection, Library, LoadOptions, Resident, Room};
-use crate::pipeline::{Request, StepReport, Timings, check, text_to_image};
+use crate::image::{MAX_SIDE, Parameters, Rgba};
+use crate::library::{Defaults, Inspection, Library, LoadOptions, Resident, Room};
+use crate::pipeline::{InitImage, Request, StepReport, Timings, check, draw, encode_image};
 use crate::platform::now_ms;
 use crate::queue::Queue;
 use crate::sampler::SamplerKind;
@@ -46,6 +46,14 @@ pub struct GenerateOptions {
     pub count: Option<u32>,
     /// Whether steps bring previews.
     pub preview: bool,
+    /// What is drawn over. Sizes that are left out follow it.
+    #[serde(skip)]
+    pub image: Option<Rc<Rgba>>,
+    /// White where the image is repainted, black where it stays.
+    #[serde(skip)]
+    pub mask: Option<Rc<Rgba>>,
+    /// How much of the image is drawn anew, from 0 to 1.
+    pub strength: Option<f64>,
 }
 
 /// How a checkpoint is loaded, and loaded again.
@@ -148,7 +156,7 @@ impl Engine {
     /// it may be another by that time.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] naming the option; those of [`text_to_image`], and of [`Library::load`].
+    /// [`Error::InvalidArgument`] naming the option; those of [`draw`], of [`Library::load`] and of [`Library::read_encoder`].
     pub async fn generate(
         &self,
         job: u32,
@@ -158,6 +166,7 @@ impl Engine {
         on_step: impl Fn(StepReport),
     ) -> Result<Generated> {
         let mut asked = now_ms();
+        given(options)?;
         let job = self.job(job);
         let token = &job.token;
         let _reserved = self.library.reserve(&options.checkpoint);
@@ -165,16 +174,28 @@ impl Engine {
         let early = async {
             match self.bring(options, &recipe, Room::Idle, progress, token).await {
                 Err(Error::OutOfMemory(_)) if self.library.is_crowded() => Ok(()),
-                Err(error) => Err(error),
-                // What cannot be drawn is refused before it waits.
-                Ok(resident) => resolve(options, &resident).map(drop),
+                brought => brought.map(drop),
             }
         };
         let (_turn, ()) = token.guard(try_join(turn, early)).await?;
         let resident = token
             .guard(self.bring(options, &recipe, Room::Any, progress, token))
             .await?;
-        let (request, count) = resolve(options, &resident)?;
+        let (mut request, count) = resolve(options, &resident)?;
+        // Once for all of them.
+        request.image = request.image.map(|image| image.resized(request.width, request.height));
+        let Library { executor, plans, .. } = &self.library;
+        executor.take_began();
+        let encoding = now_ms();
+        self.library.make_room_to_draw(&resident, &request)?;
+        let encoded = loop {
+            let encoding = encode_image(executor, &resident.models, plans, &request, token);
+            match token.guard(encoding).await {
+                Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
+                encoded => break encoded?,
+            }
+        };
+        let encoding = now_ms() - encoding;
         let mut generated = Generated {
             pictures: Vec::new(),
             seed: request.seed,
@@ -186,11 +207,17 @@ impl Engine {
                 seed: request.seed.wrapping_add(u64::from(i)),
                 ..request.clone()
             };
-            let Library { executor, plans, .. } = &self.library;
-            executor.take_began();
             self.library.make_room_to_draw(&resident, &request)?;
             let (pixels, mut timings, warnings) = loop {
-                let drawing = text_to_image(executor, &resident.models, plans, &request, &on_step, token);
+                let drawing = draw(
+                    executor,
+                    &resident.models,
+                    plans,
+                    &request,
+                    encoded.as_ref(),
+                    &on_step,
+                    token,
+                );
                 // Guarded: a device that never answers must not keep the next caller waiting.
                 match token.guard(drawing).await {
                     Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
@@ -198,6 +225,7 @@ impl Engine {
                 }
             };
             timings.start = executor.take_began().map_or(0.0, |began| began - asked);
+            timings.encode = if i == 0 && encoded.is_some() { encoding } else { 0.0 };
             asked = now_ms();
             generated.pictures.push(Picture {
                 pixels,
@@ -248,7 +276,7 @@ impl Engine {
         job.token.guard(set).await
     }
 
-    /// The checkpoint that is to be drawn with, read again if it has to be.
+    /// The checkpoint that is to be drawn with, read again if it has to be, with what an image needs, if there is one.
     async fn bring(
         &self,
         options: &GenerateOptions,
@@ -258,12 +286,34 @@ impl Engine {
         token: &CancelToken,
     ) -> Result<Rc<Resident>> {
         let id = options.checkpoint.as_str();
-        let missing = match self.library.get(id) {
-            Ok(resident) => return Ok(resident),
-            Err(missing) => missing,
+        let resident = match self.library.get(id) {
+            Ok(resident) => resident,
+            Err(missing) => {
+                let mut recipe = recipe()?.ok_or(missing)?;
+                recipe.options.encodes |= options.image.is_some();
+                self.read(&recipe, Some(id), room, progress, token).await?
+            }
         };
-        let recipe = recipe()?.ok_or(missing)?;
-        self.read(&recipe, Some(id), room, progress, token).await
+        // What cannot be drawn is refused before it waits, and before more is read for it.
+        resolve(options, &resident)?;
+        if options.image.is_none() || resident.models.encoder.is_some() {
+            return Ok(resident);
+        }
+        let _turn = self.loading.turn().await;
+        let unknown = || {
+            Error::NotFound(format!(
+                "checkpoint {id:?}: where its encoder is read from is not known"
+            ))
+        };
+        let recipe = recipe()?.ok_or_else(unknown)?;
+        let source = recipe.source.begin();
+        let read = self
+            .library
+            .read_encoder(id, source.clone(), &recipe.options, room, progress, token)
+            .await;
+        let end = read.as_ref().map(|r| (r.id.as_str(), r.name.as_str(), r.bytes));
+        drop(source.end(end).await);
+        read
     }
 
     /// Reads a checkpoint when it is its turn; `again` is the id of one that was here before, and may have come back meanwhile.
@@ -340,6 +390,38 @@ impl Drop for Job<'_> {
     }
 }
 
+/// Sees whether pictures that were given are any, and whether they are given for something.
+fn given(options: &GenerateOptions) -> Result<()> {
+    let without = |option: &str| {
+        let message = format!("{option}: expected the option image beside it, found none");
+        Err(Error::InvalidArgument(message))
+    };
+    match &options.image {
+        Some(image) => image.check("image")?,
+        None if options.mask.is_some() => return without("mask"),
+        None if options.strength.is_some() => return without("strength"),
+        None => {}
+    }
+    options.mask.as_ref().map_or(Ok(()), |mask| mask.check("mask"))
+}
+
+/// Width and height: what was asked for, or the image's, or the checkpoint's own. An image's sides are rounded down to multiples of
+/// `factor`, as diffusers does it; where one side was asked for, the other is in proportion.
+fn size(options: &GenerateOptions, defaults: &Defaults, factor: usize) -> [usize; 2] {
+    let [width, height] = [options.width, options.height].map(|side| side.map(|n| n as usize));
+    let Some(image) = &options.image else {
+        return [width.unwrap_or(defaults.width), height.unwrap_or(defaults.height)];
+    };
+    let within = |factors: f64| factors.clamp(1.0, (MAX_SIDE / factor) as f64) as usize * factor;
+    let other =
+        |side: usize, of: usize, other: usize| within((side as f64 * other as f64 / of as f64 / factor as f64).round());
+    let own = |side: usize| within((side / factor) as f64);
+    [
+        width.unwrap_or_else(|| height.map_or(own(image.width), |side| other(side, image.height, image.width))),
+        height.unwrap_or_else(|| width.map_or(own(image.height), |side| other(side, image.width, image.height))),
+    ]
+}
+
 /// Fills in what was left out, and sees whether it can be drawn.
 fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u32)> {
     let defaults = &resident.defaults;
@@ -352,11 +434,20 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
             "count: expected a number from 1 to {MAX_COUNT}, found {count}"
         )));
     }
+    let [width, height] = size(options, defaults, resident.factor);
+    let image = options.image.as_ref().map(|pixels| InitImage {
+        pixels: pixels.clone(),
+        mask: options.mask.clone(),
+        strength: options.strength.unwrap_or(match options.mask {
+            Some(_) => InitImage::MASKED_STRENGTH,
+            None => InitImage::STRENGTH,
+        }),
+    });
     let request = Request {
         prompt: options.prompt.clone(),
         negative_prompt: options.negative_prompt.clone(),
-        width: or(options.width, defaults.width),
-        height: or(options.height, defaults.height),
+        width,
+        height,
         steps: or(options.steps, defaults.steps),
         guidance_scale: options.guidance_scale.unwrap_or(defaults.guidance_scale),
         sampler: sampler.map(SamplerKind::from_name).transpose()?,
@@ -366,8 +457,9 @@ fn resolve(options: &GenerateOptions, resident: &Resident) -> Result<(Request, u
             ))
         })?,
         preview: options.preview,
+        image,
     };
-    resident.models.draws_from_text()?;
+    resident.models.draws(&request)?;
     check(resident.factor, &resident.models.scheduler, &request)?;
     let bytes = u64::from(count) * request.width as u64 * request.height as u64 * 4;
     if bytes > MAX_BYTES {
@@ -383,6 +475,7 @@ fn parameters(request: &Request, resident: &Resident) -> Parameters {
     let loras = &resident.loras.scales;
     let loras: Vec<String> = loras.iter().map(|(name, scale)| format!("{name}: {scale}")).collect();
     let loras = (!loras.is_empty()).then(|| ("Loras".into(), loras.join(", ")));
+    let mask = request.image.as_ref().and_then(|image| image.mask.as_ref());
     // Sizes and steps have been checked by now; they are small.
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Parameters {
@@ -394,6 +487,11 @@ fn parameters(request: &Request, resident: &Resident) -> Parameters {
         seed: Some(request.seed),
         size: Some((number(request.width), number(request.height))),
         model: Some(resident.name.clone()),
+        strength: request.image.as_ref().map(|image| image.strength),
+        masked: mask.map(|mask| {
+            let white = mask.is_white();
+            white.iter().filter(|white| **white).count() as f32 / white.len() as f32
+        }),
         version: Some(Parameters::VERSION.into()),
         others: loras.into_iter().collect(),
         ..Parameters::default()

@@ -575,7 +575,7 @@ fn a_checkpoint_may_have_two_text_encoders() {
 }
 
 #[test]
-fn a_checkpoint_that_inpaints_loads_but_does_not_draw_from_text() {
+fn a_checkpoint_that_inpaints_loads_and_says_what_it_needs() {
     let change = |files: &mut BTreeMap<String, Vec<u8>>| {
         set(
             files,
@@ -602,9 +602,43 @@ fn a_checkpoint_that_inpaints_loads_but_does_not_draw_from_text() {
     };
     let resident = load_tiny(change, &LoadOptions::default()).unwrap();
     assert_eq!(resident.family, "SD 1.x inpainting");
-    let refused = resident.models.draws_from_text().unwrap_err();
+    let mut request = tintype::pipeline::Request {
+        prompt: String::new(),
+        negative_prompt: String::new(),
+        width: 8,
+        height: 8,
+        steps: 1,
+        guidance_scale: 1.0,
+        sampler: None,
+        seed: 0,
+        preview: false,
+        image: None,
+    };
+    let refused = resident.models.draws(&request).unwrap_err();
     assert_eq!(refused.code(), "unsupported");
     assert!(refused.message().contains("its UNet reads 9 channels"), "{refused}");
+    assert!(
+        refused.message().contains("give the options image and mask"),
+        "{refused}"
+    );
+    let pixels = Rc::new(tintype::image::Rgba {
+        width: 8,
+        height: 8,
+        data: vec![255; 256],
+    });
+    let mut image = tintype::pipeline::InitImage {
+        pixels: pixels.clone(),
+        mask: None,
+        strength: 1.0,
+    };
+    request.image = Some(image.clone());
+    let refused = resident.models.draws(&request).unwrap_err();
+    assert!(refused.message().contains("give the option mask too"), "{refused}");
+    image.mask = Some(pixels);
+    request.image = Some(image);
+    resident.models.draws(&request).unwrap();
+    // Its encoder was read with it.
+    assert!(resident.models.encoder.is_some());
     // Any other number is no model that is known.
     let change = |files: &mut BTreeMap<String, Vec<u8>>| set(files, "unet/config.json", "in_channels", 8.into());
     let refused = load_tiny(change, &LoadOptions::default()).err().unwrap();

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod common;
+
 use std::io::Cursor;
 
+use common::Golden;
 use tintype::Error;
-use tintype::image::{Parameters, png};
+use tintype::image::{Parameters, Rgba, png};
 
 fn parameters(prompt: &str, negative_prompt: &str) -> Parameters {
     Parameters {
@@ -20,6 +23,19 @@ fn parameters(prompt: &str, negative_prompt: &str) -> Parameters {
         version: Some(Parameters::VERSION.into()),
         ..Parameters::default()
     }
+}
+
+#[test]
+fn parameters_of_a_picture_over_an_image() {
+    let mut one = parameters("a fox", "");
+    one.strength = Some(0.75);
+    one.masked = Some(0.25);
+    let text = one.to_string();
+    assert!(
+        text.contains("Model: soft, Denoising strength: 0.75, Masked area: 0.25, Version"),
+        "{text}"
+    );
+    assert_eq!(Parameters::parse(&text), one);
 }
 
 #[test]
@@ -60,7 +76,7 @@ fn parameters_come_back() {
         for model in ["soft", "a, b", "c: d", "\"e\"", "line\nbreak", " space", "", "雪, 🦊"] {
             one.model = Some(model.into());
             one.others = vec![
-                ("Denoising strength".into(), "0.75".into()),
+                ("Hires upscale".into(), "0.75".into()),
                 ("Clip skip".into(), "a, b".into()),
             ];
             let text = one.to_string();
@@ -186,4 +202,70 @@ fn bad_input_is_refused() {
     let mut damaged = png::encode(&[9; 64], 4, 4, "text").unwrap();
     damaged[18] ^= 1;
     assert!(matches!(png::read_parameters(&damaged), Err(Error::Corrupt(_))));
+}
+
+fn opaque(rgb: &[u8], width: usize, height: usize) -> Rgba {
+    let data = rgb.chunks_exact(3).flat_map(|p| [p[0], p[1], p[2], 255]).collect();
+    Rgba { width, height, data }
+}
+
+/// To the bit, whatever the sizes.
+#[test]
+fn pictures_are_resized_as_pil_resizes_them() {
+    let golden = Golden::read("resize.safetensors");
+    let picture = golden.get("picture");
+    let picture = opaque(&picture.bytes, picture.shape[1], picture.shape[0]);
+    let sizes: Vec<&String> = golden.tensors.keys().filter(|name| name.contains('x')).collect();
+    assert!(sizes.len() > 6);
+    for size in sizes {
+        let (width, height) = size.split_once('x').unwrap();
+        let (width, height) = (width.parse().unwrap(), height.parse().unwrap());
+        let ours = picture.resized(width, height);
+        assert_eq!((ours.width, ours.height), (width, height));
+        assert!(ours == opaque(&golden.get(size).bytes, width, height), "{size}");
+    }
+}
+
+#[test]
+fn masks_are_read_as_diffusers_reads_them() {
+    let golden = Golden::read("resize.safetensors");
+    let picture = golden.get("picture");
+    let picture = opaque(&picture.bytes, picture.shape[1], picture.shape[0]);
+    let white = |name: &str| -> Vec<bool> { golden.get(name).bytes.iter().map(|b| *b == 1).collect() };
+    assert_eq!(picture.is_white(), white("white"));
+    let ramp: Vec<u8> = (0..=255).flat_map(|grey| [grey; 3]).collect();
+    assert_eq!(opaque(&ramp, 256, 1).is_white(), white("ramp_white"));
+}
+
+#[test]
+fn pictures_that_are_none_are_refused_by_name() {
+    let good = opaque(&[7; 3 * 4], 2, 2);
+    good.check("image").unwrap();
+    let wide = Rgba {
+        width: 20_000,
+        height: 1,
+        data: vec![255; 80_000],
+    };
+    let mut translucent = good.clone();
+    translucent.data[11] = 254;
+    let short = Rgba {
+        data: vec![255; 15],
+        ..good.clone()
+    };
+    let empty = Rgba {
+        width: 0,
+        height: 0,
+        data: Vec::new(),
+    };
+    for (picture, said) in [
+        (empty, "1 to 8192 pixels a side, found 0 x 0"),
+        (wide, "found 20000 x 1"),
+        (short, "found 15"),
+        (translucent, "an alpha of 254 in column 0, row 1"),
+    ] {
+        let refused = picture.check("mask").unwrap_err();
+        assert!(matches!(refused, Error::InvalidArgument(_)), "{refused}");
+        let message = refused.message();
+        assert!(message.starts_with("mask: ") && message.contains(said), "{message}");
+    }
 }

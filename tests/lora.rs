@@ -62,6 +62,7 @@ fn request(pipeline: &str) -> Request {
         sampler: None,
         seed: case["seed"].as_u64().unwrap(),
         preview: false,
+        image: None,
     }
 }
 

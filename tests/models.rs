@@ -239,15 +239,17 @@ fn unet(executor: Executor) {
     }
 }
 
-fn autoencoder_kl_decoder(executor: Executor) {
+fn autoencoder_kl(executor: Executor) {
     // What lies between is beyond f16 in the last one, as in SDXL's autoencoder (`force_upcast`): arithmetic is f32 here, so it
     // needs nothing.
     for case in ["vae-kl", "vae-kl-deep", "vae-kl-loud"] {
         let model = Model::diffusers(case);
-        let shape = &model.io.get("latents").shape;
         let config = AutoencoderKlConfig::from_json(&model.config).unwrap();
-        let graph = config.decoder([shape[0], shape[1], shape[2]]).unwrap();
-        model.check(&executor, graph, &[("latents", "latents")], ("sample", "output"));
+        let size = |name: &str| -> [usize; 3] { model.io.get(name).shape[..3].try_into().unwrap() };
+        let decoder = config.decoder(size("latents")).unwrap();
+        model.check(&executor, decoder, &[("latents", "latents")], ("sample", "output"));
+        let encoder = config.encoder(size("image")).unwrap();
+        model.check(&executor, encoder, &[("sample", "image")], ("moments", "moments"));
     }
 }
 
@@ -269,6 +271,6 @@ on_each_executor!(
     unet,
     unet_with_conditions,
     conditions_hold_for_every_row_of_a_schedule,
-    autoencoder_kl_decoder,
+    autoencoder_kl,
     autoencoder_tiny,
 );

@@ -37,6 +37,7 @@ impl Case {
             sampler: None,
             seed: self.seed,
             preview: false,
+            image: None,
         }
     }
 }

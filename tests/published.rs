@@ -36,6 +36,7 @@ struct Tensors {
     texts: Vec<Known>,
     unet: Known,
     decoder: Known,
+    encoder: Known,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -89,12 +90,13 @@ fn their_graphs_name_the_tensors_of_diffusers() {
             p.name
         );
         let vae = VaeConfig::from_json(p.vae["_class_name"].as_str().unwrap(), &p.vae).unwrap();
-        assert_eq!(
-            known(&vae.decoder([1, 16, 24]).unwrap()),
-            p.tensors.decoder,
-            "{}: vae",
-            p.name
-        );
+        let halves = [
+            (vae.decoder([1, 16, 24]), p.tensors.decoder),
+            (vae.encoder([1, 16, 24]), p.tensors.encoder),
+        ];
+        for (graph, expected) in halves {
+            assert_eq!(known(&graph.unwrap()), expected, "{}: vae", p.name);
+        }
     }
 }
 

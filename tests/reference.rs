@@ -49,6 +49,7 @@ fn draws(executor: Executor, prompts: impl Fn(usize) -> Vec<usize>) {
                 sampler: None,
                 seed: prompt as u64,
                 preview: false,
+                image: None,
             };
             let far = byte_distance(&draw(&library, resident, &request), &reference(style, prompt));
             let said = format!(

@@ -31,19 +31,31 @@ impl Player {
         self.slots.insert(combine.dst, result);
     }
 
-    /// The sample after each step.
-    fn play(schedule: &Schedule, generator: &mut Generator, model: impl Fn(&[f32], f32) -> Vec<f32>) -> Vec<Vec<f32>> {
+    /// The sample after each step. `image` says whether it begins with an image, and whether a part of that stays.
+    fn play(
+        schedule: &Schedule,
+        image: Option<bool>,
+        generator: &mut Generator,
+        model: impl Fn(&[f32], f32) -> Vec<f32>,
+    ) -> Vec<Vec<f32>> {
         let size = 64;
-        let first = generator
-            .randn(size)
-            .into_iter()
-            .map(|x| x * schedule.init_noise_sigma)
-            .collect();
-        let mut player = Self {
-            slots: HashMap::from([(Slot::Sample, first)]),
-        };
+        let mut player = Self { slots: HashMap::new() };
+        if image.is_some() {
+            let original = generator.randn(size);
+            let noise = generator.randn(size);
+            player.slots = HashMap::from([
+                (Slot::Sample, Vec::from([0.0; 64])),
+                (Slot::Original, original),
+                (Slot::FirstNoise, noise),
+            ]);
+            player.combine(&schedule.steps[0].noisy);
+        } else {
+            let first = generator.randn(size).into_iter();
+            let first = first.map(|x| x * schedule.init_noise_sigma).collect();
+            player.slots.insert(Slot::Sample, first);
+        }
         let mut samples = Vec::new();
-        for step in &schedule.steps {
+        for (i, step) in schedule.steps.iter().enumerate() {
             assert_eq!(step.model_input.dst, Slot::ModelInput);
             player.combine(&step.model_input);
             let output = model(&player.slots[&Slot::ModelInput], step.timestep);
@@ -52,6 +64,12 @@ impl Player {
                 player.slots.insert(Slot::Noise, generator.randn(size));
             }
             step.update.iter().for_each(|combine| player.combine(combine));
+            if image == Some(true) {
+                let made = player.slots[&Slot::Sample].clone();
+                player.combine(&schedule.original_after(i));
+                let kept = player.slots.get_mut(&Slot::Sample).unwrap();
+                (0..size).filter(|i| i % 3 != 0).for_each(|i| kept[i] = made[i]);
+            }
             samples.push(player.slots[&Slot::Sample].clone());
         }
         let scratch = player
@@ -91,7 +109,7 @@ fn trajectories_are_those_of_diffusers() {
     let metadata = metadata.metadata().as_ref().unwrap();
     let cases: Vec<Value> = serde_json::from_str(&metadata["cases"]).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    assert!(cases.len() >= 120, "{}", cases.len());
+    assert!(cases.len() >= 300, "{}", cases.len());
     for case in &cases {
         let mut config = SchedulerConfig::from_json(&case["config"]).unwrap_or_else(|error| panic!("{case}: {error}"));
         if let Some(class) = case["run_by"].as_str() {
@@ -100,7 +118,8 @@ fn trajectories_are_those_of_diffusers() {
         if let Some(eta) = case["eta"].as_f64() {
             config = config.with_eta(eta).unwrap();
         }
-        let schedule = config.schedule(case["steps"].as_u64().unwrap() as usize).unwrap();
+        let number = |key: &str| case[key].as_u64().unwrap_or(0) as usize;
+        let schedule = config.schedule_from(number("steps"), number("skipped")).unwrap();
         assert!(
             close(
                 schedule.init_noise_sigma,
@@ -119,7 +138,7 @@ fn trajectories_are_those_of_diffusers() {
             ours.len() == timesteps.len() && ours.iter().zip(&timesteps).all(|(a, b)| close(*a, *b)),
             "{case}: {ours:?}"
         );
-        let samples = Player::play(&schedule, &mut Generator::new(42), model);
+        let samples = Player::play(&schedule, case["masked"].as_bool(), &mut Generator::new(42), model);
         let view = tensors.tensor(case["name"].as_str().unwrap()).unwrap();
         let theirs: Vec<f32> = view
             .data()

@@ -18,11 +18,12 @@ use tintype::checkpoint::single::{Layout, Part};
 use tintype::checkpoint::{Assets, Header, OpenOptions, ProgressSink, Source};
 use tintype::executor::Executor;
 use tintype::graph::Graph;
+use tintype::image::Rgba;
 use tintype::library::{Family, Library, LoadOptions, Resident, Room};
 use tintype::models::clip::ClipTextConfig;
 use tintype::models::unet::UnetConfig;
 use tintype::models::vae::VaeConfig;
-use tintype::pipeline::Request;
+use tintype::pipeline::{InitImage, Request};
 use tintype::{Error, Result};
 
 type Shapes = BTreeMap<String, Vec<usize>>;
@@ -58,9 +59,9 @@ fn part<'a>(layout: &'a Layout, name: &str) -> &'a Part {
 }
 
 /// Each parameter has its tensor, and each tensor is a parameter, but for those that drawing never needs.
-fn is_used_up(part: &Part, graph: &Graph, left: impl Fn(&str) -> bool, place: &str) {
+fn is_used_up(part: &Part, graphs: &[Graph], left: impl Fn(&str) -> bool, place: &str) {
     let trimmed = |shape: &[usize]| -> Vec<usize> { shape.strip_suffix(&[1, 1]).unwrap_or(shape).to_vec() };
-    let parts = graph.params().iter().flat_map(|spec| &spec.parts);
+    let parts = graphs.iter().flat_map(Graph::params).flat_map(|spec| &spec.parts);
     let needed: BTreeSet<_> = parts.map(|p| (p.name.clone(), trimmed(&p.shape))).collect();
     let found: BTreeSet<_> = part
         .tensors
@@ -105,7 +106,7 @@ fn published_files_are_understood_to_the_last_tensor() {
             let left = |tensor: &str| tensor.ends_with("position_ids");
             is_used_up(
                 encoder,
-                &config.graph(1, 77).unwrap(),
+                &[config.graph(1, 77).unwrap()],
                 left,
                 &format!("{name}: {}", encoder.name),
             );
@@ -128,7 +129,7 @@ fn published_files_are_understood_to_the_last_tensor() {
         assert_eq!(config, known, "{name}");
         is_used_up(
             unet,
-            &config.graph([1, 16, 16], 77, 1).unwrap(),
+            &[config.graph([1, 16, 16], 77, 1).unwrap()],
             |_| false,
             &format!("{name}: unet"),
         );
@@ -142,8 +143,8 @@ fn published_files_are_understood_to_the_last_tensor() {
                 "{name}"
             );
         }
-        let left = |tensor: &str| tensor.starts_with("encoder.") || tensor.starts_with("quant_conv.");
-        is_used_up(vae, &config.decoder([1, 8, 8]).unwrap(), left, &format!("{name}: vae"));
+        let halves = [config.decoder([1, 8, 8]).unwrap(), config.encoder([1, 8, 8]).unwrap()];
+        is_used_up(vae, &halves, |_| false, &format!("{name}: vae"));
 
         // What lies where in the file: no byte is in two places.
         let mut ranges: Vec<_> = layout
@@ -250,6 +251,11 @@ fn folder(case: &str, layout: &Layout, change: impl Fn(&str, Tensor) -> Tensor) 
     Source::memory(files)
 }
 
+fn layout_of(bytes: &[u8]) -> Layout {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    Layout::of(&Header::parse(FILE, &bytes[8..8 + length]).unwrap()).unwrap()
+}
+
 fn request(case: &str) -> Request {
     let case = open(&format!("pipelines/{case}/case.json"));
     Request {
@@ -262,6 +268,7 @@ fn request(case: &str) -> Request {
         sampler: None,
         seed: 5,
         preview: false,
+        image: None,
     }
 }
 
@@ -284,10 +291,7 @@ fn draws_the_same_from_one_file(executor: Executor) {
     for (case, encoders) in cases {
         let as_is = |_: &str, tensor| tensor;
         let bytes = single_file(case, encoders, as_is);
-        let layout = {
-            let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-            Layout::of(&Header::parse(FILE, &bytes[8..8 + length]).unwrap()).unwrap()
-        };
+        let layout = layout_of(&bytes);
         let source = Source::memory([(FILE.to_owned(), bytes)]);
         let one = load(&library, source, &options(case)).unwrap_or_else(|e| panic!("{case}: {e}"));
         assert_eq!(one.name, case);
@@ -307,7 +311,62 @@ fn draws_the_same_from_one_file(executor: Executor) {
     }
 }
 
-on_each_executor!(draws_the_same_from_one_file);
+/// So it does over images: with the encoder from the start where the UNet paints into them, and read later where it doesn't.
+fn draws_the_same_over_images_from_one_file(executor: Executor) {
+    let library = Library::new(executor, None);
+    for (case, encoders, golden) in [
+        ("sd1-inpaint", SD1, "inpaint-pndm"),
+        ("sdxl-inpaint", SDXL, "inpaint-xl"),
+        ("sd1-image", SD1, "paint-ddpm"),
+        ("sdxl-image", SDXL, "image-xl"),
+    ] {
+        let bytes = single_file(case, encoders, |_, tensor| tensor);
+        let layout = layout_of(&bytes);
+        let one = (Source::memory([(FILE.to_owned(), bytes)]), options(case));
+        let many = (folder(case, &layout, |_, tensor| tensor), LoadOptions::default());
+        let [one, many] = [one, many].map(|(source, options)| {
+            let loaded = load(&library, source.clone(), &options).unwrap_or_else(|e| panic!("{case}: {e}"));
+            assert_eq!(loaded.models.encoder.is_some(), case.ends_with("inpaint"), "{case}");
+            let before = library.memory().weights;
+            let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
+            let reading = library.read_encoder(&loaded.id, source, &options, Room::Any, &progress, &cancel);
+            let read = pollster::block_on(reading).unwrap_or_else(|e| panic!("{case}: {e}"));
+            assert_eq!(library.memory().weights > before, case.ends_with("image"), "{case}");
+            read
+        });
+        let golden = Golden::read(&format!("images/{golden}.safetensors"));
+        let (image, mask) = (golden.get("image"), golden.tensors.get("mask"));
+        let (width, height) = (image.shape[1], image.shape[0]);
+        let opaque = |data: Vec<u8>| Rc::new(Rgba { width, height, data });
+        let pixels = image.bytes.chunks_exact(3).flat_map(|p| [p[0], p[1], p[2], 255]);
+        let mask = mask.map(|mask| opaque(mask.bytes.iter().flat_map(|g| [*g, *g, *g, 255]).collect()));
+        let request = Request {
+            prompt: "a small red house".into(),
+            negative_prompt: "fox".into(),
+            width,
+            height,
+            steps: 4,
+            guidance_scale: 3.0,
+            sampler: None,
+            seed: 6,
+            preview: false,
+            image: Some(InitImage {
+                pixels: opaque(pixels.collect()),
+                mask,
+                strength: 0.8,
+            }),
+        };
+        let (one, many) = (draw(&library, &one, &request), draw(&library, &many, &request));
+        assert!(one == many, "{case}: {:?}", byte_distance(&one, &many));
+        let first = &one[..3];
+        assert!(
+            one.chunks_exact(3).any(|pixel| pixel != first),
+            "{case}: nothing is drawn"
+        );
+    }
+}
+
+on_each_executor!(draws_the_same_from_one_file, draws_the_same_over_images_from_one_file);
 
 /// Floats of eight bits, some of the tensors of each kind, are the halves that torch makes of them.
 #[test]

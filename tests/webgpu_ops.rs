@@ -911,6 +911,26 @@ fn combinations_of_buffers() {
         "no terms make zeros"
     );
 
+    // Where a mask is not 0.
+    let (values, mask) = (
+        fill(gpu, &b),
+        fill(gpu, &a.iter().map(|x| f32::from(*x > 0.0)).collect::<Vec<_>>()),
+    );
+    let (first, mask) = (va.part(0, 2), mask.part(1, 2));
+    gpu.fill(&first, &a[1001..]).unwrap();
+    gpu.combine_where(&mask, &values, &[(first.clone(), 2.0), (values.clone(), 1.0)])
+        .unwrap();
+    let y = block_on(gpu.read(&values)).unwrap();
+    for i in 0..1001 {
+        let x = a[1001 + i];
+        let e = if x > 0.0 { 2.0 * x + b[i] } else { b[i] };
+        assert!((y[i] - e).abs() < 1e-5, "masked element {i} is {}, not {e}", y[i]);
+    }
+    for mask in [&va, &values] {
+        let refused = gpu.combine_where(mask, &values, &[(first.clone(), 1.0)]);
+        assert_eq!(refused.unwrap_err().code(), "internal");
+    }
+
     let nan = fill(gpu, &[f32::NAN, 9.0, -9.0]);
     gpu.combine(&nan, &[(nan.clone(), 1.0)], Some(1.0)).unwrap();
     let y = block_on(gpu.read(&nan)).unwrap();

@@ -42,6 +42,7 @@ const PIPELINES: [(&str, &[Kind]); 5] = [
         ],
     ),
 ];
+const INDEX: &str = "model_index.json";
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 const TOKENIZER_CLASSES: [&str; 2] = ["CLIPTokenizer", "CLIPTokenizerFast"];
 
@@ -184,6 +185,37 @@ impl Checkpoint {
         cancel.guard(folder.open()).await
     }
 
+    /// Opens its autoencoder alone, as [`Self::open`] opens all of it.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub async fn open_vae(
+        source: Source,
+        options: &OpenOptions,
+        cancel: &CancelToken,
+        progress: &ProgressSink<'_>,
+    ) -> Result<Component> {
+        if options.file.is_some() {
+            let mut whole = Self::open(source, options, cancel, progress).await?;
+            whole.components.retain(|component| component.name == VAE.name);
+            let vae = whole.components.pop();
+            return vae.ok_or_else(|| Error::NotFound(format!("{}: there is no {}", whole.name, VAE.name)));
+        }
+        let folder = Folder {
+            source,
+            options,
+            cancel,
+            progress,
+        };
+        let open = async {
+            let index = folder.config(INDEX).await?;
+            let vae = folder.component(&VAE, &index).await?;
+            progress.set_total(vae.bytes());
+            Ok(vae)
+        };
+        cancel.guard(open).await
+    }
+
     /// Where a file of the folder is, for messages; in a single file, what it would be about.
     pub fn place(&self, path: &str) -> String {
         match &self.file {
@@ -241,7 +273,6 @@ struct Folder<'a, 'p> {
 
 impl Folder<'_, '_> {
     async fn open(&self) -> Result<Checkpoint> {
-        const INDEX: &str = "model_index.json";
         let index = self.config(INDEX).await?;
         let place = self.source.locate(INDEX);
         let pipeline_class = class_name(&index, &place)?;

@@ -353,7 +353,15 @@ impl Executor {
     /// # Errors
     /// [`Error::Internal`] if lengths differ or there are too many terms.
     pub fn combine(&self, dst: &View, terms: &[(View, f32)], clamp: Option<f32>) -> Result<()> {
-        each!(self, e => e.combine(dst, terms, clamp))
+        each!(self, e => e.combine(dst, terms, clamp, None))
+    }
+
+    /// The same where `mask`, a range of another buffer, is not 0; elsewhere `dst` stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if lengths differ or there are too many terms.
+    pub fn combine_where(&self, mask: &View, dst: &View, terms: &[(View, f32)]) -> Result<()> {
+        each!(self, e => e.combine(dst, terms, None, Some(mask)))
     }
 
     /// Reads a range back.

@@ -31,6 +31,10 @@ pub struct Parameters {
     pub model: Option<String>,
     /// The checkpoint's hash.
     pub model_hash: Option<String>,
+    /// How much of an image that it was drawn over was drawn anew.
+    pub strength: Option<f64>,
+    /// The part of the image that a mask left to be drawn over, from 0 to 1.
+    pub masked: Option<f32>,
     /// The program that made the picture.
     pub version: Option<String>,
     /// Further entries, in order: what other programs write, and what only some pictures have.
@@ -92,6 +96,8 @@ impl Parameters {
                 self.sampler.iter_mut().for_each(|sampler| sampler.push_str(" Karras"));
                 true
             }
+            "Denoising strength" => number(&mut self.strength, &value),
+            "Masked area" => number(&mut self.masked, &value),
             "Model" => self.model.replace(value.clone()).is_none(),
             "Model hash" => self.model_hash.replace(value.clone()).is_none(),
             "Version" => self.version.replace(value.clone()).is_none(),
@@ -115,6 +121,9 @@ impl fmt::Display for Parameters {
             ("Size", self.size.map(|(width, height)| format!("{width}x{height}"))),
             ("Model hash", text(&self.model_hash)),
             ("Model", text(&self.model)),
+            ("Denoising strength", number(self.strength.as_ref().map(|v| v as _))),
+            // The web UI writes nothing of the kind.
+            ("Masked area", number(self.masked.as_ref().map(|v| v as _))),
         ];
         let others = self
             .others

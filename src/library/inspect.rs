@@ -3,11 +3,14 @@
 use super::parts::{Parts, defaults};
 use super::resident::describe;
 use super::wanted::Wanted;
-use super::{ComponentInfo, Defaults, Library, LoadOptions};
+use super::{ComponentInfo, Defaults, Library, LoadOptions, Working};
 use crate::cancel::CancelToken;
 use crate::checkpoint::recognise::{kind, lora_family};
-use crate::checkpoint::{Checkpoint, OpenFile, ProgressSink, Source};
+use crate::checkpoint::{Checkpoint, Component, OpenFile, ProgressSink, Source};
 use crate::error::{Error, Result};
+use crate::graph::Plan;
+use crate::pipeline::Key;
+use std::rc::Rc;
 
 /// What is said of a checkpoint that is not loaded, or of what a person brings in its place.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,14 +33,32 @@ pub struct Inspection {
     pub defaults: Option<(Defaults, usize)>,
     /// The sampler of its own.
     pub sampler: Option<&'static str>,
-    /// Bytes that it takes on this device: weights, and a picture with the defaults besides.
-    pub memory: Option<(u64, u64)>,
+    /// Bytes that it takes on this device.
+    pub memory: Option<Needs>,
     /// What all checkpoints may take together.
     pub budget: Option<u64>,
     /// Why it can't be used as what it is; it can, if there is nothing.
     pub unsupported: Vec<String>,
     /// What a person should know and is no error.
     pub warnings: Vec<String>,
+}
+
+/// What a checkpoint takes on a device, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Its weights.
+    pub weights: u64,
+    /// A picture with the defaults, besides.
+    pub working: u64,
+    /// Weights and a picture together, where it is drawn over an image; nothing, if it can't be.
+    pub with_image: Option<u64>,
+}
+
+impl Needs {
+    /// Weights and a picture together.
+    pub fn peak(&self) -> u64 {
+        self.weights.saturating_add(self.working)
+    }
 }
 
 impl Inspection {
@@ -119,9 +140,10 @@ impl Library {
         let defaults = defaults(&options.defaults, parts.family, &parts.unet, factor);
         said.family = Some(parts.family.name);
         said.sampler = Some(parts.scheduler.sampler_name());
-        let keys = parts.keys(&defaults, &self.executor);
+        let keys = parts.keys(&defaults, &self.executor, false);
+        let latents = parts.latents(&defaults);
         said.defaults = Some((defaults, factor));
-        let (mut weights, mut working) = (0u64, 0u64);
+        let (mut weights, mut working) = (0u64, Working::default());
         for (component, key) in checkpoint.components.iter().zip(&keys) {
             let plan = self.plans.plan(key).map_err(|e| e.at(component.config_place()))?;
             let wanted = Wanted::new(component, &plan.params).map_err(|e| e.at(component.place()));
@@ -131,7 +153,7 @@ impl Library {
                 .warnings
                 .extend(wanted.unused(component, &whole.as_ref().unwrap_or(&plan).params));
             weights = weights.saturating_add(self.executor.weight_bytes(&wanted.params));
-            working = working.saturating_add(plan.peak_bytes(key.contexts()));
+            working.add(key, &plan);
             let limits = self
                 .executor
                 .check_weights(&wanted.params)
@@ -139,8 +161,27 @@ impl Library {
             said.note(limits)?;
             said.note(self.executor.check_limits(&plan).map_err(|e| e.at(component.place())))?;
         }
-        said.memory = Some((weights, working));
-        if let Some(budget) = self.budget.filter(|&budget| weights.saturating_add(working) > budget) {
+        let key = Key::encoder(&parts.vae, latents);
+        let mut needs = Needs {
+            weights,
+            working: working.bytes(),
+            with_image: None,
+        };
+        let encoder = self.encoder_bytes(checkpoint.component("vae")?, &key);
+        let paints = parts.unet.inpaints();
+        // Where only images need it, it may be missing.
+        let encoder = if paints { said.note(encoder)? } else { encoder.ok() };
+        if let Some((bytes, plan)) = encoder {
+            working.add(&key, &plan);
+            let weights = weights.saturating_add(bytes);
+            needs.with_image = Some(weights.saturating_add(working.bytes()));
+            if paints {
+                (needs.weights, needs.working) = (weights, working.bytes());
+            }
+        }
+        said.memory = Some(needs);
+        if let Some(budget) = self.budget.filter(|&budget| needs.peak() > budget) {
+            let Needs { weights, working, .. } = needs;
             said.unsupported.push(format!(
                 "{}: its weights need {weights} bytes and a picture {working}; memoryBudget is {budget}",
                 said.name
@@ -148,5 +189,18 @@ impl Library {
         }
         said.warnings = parts.warnings;
         Ok(said)
+    }
+
+    /// Bytes of the encoder's weights, and its plan.
+    fn encoder_bytes(&self, vae: &Component, key: &Key) -> Result<(u64, Rc<Plan>)> {
+        let plan = self.plans.plan(key).map_err(|e| e.at(vae.config_place()))?;
+        let fits = || -> Result<u64> {
+            let wanted = Wanted::new(vae, &plan.params)?;
+            self.executor.check_weights(&wanted.params)?;
+            self.executor.check_limits(&plan)?;
+            Ok(self.executor.weight_bytes(&wanted.params))
+        };
+        let bytes = fits().map_err(|e| e.at(vae.place()))?;
+        Ok((bytes, plan))
     }
 }

@@ -19,11 +19,26 @@ use std::rc::Rc;
 /// A component on its way into memory.
 pub(super) struct Job {
     pub(super) component: Component,
+    /// What is made of it: one model, or of an autoencoder the decoder and the encoder.
+    pub(super) models: Vec<Reading>,
+}
+
+/// A model on its way into memory, for which its component's files are read.
+pub(super) struct Reading {
     pub(super) wanted: Wanted,
     pub(super) plan: Rc<Plan>,
     pub(super) bytes: u64,
     /// It is here already: another checkpoint has it.
     pub(super) found: Option<Rc<Shared>>,
+    /// Where it goes, if it is not.
+    pub(super) room: Option<Weights>,
+}
+
+impl Job {
+    /// Those that are not here.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &Reading> {
+        self.models.iter().filter(|model| model.found.is_none())
+    }
 }
 
 /// Which checkpoints give way to one that is loaded.
@@ -57,7 +72,7 @@ impl Library {
             drawable(&defaults, factor, &parts.scheduler).map_err(|e| e.at("source: defaults"))?;
         }
         // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
-        let keys = parts.keys(&defaults, &self.executor);
+        let keys = parts.keys(&defaults, &self.executor, options.encodes);
 
         let Checkpoint {
             components,
@@ -67,45 +82,43 @@ impl Library {
         } = checkpoint;
         let mut jobs = Vec::new();
         for (component, key) in components.into_iter().zip(&keys) {
-            let plan = self.plans.plan(key).map_err(|e| e.at(component.config_place()))?;
-            let wanted = Wanted::new(&component, &plan.params).map_err(|e| e.at(component.place()))?;
+            let model = self.reading(&component, key)?;
             // Of a text encoder pipelines may leave the last layer alone, which is in the file all the same.
             let whole = key.whole().map(|key| self.plans.plan(&key)).transpose()?;
-            let whole = whole.as_ref().unwrap_or(&plan);
-            parts.warnings.extend(wanted.unused(&component, &whole.params));
-            let id = component
-                .known_hashes()
-                .map(|files| content_id(&component.class, &files));
+            let whole = whole.as_ref().unwrap_or(&model.plan);
+            parts.warnings.extend(model.wanted.unused(&component, &whole.params));
             jobs.push(Job {
-                found: id.and_then(|id| self.pool.find(&id, &wanted.params)),
-                bytes: self.executor.weight_bytes(&wanted.params),
                 component,
-                wanted,
-                plan,
+                models: vec![model],
             });
+        }
+        if let (Some(job), Some(key)) = (jobs.last_mut(), keys.iter().find(|key| key.runs_alone())) {
+            let encoder = self.reading(&job.component, key)?;
+            job.models.push(encoder);
         }
         let needed: Vec<_> = jobs
             .iter()
-            .map(|job| (job.component.name, job.wanted.params.as_slice()))
+            .flat_map(|job| Some((job.component.name, job.models.first()?.wanted.params.as_slice())))
             .collect();
         let loras = Loras::read(&options.loras, &needed, progress, cancel).await?;
-        let missing = || jobs.iter().filter(|job| job.found.is_none());
-        progress.set_total(reading::bytes(missing()).saturating_add(loras.bytes()));
-        let bytes = missing().map(|job| job.bytes).fold(0, u64::saturating_add);
+        let missing = || jobs.iter().flat_map(Job::missing);
+        progress.set_total(reading::bytes(&jobs).saturating_add(loras.bytes()));
+        let bytes = missing().map(|model| model.bytes).fold(0, u64::saturating_add);
         let bytes = bytes.saturating_add(self.overlay_bytes(&loras));
-        for job in missing() {
-            // No one else's going would help against this.
-            let limits = self.executor.check_weights(&job.wanted.params);
-            limits.map_err(|e| e.at(job.component.place()))?;
-        }
         let _coming = self.make_room(&name, bytes, &keys, room)?;
-        let weights = self.allocate(&jobs, keys.clone(), room).await?;
+        for job in &mut jobs {
+            self.allocate(job, room).await?;
+        }
+        for key in keys.iter().filter(|key| !key.runs_alone()) {
+            let prepare = async || self.plans.get(&self.executor, key.clone()).await;
+            self.giving_way_to(room, prepare).await?;
+        }
         let rooms = self.allocate_overlays(&loras, room).await?;
 
         let mut components: Vec<_> = jobs.iter().map(|job| describe(&job.component)).collect();
-        let pipelines: Vec<_> = jobs
-            .iter()
-            .map(|job| (job.plan.clone(), job.wanted.params.clone()))
+        let models = jobs.iter().flat_map(|job| &job.models);
+        let pipelines: Vec<_> = models
+            .map(|model| (model.plan.clone(), model.wanted.params.clone()))
             .collect();
         let compile = async {
             for (plan, params) in &pipelines {
@@ -113,13 +126,15 @@ impl Library {
             }
             Ok(())
         };
-        let fetch = self.read_all(jobs, weights, progress, cancel);
-        let ((), shared) = try_join(compile, fetch).await?;
+        let fetch = self.read_all(jobs, progress, cancel);
+        let ((), mut read) = try_join(compile, fetch).await?;
+        let encoder = read.last_mut().filter(|models| models.len() > 1).and_then(Vec::pop);
+        let shared: Vec<Rc<Shared>> = read.into_iter().flatten().collect();
         // A GPU says late that it could not take what it was given.
         self.executor.settle().await?;
         let overlays = self.merge(&loras, &shared, rooms, cancel).await?;
         progress.done();
-        let bytes = shared.iter().map(|s| s.bytes).sum();
+        let bytes = shared.iter().chain(&encoder).map(|s| s.bytes).sum();
         // Meanwhile there may be more to say, such as that there was no room to store it.
         for warning in source.warnings() {
             if !parts.warnings.contains(&warning) {
@@ -131,6 +146,7 @@ impl Library {
         }
         let mut models = parts.models(&shared)?;
         models.set_weights(self.overlaid(&shared, &overlays)?);
+        models.encoder = encoder.as_ref().map(|encoder| encoder.weights.clone());
         let resident = Rc::new(Resident {
             id: self.free_id(options, &name),
             name,
@@ -142,6 +158,7 @@ impl Library {
             models,
             warnings: parts.warnings,
             shared,
+            encoder,
             keys,
             overlays,
             loras: loras.said(),
@@ -151,19 +168,33 @@ impl Library {
         Ok(resident)
     }
 
-    /// Room for the weights that are not here, and for a picture of the default size, before anything is fetched.
-    async fn allocate(&self, jobs: &[Job], keys: Vec<Key>, room: Room) -> Result<Vec<Option<Weights>>> {
-        let mut all = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            all.push(match job.found {
-                Some(_) => None,
-                None => Some(self.allocate_weights(&job.wanted.params, room).await?),
-            });
+    /// A model of a component, which another checkpoint may have brought.
+    pub(super) fn reading(&self, component: &Component, key: &Key) -> Result<Reading> {
+        let plan = self.plans.plan(key).map_err(|e| e.at(component.config_place()))?;
+        let wanted = Wanted::new(component, &plan.params).map_err(|e| e.at(component.place()))?;
+        let id = component
+            .known_hashes()
+            .map(|files| content_id(&component.class, &files));
+        let found = id.and_then(|id| self.pool.find(&id, &wanted.params));
+        if found.is_none() {
+            // No one else's going would help against this.
+            let limits = self.executor.check_weights(&wanted.params);
+            limits.map_err(|e| e.at(component.place()))?;
         }
-        for key in keys {
-            let prepare = async || self.plans.get(&self.executor, key.clone()).await;
-            self.giving_way_to(room, prepare).await?;
+        Ok(Reading {
+            bytes: self.executor.weight_bytes(&wanted.params),
+            plan,
+            wanted,
+            found,
+            room: None,
+        })
+    }
+
+    /// Room for the weights that are not here, before anything is fetched.
+    pub(super) async fn allocate(&self, job: &mut Job, room: Room) -> Result<()> {
+        for model in job.models.iter_mut().filter(|model| model.found.is_none()) {
+            model.room = Some(self.allocate_weights(&model.wanted.params, room).await?);
         }
-        Ok(all)
+        Ok(())
     }
 }

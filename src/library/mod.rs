@@ -1,8 +1,9 @@
-//! The checkpoints held in memory, under a budget. `load` brings one, whose weights `reading` reads; `inspect` looks at one that is
-//! not loaded; `lora` lays LoRAs over it; `family` knows what its like draws well with; `parts` understands its configurations,
+//! The checkpoints held in memory, under a budget. `load` brings one, whose weights `reading` reads; `encoder` reads what only images
+//! need; `inspect` looks at one that is not loaded; `lora` lays LoRAs over it; `family` knows what its like draws well with; `parts` understands its configurations,
 //! `wanted` finds the tensors of its parameters; `pool` holds each component's weights once; `resident` is what is said of it. Here:
 //! what is resident, and who gives way to whom. Nothing here draws.
 
+mod encoder;
 mod family;
 mod inspect;
 mod load;
@@ -15,14 +16,14 @@ mod wanted;
 
 use crate::error::{Error, Result};
 use crate::executor::{Executor, WeightDtype, Weights};
-use crate::graph::ParamSpec;
+use crate::graph::{ParamSpec, Plan};
 use crate::pipeline::{Key, PlanCache, Request, keys};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 
 pub use family::Family;
-pub use inspect::Inspection;
+pub use inspect::{Inspection, Needs};
 pub use load::Room;
 pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, LoraInfo, Resident};
 
@@ -67,6 +68,27 @@ pub struct Memory {
     pub weights: u64,
     /// Slots of the plans in use.
     pub working: u64,
+}
+
+/// Bytes of slots that are there at once.
+#[derive(Default)]
+struct Working {
+    together: u64,
+    alone: u64,
+}
+
+impl Working {
+    fn add(&mut self, key: &Key, plan: &Plan) {
+        let bytes = plan.peak_bytes(key.contexts());
+        match key.runs_alone() {
+            true => self.alone = self.alone.max(bytes),
+            false => self.together = self.together.saturating_add(bytes),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.together.max(self.alone)
+    }
 }
 
 /// As long as this is held, a checkpoint is let go only if there is no other way.
@@ -239,13 +261,14 @@ impl Library {
     /// Lets checkpoints go until there is room in the budget for weights of these bytes, and for the slots of these plans. If there
     /// cannot be, nobody goes. The weights' room is theirs as long as what this gives is held.
     fn make_room(&self, name: &str, weights: u64, keys: &[Key], room: Room) -> Result<Coming<'_>> {
-        let mut working = 0u64;
+        let mut working = Working::default();
         for key in keys {
             let plan = self.plans.plan(key)?;
             // No one else's going would help against this.
             self.executor.check_limits(&plan).map_err(|e| e.at(name))?;
-            working = working.saturating_add(plan.peak_bytes(key.contexts()));
+            working.add(key, &plan);
         }
+        let working = working.bytes();
         let Some(budget) = self.budget else {
             return Ok(self.coming(weights));
         };

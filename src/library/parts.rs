@@ -76,9 +76,8 @@ impl Parts {
             vae.latents_mean_std = None;
         }
         // A UNet that inpaints also reads the picture's latents and its mask.
-        let inpaints = vae.latent_channels().saturating_mul(2).saturating_add(1);
-        if ![vae.latent_channels(), inpaints].contains(&unet.in_channels) || unet.out_channels != vae.latent_channels()
-        {
+        let both = vae.latent_channels().saturating_mul(2).saturating_add(1);
+        if ![vae.latent_channels(), both].contains(&unet.in_channels) || unet.out_channels != vae.latent_channels() {
             return Err(Error::Unsupported(format!(
                 "{unet_config}: {} channels in and {} out, where latents have {}",
                 unet.in_channels,
@@ -86,10 +85,13 @@ impl Parts {
                 vae.latent_channels()
             )));
         }
-        let mut scheduler = SchedulerConfig::from_json(&checkpoint.scheduler)
-            .map_err(|e| e.at(place("scheduler/scheduler_config.json")))?;
+        let read = match checkpoint.pipeline_class.as_str() {
+            "StableDiffusionInpaintPipeline" => SchedulerConfig::for_inpainting(&checkpoint.scheduler),
+            _ => SchedulerConfig::from_json(&checkpoint.scheduler),
+        };
+        let mut scheduler = read.map_err(|e| e.at(place("scheduler/scheduler_config.json")))?;
         // Other pipelines take the file as it is.
-        if ["StableDiffusionPipeline", "StableDiffusionInpaintPipeline"].contains(&checkpoint.pipeline_class.as_str()) {
+        if checkpoint.pipeline_class == "StableDiffusionPipeline" {
             scheduler = scheduler.for_stable_diffusion();
         }
         if let Some(prediction_type) = &options.prediction_type {
@@ -126,17 +128,23 @@ impl Parts {
         schedule.map_or(defaults.steps, |schedule| schedule.steps.len())
     }
 
-    /// The plans that a picture with these defaults needs, in the order of the components.
-    pub(super) fn keys(&self, defaults: &Defaults, executor: &Executor) -> Vec<Key> {
-        let factor = self.vae.factor();
+    /// Height and width of the latents of a picture with these defaults.
+    pub(super) fn latents(&self, defaults: &Defaults) -> [usize; 2] {
+        [defaults.height, defaults.width].map(|n| (n / self.vae.factor()).max(1))
+    }
+
+    /// The plans that a picture with these defaults needs, in the order of the components, and where it is drawn over an image
+    /// that of the encoder.
+    pub(super) fn keys(&self, defaults: &Defaults, executor: &Executor, from_image: bool) -> Vec<Key> {
         let drawing = Drawing {
             texts: self.texts.iter().map(|(text, _)| text).collect(),
             unet: &self.unet,
             vae: &self.vae,
             tokens: self.tokens(),
-            size: [defaults.height, defaults.width].map(|n| (n / factor).max(1)),
+            size: self.latents(defaults),
             evaluations: self.evaluations(defaults),
             guidance_scale: defaults.guidance_scale,
+            from_image: from_image || self.unet.inpaints(),
         };
         drawing.keys(executor)
     }
@@ -155,6 +163,7 @@ impl Parts {
             text_encoders: self.texts.iter().zip(texts).map(text_encoder).collect(),
             unet: model(&self.unet, unet),
             vae: model(&self.vae, vae),
+            encoder: None,
             scheduler: self.scheduler.clone(),
             zeros_for_empty_prompt: self.zeros_for_empty_prompt,
         })
@@ -213,6 +222,7 @@ pub(super) fn drawable(defaults: &Defaults, factor: usize, scheduler: &Scheduler
         sampler: defaults.sampler.as_deref().map(SamplerKind::from_name).transpose()?,
         seed: 0,
         preview: false,
+        image: None,
     };
     check(factor, scheduler, &request)
 }

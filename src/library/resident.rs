@@ -78,7 +78,8 @@ pub struct Resident {
     pub defaults: Defaults,
     /// Pixels of a latent's side: sizes are multiples of it.
     pub factor: usize,
-    /// Bytes of its weights in memory, those that it shares with others included, without LoRAs.
+    /// Bytes of its weights in memory, those that it shares with others included, without LoRAs and without an encoder that was read
+    /// later.
     pub bytes: u64,
     /// What a person should know and is no error.
     pub warnings: Vec<String>,
@@ -86,6 +87,8 @@ pub struct Resident {
     pub models: Models,
     /// Its weights, which others may have too.
     pub(super) shared: Vec<Rc<Shared>>,
+    /// The weights of its autoencoder's encoder, if they were read: only drawing over an image needs them.
+    pub(super) encoder: Option<Rc<Shared>>,
     /// The plans of a picture of the default size.
     pub(super) keys: Vec<Key>,
     /// What LoRAs lay over them.
@@ -110,7 +113,7 @@ impl Resident {
 
     /// Everything of it that is in the pool.
     pub(super) fn all_weights(&self) -> impl Iterator<Item = &Rc<Shared>> {
-        self.shared.iter().chain(self.overlays.all())
+        self.shared.iter().chain(&self.encoder).chain(self.overlays.all())
     }
 }
 
@@ -125,6 +128,8 @@ pub struct LoadOptions {
     pub taken: Vec<String>,
     /// It was here before, and has its id back.
     pub again: bool,
+    /// Its autoencoder's encoder is read too, as for one that paints into images.
+    pub encodes: bool,
     /// What the model predicts (`epsilon`, `v_prediction`), in place of what its scheduler's config says.
     pub prediction_type: Option<String>,
     /// What the catalogue says of its defaults.

@@ -147,8 +147,16 @@ impl AutoencoderTinyConfig {
     /// The encoder's graph for pictures of `[batch, height, width, 3]` in -1 to 1: `sample` → `latents`, scaled as a sampler wants them.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where the config's sizes do not fit together.
+    /// [`Error::Corrupt`] where the config's sizes do not fit together; [`Error::Unsupported`] if it makes latents of another size than
+    /// the decoder takes.
     pub fn encoder(&self, [batch, height, width]: [usize; 3]) -> Result<Graph> {
+        let factor = 2usize.saturating_pow(self.num_encoder_blocks.len() as u32 - 1);
+        if factor != self.factor() {
+            return Err(Error::Unsupported(format!(
+                "an encoder that makes pictures {factor} times smaller, where the decoder makes them {} times larger",
+                self.factor()
+            )));
+        }
         let mut graph = Graph::new();
         let g = &mut graph;
         let mut l = Layers::new("encoder");

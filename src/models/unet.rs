@@ -50,7 +50,7 @@ const TIME_IDS: usize = 6;
 pub struct UnetConfig {
     /// Height and width of latents that it was trained on, if the config tells.
     pub sample_size: Option<[usize; 2]>,
-    /// Channels of the latents that it reads.
+    /// Channels that it reads: those of latents; of one that inpaints also those of a mask and of the latents of what stays.
     pub in_channels: usize,
     /// Channels of what it predicts.
     pub out_channels: usize,
@@ -246,6 +246,11 @@ impl UnetConfig {
         guidance_scale > 1.0 && self.time_cond_proj_dim.is_none()
     }
 
+    /// Whether it paints into pictures: it reads more than it predicts.
+    pub fn inpaints(&self) -> bool {
+        self.in_channels > self.out_channels
+    }
+
     /// The name of the input that the hidden states of text encoder `index` go to.
     pub fn text_input(index: usize) -> String {
         match index {
@@ -255,9 +260,10 @@ impl UnetConfig {
     }
 
     /// The graph for latents of `[batch, height, width]`, texts of `tokens` tokens and a schedule of `rows` timesteps:
-    /// `sample [batch, height, width, in_channels]`, `timesteps [rows]`, and for each text encoder its hidden states
+    /// `sample [batch, height, width, out_channels]`, `timesteps [rows]`, and for each text encoder its hidden states
     /// ([`Self::text_input`]) `[batch, tokens, channels]` → `sample [batch, height, width, out_channels]`. Where the config has them
-    /// there are `timestep_cond [1, time_cond_proj_dim]` ([`guidance_embedding`]), and `text_embeds [1, ..]` with `time_ids [1, 6]`;
+    /// there are `condition [batch, height, width, in_channels - out_channels]`, which the first convolution reads behind the sample,
+    /// `timestep_cond [1, time_cond_proj_dim]` ([`guidance_embedding`]), and `text_embeds [1, ..]` with `time_ids [1, 6]`;
     /// the latter are for a batch of one, as each member would have a time embedding of its own.
     ///
     /// # Errors
@@ -265,12 +271,13 @@ impl UnetConfig {
     pub fn graph(&self, [batch, height, width]: [usize; 3], tokens: usize, rows: usize) -> Result<Graph> {
         let mut graph = Graph::new();
         let (g, p) = (&mut graph, Path::root());
-        let sample = g.input(
-            "sample",
-            [batch, height, width, self.in_channels],
-            Element::F32,
-            Rate::Step,
-        );
+        let channels = self.in_channels.min(self.out_channels);
+        let mut sample = g.input("sample", [batch, height, width, channels], Element::F32, Rate::Step);
+        if self.inpaints() {
+            let shape = [batch, height, width, self.in_channels - channels];
+            let condition = g.input("condition", shape, Element::F32, Rate::Prompt);
+            sample = nn::concat(g, &p, sample, condition)?;
+        }
         let timesteps = g.input("timesteps", [rows], Element::F32, Rate::Schedule);
         let texts: Vec<Value> = (self.texts.iter().enumerate())
             .map(|(i, &channels)| {

@@ -46,6 +46,26 @@ impl VaeConfig {
         }
     }
 
+    /// The encoder's graph for pictures that latents of `[batch, height, width]` stand for: `sample` → [`Self::encoded`].
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the config's sizes do not fit together; [`Error::Unsupported`] for encoders that are not implemented.
+    pub fn encoder(&self, [batch, height, width]: [usize; 3]) -> Result<Graph> {
+        let [height, width] = [height, width].map(|n| n.saturating_mul(self.factor()));
+        match self {
+            Self::Kl(c) => c.encoder([batch, height, width]),
+            Self::Tiny(c) => c.encoder([batch, height, width]),
+        }
+    }
+
+    /// The encoder's output: latents, or the moments of a distribution that they are drawn from.
+    pub fn encoded(&self) -> &'static str {
+        match self {
+            Self::Kl(_) => "moments",
+            Self::Tiny(_) => "latents",
+        }
+    }
+
     /// The decoder's graph for latents of `[batch, height, width]`: `latents` → `sample`.
     ///
     /// # Errors

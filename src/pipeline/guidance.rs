@@ -17,6 +17,8 @@ pub(super) struct Branch {
     pub(super) texts: Vec<View>,
     /// Where the vector for the whole text goes, if the model reads one.
     pub(super) pooled: Option<View>,
+    /// Where the mask and the latents of what stays go, if the model paints into pictures.
+    condition: Option<View>,
     /// What the model answered.
     pub(super) output: View,
 }
@@ -53,10 +55,12 @@ impl<'a> Denoiser<'a> {
             let view = |value| Ok(executor.view(&unet.instance, value, context)?.part(part, batch));
             let texts = (0..config.texts.len()).map(|i| view(unet.plan.input(&UnetConfig::text_input(i))?));
             let pooled = config.text_time.map(|_| view(unet.plan.input("text_embeds")?));
+            let condition = config.inpaints().then(|| view(unet.plan.input("condition")?));
             branches.push(Branch {
                 input: view(unet.plan.input("sample")?)?,
                 texts: texts.collect::<Result<_>>()?,
                 pooled: pooled.transpose()?,
+                condition: condition.transpose()?,
                 output: view(unet.plan.output("sample")?)?,
             });
         }
@@ -69,6 +73,14 @@ impl<'a> Denoiser<'a> {
             timesteps,
             branches,
         })
+    }
+
+    /// Writes what a model that paints into pictures reads beside latents.
+    pub(super) fn set_condition(&self, condition: &[f32]) -> Result<()> {
+        let views = self.branches.iter().filter_map(|branch| branch.condition.as_ref());
+        views
+            .into_iter()
+            .try_for_each(|view| self.executor.fill(view, condition))
     }
 
     /// Does what is done once a prompt. The texts must have been written. `size` is the picture's height and width.

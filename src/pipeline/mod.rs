@@ -1,18 +1,24 @@
-//! From a prompt to pixels: prompt → embeddings → steps → picture. Nothing here knows a device, a file or JavaScript.
+//! From a prompt, and an image or none, to pixels: prompt → embeddings → steps → picture. Nothing here knows a device, a file or
+//! JavaScript.
 //!
-//! [`Models`] is what a checkpoint brings; [`PlanCache`] keeps the plans in use; [`text_to_image`] runs them.
+//! [`Models`] is what a checkpoint brings; [`PlanCache`] keeps the plans in use; [`encode_image`] and [`draw`] run them.
 
 mod decode;
+mod draw;
 mod encode;
 mod guidance;
+mod latents;
 mod plans;
 mod preview;
-mod text_to_image;
+mod request;
+mod start;
 
+pub use draw::{StepReport, Timings, draw};
 pub use plans::PlanCache;
 pub(crate) use plans::{Drawing, Key};
-pub(crate) use text_to_image::keys;
-pub use text_to_image::{Request, StepReport, Timings, check, text_to_image};
+pub(crate) use request::keys;
+pub use request::{InitImage, Request, check};
+pub use start::{EncodedImage, encode_image};
 
 use crate::error::{Error, Result};
 use crate::executor::Weights;
@@ -50,6 +56,8 @@ pub struct Models {
     pub unet: Model<UnetConfig>,
     /// Latents to pictures.
     pub vae: Model<VaeConfig>,
+    /// Pictures to latents: the weights of the autoencoder's other half, if they were read.
+    pub encoder: Option<Weights>,
     /// The checkpoint's own scheduler.
     pub scheduler: SchedulerConfig,
     /// A negative prompt that is empty is no text but zeros (SDXL's `force_zeros_for_empty_prompt`).
@@ -57,18 +65,21 @@ pub struct Models {
 }
 
 impl Models {
-    /// Whether it draws pictures from texts alone.
+    /// Whether what is asked for has what the UNet reads.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if it doesn't.
-    pub fn draws_from_text(&self) -> Result<()> {
+    /// [`Error::Unsupported`] if it hasn't, saying what is to be given.
+    pub fn draws(&self, request: &Request) -> Result<()> {
+        let without = match &request.image {
+            _ if !self.unet.config.inpaints() => return Ok(()),
+            Some(InitImage { mask: Some(_), .. }) => return Ok(()),
+            Some(_) => "an image without a mask: give the option mask too",
+            None => "a text alone: give the options image and mask",
+        };
         let (read, latents) = (self.unet.config.in_channels, self.vae.config.latent_channels());
-        if read == latents {
-            return Ok(());
-        }
         Err(Error::Unsupported(format!(
             "this checkpoint paints into a picture: its UNet reads {read} channels, {latents} of latents and others of a picture \
-             and its mask; it cannot draw from a text alone"
+             and its mask; it cannot draw from {without}"
         )))
     }
 

@@ -49,6 +49,10 @@ pub(crate) enum Key {
         config: VaeConfig,
         size: [usize; 3],
     },
+    Encoder {
+        config: VaeConfig,
+        size: [usize; 3],
+    },
 }
 
 impl Key {
@@ -87,6 +91,19 @@ impl Key {
         }
     }
 
+    /// The encoder to one latent of `[height, width]`.
+    pub(crate) fn encoder(config: &VaeConfig, [height, width]: [usize; 2]) -> Self {
+        Self::Encoder {
+            config: config.clone(),
+            size: [1, height, width],
+        }
+    }
+
+    /// Whether it runs by itself, before the others or after them: then its slots are not there beside theirs.
+    pub(crate) fn runs_alone(&self) -> bool {
+        matches!(self, Self::Encoder { .. })
+    }
+
     /// The same model with all its layers, if it is run without some.
     pub(crate) fn whole(&self) -> Option<Self> {
         match self {
@@ -112,6 +129,7 @@ impl Key {
                 ..
             } => config.graph(*size, *tokens, *rows),
             Self::Decoder { config, size } => config.decoder(*size),
+            Self::Encoder { config, size } => config.encoder(*size),
         }
     }
 
@@ -142,16 +160,10 @@ impl Key {
         match self {
             Self::Text { tokens, .. } => format!("the text encoder for {tokens} tokens"),
             Self::Unet { size: [_, h, w], .. } => format!("the UNet for latents of width {w} and height {h}"),
-            Self::Decoder {
-                config,
-                size: [_, h, w],
-            } => {
-                let factor = config.factor();
-                format!(
-                    "the decoder for pictures of width {} and height {}",
-                    w * factor,
-                    h * factor
-                )
+            Self::Decoder { config, size } | Self::Encoder { config, size } => {
+                let (what, factor) = (if self.runs_alone() { "encoder" } else { "decoder" }, config.factor());
+                let [_, height, width] = size.map(|n| n * factor);
+                format!("the {what} for pictures of width {width} and height {height}")
             }
         }
     }
@@ -177,15 +189,19 @@ pub(crate) struct Drawing<'a> {
     /// How often the UNet is asked.
     pub(crate) evaluations: usize,
     pub(crate) guidance_scale: f32,
+    /// Whether it begins with an image.
+    pub(crate) from_image: bool,
 }
 
 impl Drawing<'_> {
-    /// The plans that it needs: the text encoders', the UNet's, the decoder's.
+    /// The plans that it needs: the text encoders', the UNet's, the decoder's and, to begin with an image, the encoder's.
     pub(crate) fn keys(&self, executor: &Executor) -> Vec<Key> {
         let branches = if self.unet.is_guided(self.guidance_scale) { 2 } else { 1 };
         let texts = self.texts.iter().map(|config| Key::text(config, self.tokens));
         let unet = Key::unet(executor, self.unet, self.size, self.tokens, self.evaluations, branches);
-        texts.chain([unet, Key::decoder(self.vae, self.size)]).collect()
+        let encoder = self.from_image.then(|| Key::encoder(self.vae, self.size));
+        let all = texts.chain([unet, Key::decoder(self.vae, self.size)]).chain(encoder);
+        all.collect()
     }
 }
 
@@ -235,6 +251,13 @@ impl PlanCache {
     /// Lets go of all slots that nobody uses.
     pub fn clear(&self) {
         self.shrink_to(0);
+    }
+
+    /// Lets go of the slots of one plan, unless someone uses them.
+    pub(crate) fn release(&self, key: &Key) {
+        self.kept
+            .borrow_mut()
+            .retain(|(k, p)| k != key || p.instance.is_shared());
     }
 
     /// Lets go of slots that nobody uses, those used longest ago first, until this many bytes are left at most.

@@ -32,9 +32,15 @@ pub(super) trait Scheduler {
     /// How many steps the model was trained on, or distilled to; no more can be asked for.
     fn train_steps(&self) -> usize;
 
+    /// How many calls of the model a step makes (diffusers' `order`), but for the last.
+    fn order(&self) -> usize {
+        1
+    }
+
     /// The standard deviation of the first sample, and the steps: one for each call of the model, which may be more than
-    /// asked for. `steps` is from 1 to [`Self::train_steps`].
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)>;
+    /// asked for. `steps` is from 1 to [`Self::train_steps`]. The first `begin` calls are left out, and what came of them is
+    /// not known to those that follow.
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)>;
 }
 
 impl SchedulerConfig {
@@ -60,6 +66,22 @@ impl SchedulerConfig {
         };
         config.scheduler()?;
         Ok(config)
+    }
+
+    /// What diffusers' `StableDiffusionInpaintPipeline` makes of its checkpoint's configuration: timesteps are offset by one, a
+    /// `PNDMScheduler` takes no Runge-Kutta steps, and each step is taken with an eta of 0. Latents are clipped where it says so.
+    ///
+    /// # Errors
+    /// Those of [`Self::from_json`].
+    pub fn for_inpainting(json: &Value) -> Result<Self> {
+        let mut json = json.clone();
+        if let Some(keys) = json.as_object_mut() {
+            keys.insert("steps_offset".into(), 1.into());
+            if keys.get("_class_name") == Some(&SchedulerClass::Pndm.name().into()) {
+                keys.insert("skip_prk_steps".into(), true.into());
+            }
+        }
+        Self::from_json(&json)?.with_eta(0.0)
     }
 
     /// What diffusers' `StableDiffusionPipeline` makes of its checkpoint's configuration: timesteps are offset by one, and latents
@@ -147,6 +169,14 @@ impl SchedulerConfig {
     /// [`Error::InvalidArgument`] where `steps` is 0 or more than the model was trained on, or too many for the spacing
     /// of this scheduler; [`Error::Unsupported`] for a configuration that has no finite schedule.
     pub fn schedule(&self, steps: usize) -> Result<Schedule> {
+        self.schedule_from(steps, 0)
+    }
+
+    /// The same without its first `skipped` steps, for a sample that is made of an image: diffusers' `get_timesteps`.
+    ///
+    /// # Errors
+    /// Those of [`Self::schedule`]; [`Error::InvalidArgument`] if no step is left.
+    pub fn schedule_from(&self, steps: usize, skipped: usize) -> Result<Schedule> {
         let scheduler = self.scheduler()?;
         let most = scheduler.train_steps();
         if steps == 0 || steps > most {
@@ -154,7 +184,12 @@ impl SchedulerConfig {
                 "steps: expected 1 to {most}, found {steps}"
             )));
         }
-        let (sigma, steps) = scheduler.schedule(steps)?;
+        if skipped >= steps {
+            return Err(Error::InvalidArgument(format!(
+                "steps: expected more than the {skipped} that are left out, found {steps}"
+            )));
+        }
+        let (sigma, steps) = scheduler.schedule(steps, skipped * scheduler.order())?;
         Schedule::new(sigma, steps).map_err(|error| error.at(self.class.name()))
     }
 

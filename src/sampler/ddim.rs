@@ -4,7 +4,7 @@ use super::config::Scheduler;
 use super::diffusion::{Diffusion, Spacing, ZeroSnr, alpha_sigma};
 use super::keys::Keys;
 use super::linear::Linear;
-use super::schedule::{Combine, Slot, Step};
+use super::schedule::{Combine, Slot, Step, noisy};
 use crate::{Error, Result};
 
 /// The keys of `DDIMScheduler`.
@@ -29,7 +29,7 @@ impl Scheduler for Ddim {
         self.diffusion.train_steps
     }
 
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)> {
         let stride = (self.diffusion.train_steps / steps) as f64;
         let step = |timestep: f64| {
             let (alpha, sigma) = alpha_sigma(self.diffusion.alpha_cumprod(timestep)?);
@@ -47,13 +47,20 @@ impl Scheduler for Ddim {
             update.push((original * next_alpha + epsilon * next_sigma).write_to(Slot::Sample));
             Ok(Step {
                 timestep: timestep as f32,
+                noisy: noisy(alpha, sigma),
                 model_input: sample.write_to(Slot::ModelInput),
                 denoised,
                 update,
                 draws_noise: false,
             })
         };
-        let steps: Result<Vec<Step>> = self.diffusion.timesteps(steps).into_iter().map(step).collect();
+        let steps: Result<Vec<Step>> = self
+            .diffusion
+            .timesteps(steps)
+            .into_iter()
+            .skip(begin)
+            .map(step)
+            .collect();
         Ok((1.0, steps?))
     }
 }

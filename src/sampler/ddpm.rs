@@ -5,7 +5,7 @@ use super::ddim::{clipped, read_clip};
 use super::diffusion::{Diffusion, Spacing, ZeroSnr, alpha_sigma};
 use super::keys::Keys;
 use super::linear::Linear;
-use super::schedule::{Slot, Step, steps_between};
+use super::schedule::{Slot, Step, noisy, steps_between};
 use crate::Result;
 
 /// The keys of `DDPMScheduler`.
@@ -72,6 +72,7 @@ impl Ddpm {
         update.push(next_sample.write_to(Slot::Sample));
         Ok(Step {
             timestep: timestep as f32,
+            noisy: noisy(alpha, sigma),
             model_input: sample.write_to(Slot::ModelInput),
             denoised,
             update,
@@ -85,8 +86,8 @@ impl Scheduler for Ddpm {
         self.diffusion.train_steps
     }
 
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)> {
         let timesteps = self.diffusion.timesteps(steps);
-        Ok((1.0, steps_between(&timesteps, |t, next| self.step(t, next))?))
+        Ok((1.0, steps_between(&timesteps, begin, |t, next| self.step(t, next))?))
     }
 }

@@ -5,7 +5,7 @@ use super::diffusion::{Diffusion, Spacing, ZeroSnr};
 use super::keys::Keys;
 use super::linear::Linear;
 use super::multistep::{alpha_and_noise, history, read_order, timesteps_and_sigmas};
-use super::schedule::{Slot, Step};
+use super::schedule::{Slot, Step, noisy};
 use super::sigmas::{FinalSigma, Karras};
 use crate::Result;
 
@@ -33,14 +33,14 @@ impl DeisMultistep {
         })
     }
 
-    /// The order of step number `i` of `count`.
-    fn order(&self, i: usize, count: usize) -> usize {
+    /// The order of step number `i` of `count`, of which the first `begin` are left out.
+    fn step_order(&self, i: usize, count: usize, begin: usize) -> usize {
         let order = if self.lower_order_final && count < 15 {
             self.order.min(count - i)
         } else {
             self.order
         };
-        order.min(i + 1)
+        order.min(i - begin + 1)
     }
 }
 
@@ -66,7 +66,7 @@ impl Scheduler for DeisMultistep {
         self.diffusion.train_steps
     }
 
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)> {
         let (timesteps, mut rhos) = timesteps_and_sigmas(&self.diffusion, self.karras, self.train_steps(), steps);
         let last = match (self.karras, rhos.last()) {
             (Some(_), Some(last)) => *last,
@@ -81,7 +81,7 @@ impl Scheduler for DeisMultistep {
             let sample = Linear::from(Slot::Sample);
             let denoised = self.diffusion.prediction.original(&sample, alpha, noise);
             let epsilon = self.diffusion.prediction.epsilon(&sample, alpha, noise);
-            let order = self.order(i, count);
+            let order = self.step_order(i, count, begin);
             let mut next_sample = sample.clone() * alpha.recip();
             for back in 0..order {
                 let mut others: Vec<f64> = (0..order).map(|k| rhos[i - k]).collect();
@@ -91,6 +91,7 @@ impl Scheduler for DeisMultistep {
             }
             Step {
                 timestep: timestep.round_ties_even() as f32,
+                noisy: noisy(alpha, noise),
                 model_input: sample.write_to(Slot::ModelInput),
                 denoised: denoised.write_to(Slot::ModelInput),
                 update: vec![
@@ -100,6 +101,6 @@ impl Scheduler for DeisMultistep {
                 draws_noise: false,
             }
         };
-        Ok((1.0, timesteps.iter().enumerate().map(step).collect()))
+        Ok((1.0, timesteps.iter().enumerate().skip(begin).map(step).collect()))
     }
 }

@@ -6,7 +6,7 @@ use super::diffusion::{Diffusion, Spacing, ZeroSnr};
 use super::keys::Keys;
 use super::linear::Linear;
 use super::multistep::{alpha_and_noise, history, read_order, timesteps_and_sigmas};
-use super::schedule::{Slot, Step};
+use super::schedule::{Slot, Step, noisy};
 use super::sigmas::{FinalSigma, Karras};
 use crate::{Error, Result};
 
@@ -98,8 +98,8 @@ impl DpmSolverMultistep {
         }
     }
 
-    /// The order of step number `i` of `count`.
-    fn order(&self, i: usize, count: usize) -> usize {
+    /// The order of step number `i` of `count`, of which the first `begin` are left out.
+    fn step_order(&self, i: usize, count: usize, begin: usize) -> usize {
         let short = self.lower_order_final && count < 15;
         let lower_last = self.euler_at_final || short || self.final_sigma == FinalSigma::Zero;
         let most = match count - i {
@@ -107,7 +107,7 @@ impl DpmSolverMultistep {
             2 if short => 2,
             _ => self.order,
         };
-        self.order.min(i + 1).min(most)
+        self.order.min(i - begin + 1).min(most)
     }
 }
 
@@ -184,7 +184,7 @@ impl Scheduler for DpmSolverMultistep {
         self.diffusion.train_steps
     }
 
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)> {
         let (timesteps, sigmas) = self.timesteps_and_sigmas(steps)?;
         let count = timesteps.len();
         let sigmas: Vec<f64> = sigmas.into_iter().map(f64::from).collect();
@@ -199,11 +199,11 @@ impl Scheduler for DpmSolverMultistep {
             } else {
                 self.diffusion.prediction.epsilon(&sample, alpha, noise)
             };
-            if i + 1 < count && self.order(i + 1, count) > 1 {
+            if i + 1 < count && self.step_order(i + 1, count, begin) > 1 {
                 update.push(prediction.write_to(history(i, self.order)));
                 prediction = history(i, self.order).into();
             }
-            let order = self.order(i, count);
+            let order = self.step_order(i, count, begin);
             let weights = self.algorithm.weights(sigmas[i], sigmas[i + 1]);
             let mut next_sample = sample.clone() * weights.sample + prediction.clone() * weights.value;
             let past = |back: usize| Linear::from(history(i - back, self.order));
@@ -222,18 +222,19 @@ impl Scheduler for DpmSolverMultistep {
             update.push(next_sample.write_to(Slot::Sample));
             if weights.noise != 0.0 {
                 // By itself, for the sample of third order is of four terms.
-                let noisy = sample.clone() + Linear::from(Slot::Noise) * weights.noise;
-                update.push(noisy.write_to(Slot::Sample));
+                let with_noise = sample.clone() + Linear::from(Slot::Noise) * weights.noise;
+                update.push(with_noise.write_to(Slot::Sample));
             }
             let model_input = sample.write_to(Slot::ModelInput);
             Step {
                 timestep: *timestep as f32,
+                noisy: noisy(alpha, noise),
                 model_input,
                 denoised,
                 update,
                 draws_noise: self.algorithm.sde,
             }
         };
-        Ok((1.0, timesteps.iter().enumerate().map(step).collect()))
+        Ok((1.0, timesteps.iter().enumerate().skip(begin).map(step).collect()))
     }
 }

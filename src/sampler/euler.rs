@@ -6,7 +6,7 @@ use super::diffusion::{Diffusion, Spacing, ZeroSnr};
 use super::keys::Keys;
 use super::linear::{Linear, Prediction};
 use super::numeric;
-use super::schedule::{Slot, Step};
+use super::schedule::{Slot, Step, noisy};
 use super::sigmas::{FinalSigma, Karras};
 use crate::Result;
 
@@ -65,7 +65,7 @@ impl Scheduler for Euler {
         self.diffusion.train_steps
     }
 
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)> {
         let (timesteps, sigmas) = self.timesteps_and_sigmas(steps);
         let step = |(timestep, sigma): (&f64, &[f32])| {
             let (sigma, next) = (f64::from(sigma[0]), f64::from(sigma[1]));
@@ -74,13 +74,14 @@ impl Scheduler for Euler {
             let derivative = (sample.clone() - original.clone()) * sigma.recip();
             Step {
                 timestep: *timestep as f32,
+                noisy: noisy(1.0, sigma),
                 model_input: input.write_to(Slot::ModelInput),
                 denoised: original.write_to(Slot::ModelInput),
                 update: vec![(sample + derivative * (next - sigma)).write_to(Slot::Sample)],
                 draws_noise: false,
             }
         };
-        let steps = timesteps.iter().zip(sigmas.windows(2)).map(step).collect();
+        let steps = timesteps.iter().zip(sigmas.windows(2)).skip(begin).map(step).collect();
         Ok((init_noise_sigma(&sigmas, self.diffusion.spacing), steps))
     }
 }

@@ -7,7 +7,7 @@ use super::euler::{init_noise_sigma, scaled};
 use super::keys::Keys;
 use super::linear::Linear;
 use super::numeric;
-use super::schedule::{Slot, Step};
+use super::schedule::{Slot, Step, noisy};
 use crate::Result;
 
 /// The keys of `EulerAncestralDiscreteScheduler`.
@@ -29,7 +29,7 @@ impl Scheduler for EulerAncestral {
         self.diffusion.train_steps
     }
 
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)> {
         let timesteps = self.diffusion.fractional_timesteps(steps);
         let training = self.diffusion.sigmas();
         let sigmas = timesteps.iter().map(|t| numeric::interpolate(*t, &training) as f32);
@@ -44,13 +44,14 @@ impl Scheduler for EulerAncestral {
             let next_sample = sample + derivative * (down - sigma) + Linear::from(Slot::Noise) * up;
             Step {
                 timestep: *timestep as f32,
+                noisy: noisy(1.0, sigma),
                 model_input: input.write_to(Slot::ModelInput),
                 denoised: original.write_to(Slot::ModelInput),
                 update: vec![next_sample.write_to(Slot::Sample)],
                 draws_noise: up != 0.0,
             }
         };
-        let steps = timesteps.iter().zip(sigmas.windows(2)).map(step).collect();
+        let steps = timesteps.iter().zip(sigmas.windows(2)).skip(begin).map(step).collect();
         Ok((init_noise_sigma(&sigmas, self.diffusion.spacing), steps))
     }
 }

@@ -9,7 +9,7 @@ use super::euler::{init_noise_sigma, scaled};
 use super::keys::Keys;
 use super::linear::Linear;
 use super::numeric;
-use super::schedule::{Slot, Step};
+use super::schedule::{Slot, Step, noisy};
 use super::sigmas::Karras;
 use crate::Result;
 
@@ -49,7 +49,11 @@ impl Scheduler for Heun {
         self.diffusion.train_steps
     }
 
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
+    fn order(&self) -> usize {
+        2
+    }
+
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)> {
         let (timesteps, sigmas) = self.timesteps_and_sigmas(steps);
         // The sample before the step, moved by half of the first slope. Slot 0 is for clamping.
         let halfway = Slot::Scratch(u8::from(self.clip.is_some()));
@@ -67,6 +71,7 @@ impl Scheduler for Heun {
             );
             Step {
                 timestep: timestep as f32,
+                noisy: noisy(1.0, sigma),
                 model_input: input.write_to(Slot::ModelInput),
                 denoised,
                 update,
@@ -85,6 +90,7 @@ impl Scheduler for Heun {
                 all.push(call(timestep, sigma, &[euler]));
             }
         }
+        all.drain(..begin.min(all.len()));
         Ok((init_noise_sigma(&sigmas, self.diffusion.spacing), all))
     }
 }

@@ -7,7 +7,7 @@ use super::ddim::{clipped, read_clip};
 use super::diffusion::{DefaultBetas, Diffusion, Spacing, ZeroSnr, alpha_sigma};
 use super::keys::Keys;
 use super::linear::Linear;
-use super::schedule::{Slot, Step, steps_between};
+use super::schedule::{Slot, Step, noisy, steps_between};
 use crate::{Error, Result};
 
 /// The keys of `LCMScheduler`.
@@ -46,6 +46,7 @@ impl Lcm {
         update.push(next_sample.write_to(Slot::Sample));
         Ok(Step {
             timestep: timestep as f32,
+            noisy: noisy(alpha, sigma),
             model_input: sample.write_to(Slot::ModelInput),
             denoised,
             update,
@@ -68,9 +69,9 @@ impl Scheduler for Lcm {
         self.original_steps
     }
 
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)> {
         let timesteps = distilled_timesteps(&self.diffusion, self.original_steps, steps);
-        Ok((1.0, steps_between(&timesteps, |t, next| self.step(t, next))?))
+        Ok((1.0, steps_between(&timesteps, begin, |t, next| self.step(t, next))?))
     }
 }
 

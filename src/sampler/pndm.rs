@@ -5,7 +5,7 @@ use super::config::Scheduler;
 use super::diffusion::{Diffusion, Spacing, ZeroSnr, alpha_sigma};
 use super::keys::Keys;
 use super::linear::{Linear, Prediction};
-use super::schedule::{Slot, Step};
+use super::schedule::{Slot, Step, noisy};
 use crate::{Error, Result};
 
 /// The keys of `PNDMScheduler`.
@@ -59,12 +59,14 @@ impl Scheduler for Pndm {
         self.diffusion.train_steps
     }
 
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)> {
         let stride = (self.diffusion.train_steps / steps) as f64;
         let mut timesteps = self.diffusion.timesteps(steps);
         if let Some(second) = timesteps.get(1).copied() {
             timesteps.insert(1, second);
         }
+        // What is left begins as if nothing had been before, whichever timestep comes second.
+        timesteps.drain(..begin.min(timesteps.len()));
         let mut all = Vec::with_capacity(timesteps.len());
         for (i, &timestep) in timesteps.iter().enumerate() {
             let current = Linear::from(Slot::ModelOutput);
@@ -101,6 +103,7 @@ impl Scheduler for Pndm {
             let original = self.diffusion.prediction.original(&sample, alpha, sigma);
             all.push(Step {
                 timestep: timestep as f32,
+                noisy: noisy(alpha, sigma),
                 model_input: sample.write_to(Slot::ModelInput),
                 denoised: original.write_to(Slot::ModelInput),
                 update,

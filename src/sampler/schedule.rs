@@ -1,5 +1,6 @@
 //! What a sampler emits: steps as linear combinations over named, latent-sized buffers.
 
+use super::linear::Linear;
 use crate::{Error, Result};
 
 /// A latent-sized buffer that lives on the device.
@@ -13,6 +14,10 @@ pub enum Slot {
     ModelOutput,
     /// Fresh standard normal numbers, where the step draws them.
     Noise,
+    /// The clean latents of an image that is drawn over, where there is one.
+    Original,
+    /// The standard normal numbers that the first sample is made with.
+    FirstNoise,
     /// Room for history and predicted x0, numbered from 0 up to [`Schedule::scratch`].
     Scratch(u8),
 }
@@ -38,6 +43,9 @@ impl Combine {
 pub struct Step {
     /// The timestep that the model is told, in training steps (fractional with some schedules).
     pub timestep: f32,
+    /// Writes to [`Slot::Sample`] what a sample at the beginning of this step is of an image: diffusers' `add_noise`, of
+    /// [`Slot::Original`] and [`Slot::FirstNoise`].
+    pub noisy: Combine,
     /// Writes [`Slot::ModelInput`] from [`Slot::Sample`], before the model runs.
     pub model_input: Combine,
     /// The clean sample as the model sees it now, for a preview: to be run after the model and before `update`.
@@ -48,19 +56,26 @@ pub struct Step {
     pub draws_noise: bool,
 }
 
-/// The steps from each timestep to the next one; the last has no next.
+/// The steps from each timestep to the next one, but for the first `begin`; the last has no next.
 pub(super) fn steps_between(
     timesteps: &[f64],
+    begin: usize,
     mut step: impl FnMut(f64, Option<f64>) -> Result<Step>,
 ) -> Result<Vec<Step>> {
     let next = timesteps.iter().skip(1).map(|t| Some(*t)).chain([None]);
-    timesteps.iter().zip(next).map(|(t, next)| step(*t, next)).collect()
+    let steps = timesteps.iter().zip(next).skip(begin);
+    steps.map(|(t, next)| step(*t, next)).collect()
+}
+
+/// [`Step::noisy`]: so much of the original, and so much of the noise.
+pub(super) fn noisy(original: f64, noise: f64) -> Combine {
+    (Linear::from(Slot::Original) * original + Linear::from(Slot::FirstNoise) * noise).write_to(Slot::Sample)
 }
 
 /// A whole run of a sampler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    /// The first sample is standard normal noise times this.
+    /// The first sample is standard normal noise times this, unless it is made of an image ([`Step::noisy`]).
     pub init_noise_sigma: f32,
     /// The steps, first to last.
     pub steps: Vec<Step>,
@@ -73,7 +88,11 @@ impl Schedule {
     pub(super) fn new(init_noise_sigma: f64, steps: Vec<Step>) -> Result<Self> {
         let mut scratch = 0;
         for (i, step) in steps.iter().enumerate() {
-            for combine in step.update.iter().chain([&step.model_input, &step.denoised]) {
+            for combine in step
+                .update
+                .iter()
+                .chain([&step.noisy, &step.model_input, &step.denoised])
+            {
                 if combine.terms.len() > Combine::MAX_TERMS {
                     let terms = combine.terms.len();
                     return Err(Error::Internal(format!("step {i}: a combination of {terms} terms")));
@@ -99,5 +118,14 @@ impl Schedule {
             steps,
             scratch,
         })
+    }
+
+    /// What a sample after step `index` is of an image: where a mask keeps the image, inpainting writes this over what the step
+    /// made.
+    pub fn original_after(&self, index: usize) -> Combine {
+        match self.steps.get(index + 1) {
+            Some(next) => next.noisy.clone(),
+            None => Linear::from(Slot::Original).write_to(Slot::Sample),
+        }
     }
 }

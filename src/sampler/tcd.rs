@@ -8,7 +8,7 @@ use super::diffusion::{DefaultBetas, Diffusion, Spacing, ZeroSnr, alpha_sigma};
 use super::keys::Keys;
 use super::lcm::{distilled_timesteps, read_original_steps};
 use super::linear::Linear;
-use super::schedule::{Slot, Step, steps_between};
+use super::schedule::{Slot, Step, noisy, steps_between};
 use crate::Result;
 
 /// The keys of `TCDScheduler`.
@@ -48,6 +48,7 @@ impl Tcd {
         }
         Ok(Step {
             timestep: timestep as f32,
+            noisy: noisy(alpha, sigma),
             model_input: sample.write_to(Slot::ModelInput),
             denoised,
             update: vec![next_sample.write_to(Slot::Sample)],
@@ -61,8 +62,8 @@ impl Scheduler for Tcd {
         self.original_steps
     }
 
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)> {
         let timesteps = distilled_timesteps(&self.diffusion, self.original_steps, steps);
-        Ok((1.0, steps_between(&timesteps, |t, next| self.step(t, next))?))
+        Ok((1.0, steps_between(&timesteps, begin, |t, next| self.step(t, next))?))
     }
 }

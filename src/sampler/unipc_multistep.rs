@@ -6,7 +6,7 @@ use super::diffusion::{Diffusion, Spacing, ZeroSnr};
 use super::keys::Keys;
 use super::linear::Linear;
 use super::multistep::{alpha_and_noise, history, read_order, timesteps_and_sigmas};
-use super::schedule::{Slot, Step};
+use super::schedule::{Slot, Step, noisy};
 use super::sigmas::{FinalSigma, Karras};
 use crate::{Error, Result};
 
@@ -80,14 +80,14 @@ impl UniPcMultistep {
         sigmas.iter().map(|sigma| f64::from(*sigma as f32)).collect()
     }
 
-    /// The order of step number `i` of `count`.
-    fn order(&self, i: usize, count: usize) -> usize {
+    /// The order of step number `i` of `count`, of which the first `begin` are left out.
+    fn step_order(&self, i: usize, count: usize, begin: usize) -> usize {
         let order = if self.lower_order_final {
             self.order.min(count - i)
         } else {
             self.order
         };
-        order.min(i + 1)
+        order.min(i - begin + 1)
     }
 
     /// `sample` at σ number `i`, moved to the next with the predictions of this step and of `order - 1` before it. A
@@ -163,7 +163,7 @@ impl Scheduler for UniPcMultistep {
         self.diffusion.train_steps
     }
 
-    fn schedule(&self, steps: usize) -> Result<(f64, Vec<Step>)> {
+    fn schedule(&self, steps: usize, begin: usize) -> Result<(f64, Vec<Step>)> {
         let (timesteps, sigmas) = timesteps_and_sigmas(&self.diffusion, self.karras, self.train_steps(), steps);
         let sigmas = self.sigmas(sigmas);
         let count = timesteps.len();
@@ -181,9 +181,9 @@ impl Scheduler for UniPcMultistep {
             };
             let kept = history(i, self.order);
             let mut update = Vec::new();
-            if i > 0 && !self.uncorrected.contains(&((i - 1) as f64)) {
+            if i > begin && !self.uncorrected.contains(&((i - 1) as f64)) {
                 // In two parts: there may be five terms, and the new prediction takes the place of the oldest.
-                let (corrected, end) = self.moved(start, i - 1, self.order(i - 1, count), &sigmas, true);
+                let (corrected, end) = self.moved(start, i - 1, self.step_order(i - 1, count, begin), &sigmas, true);
                 update.push(corrected.write_to(start));
                 update.push(prediction.write_to(kept));
                 update.push((Linear::from(start) + Linear::from(kept) * end).write_to(start));
@@ -191,16 +191,17 @@ impl Scheduler for UniPcMultistep {
                 update.push(prediction.write_to(kept));
                 update.push(sample.clone().write_to(start));
             }
-            let (next, _) = self.moved(start, i, self.order(i, count), &sigmas, false);
+            let (next, _) = self.moved(start, i, self.step_order(i, count, begin), &sigmas, false);
             update.push(next.write_to(Slot::Sample));
             Step {
                 timestep: timestep.round_ties_even() as f32,
+                noisy: noisy(alpha, noise),
                 model_input: sample.write_to(Slot::ModelInput),
                 denoised,
                 update,
                 draws_noise: false,
             }
         };
-        Ok((1.0, timesteps.iter().enumerate().map(step).collect()))
+        Ok((1.0, timesteps.iter().enumerate().skip(begin).map(step).collect()))
     }
 }

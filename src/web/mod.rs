@@ -94,7 +94,12 @@ impl Engine {
     ) -> js_sys::Promise {
         let engine = self.engine.clone();
         wasm_bindgen_futures::future_to_promise(async move {
-            let options: engine::GenerateOptions = values::read(request, "generate")?;
+            let (image, mask) = (values::given(&request, "image")?, values::given(&request, "mask")?);
+            let options = engine::GenerateOptions {
+                image,
+                mask,
+                ..values::read(request, "generate")?
+            };
             let recipe = || values::known_recipe(&recipe);
             let progress = progress_sink(on_event.as_ref());
             let report = |step: StepReport| {

@@ -13,6 +13,7 @@ use js_sys::{Array, Function, Object, Reflect, Uint8Array};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 
 /// Options of `create`, with what the worker found out about the GPU.
@@ -74,10 +75,9 @@ impl From<LoadValues> for LoadOptions {
             },
             id,
             taken,
-            again: false,
             prediction_type,
             defaults,
-            loras: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -89,6 +89,18 @@ pub(super) fn read<T: DeserializeOwned + Default>(value: JsValue, call: &str) ->
         return Ok(T::default());
     }
     serde_wasm_bindgen::from_value(value).map_err(|e| error(Error::Internal(format!("{call}: {e}"))))
+}
+
+/// A picture that was given for an option: `{ width, height, rgba }`.
+pub(super) fn given(request: &JsValue, option: &str) -> Result<Option<Rc<Rgba>>, JsValue> {
+    let picture = Reflect::get(request, &option.into())?;
+    if picture.is_undefined() {
+        return Ok(None);
+    }
+    let get = |key: &str| Reflect::get(&picture, &key.into());
+    let [width, height] = [get("width")?, get("height")?].map(|side| side.as_f64().unwrap_or(0.0) as usize);
+    let data = Uint8Array::new(&get("rgba")?).to_vec();
+    Ok(Some(Rc::new(Rgba { width, height, data })))
 }
 
 /// How a checkpoint is loaded, in the worker's words.
@@ -256,6 +268,7 @@ pub(super) fn set_loras(r: &Resident) -> Result<JsValue, JsValue> {
 }
 
 pub(super) fn inspection(i: &Inspection) -> Result<JsValue, JsValue> {
+    let or_null = |value: Option<JsValue>| value.unwrap_or(JsValue::NULL);
     let components = Array::new();
     for c in &i.components {
         components.push(&object([
@@ -275,15 +288,18 @@ pub(super) fn inspection(i: &Inspection) -> Result<JsValue, JsValue> {
             ("factor", (*factor as f64).into()),
         ])
     });
-    let memory = i.memory.map(|(weights, working)| {
+    let memory = i.memory.map(|needs| {
         object([
-            ("weights", (weights as f64).into()),
-            ("working", (working as f64).into()),
-            ("peak", (weights.saturating_add(working) as f64).into()),
+            ("weights", (needs.weights as f64).into()),
+            ("working", (needs.working as f64).into()),
+            ("peak", (needs.peak() as f64).into()),
+            (
+                "withImage",
+                or_null(needs.with_image.map(|bytes| (bytes as f64).into())),
+            ),
             ("budget", i.budget.map_or(JsValue::NULL, |b| (b as f64).into())),
         ])
     });
-    let or_null = |value: Option<JsValue>| value.unwrap_or(JsValue::NULL);
     object([
         ("kind", or_null(i.kind.map(Into::into))),
         ("layout", i.layout.into()),
@@ -351,6 +367,8 @@ pub(super) fn generated(g: &Generated) -> Result<JsValue, JsValue> {
             ("width", (width as f64).into()),
             ("height", (height as f64).into()),
             ("checkpoint", p.model.as_deref().into()),
+            ("strength", p.strength.into()),
+            ("masked", p.masked.map(decimal).into()),
         ])?;
         let text = ("text", p.to_string().into());
         let fields = pixels(&picture.pixels)
@@ -360,13 +378,14 @@ pub(super) fn generated(g: &Generated) -> Result<JsValue, JsValue> {
     }
     let sum = |part: fn(&crate::pipeline::Timings) -> f64| g.timings.iter().map(part).sum::<f64>();
     let (prompt, decode) = (sum(|t| t.prompt), sum(|t| t.decode));
-    let steps = sum(|t| t.steps.iter().sum());
+    let (steps, encode) = (sum(|t| t.steps.iter().sum()), sum(|t| t.encode));
     let timings = object([
         ("start", sum(|t| t.start).into()),
+        ("encode", encode.into()),
         ("prompt", prompt.into()),
         ("steps", steps.into()),
         ("decode", decode.into()),
-        ("total", (prompt + steps + decode).into()),
+        ("total", (encode + prompt + steps + decode).into()),
     ])?;
     object([
         ("images", images.into()),

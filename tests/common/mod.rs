@@ -11,7 +11,7 @@ mod single_file;
 mod tensors;
 
 pub use executors::{cpu, webgpu, webgpu_as_gpu};
-pub use pictures::{PIPELINES, byte_distance, draw, is_same_picture, load};
+pub use pictures::{PIPELINES, byte_distance, draw, is_same_picture, load, load_encoder};
 pub use play::{distance, open, place, play};
 pub use random::random_weights;
 pub use single_file::{SD1, SD2, SDXL, single_file};

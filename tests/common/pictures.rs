@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tintype::cancel::CancelToken;
 use tintype::checkpoint::{ProgressSink, Source};
 use tintype::library::{Library, LoadOptions, Resident, Room};
-use tintype::pipeline::{Request, text_to_image};
+use tintype::pipeline::{Request, draw as draw_picture, encode_image};
 
 /// The pipelines below `tests/golden/pipelines`.
 pub const PIPELINES: [&str; 19] = [
@@ -38,17 +38,22 @@ pub fn load(library: &Library, folder: &Path) -> Rc<Resident> {
     pollster::block_on(loading).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
 }
 
+/// The same checkpoint with its autoencoder's encoder.
+pub fn load_encoder(library: &Library, resident: &Resident, folder: &Path) -> Rc<Resident> {
+    let (options, progress, cancel) = (LoadOptions::default(), ProgressSink::none(), CancelToken::default());
+    let source = Source::Dir(folder.into());
+    let reading = library.read_encoder(&resident.id, source, &options, Room::Any, &progress, &cancel);
+    pollster::block_on(reading).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+}
+
 /// Draws a picture: red, green and blue of each pixel, row after row.
 pub fn draw(library: &Library, resident: &Resident, request: &Request) -> Vec<u8> {
     let cancel = CancelToken::default();
-    let drawing = text_to_image(
-        &library.executor,
-        &resident.models,
-        &library.plans,
-        request,
-        |_| (),
-        &cancel,
-    );
+    let (executor, models, plans) = (&library.executor, &resident.models, &library.plans);
+    let drawing = async {
+        let image = encode_image(executor, models, plans, request, &cancel).await?;
+        draw_picture(executor, models, plans, request, image.as_ref(), |_| (), &cancel).await
+    };
     let (pixels, ..) = pollster::block_on(drawing).unwrap_or_else(|e| panic!("{}: {e}", resident.name));
     assert_eq!((pixels.width, pixels.height), (request.width, request.height));
     assert!(pixels.data.chunks_exact(4).all(|p| p[3] == 255));

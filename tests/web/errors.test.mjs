@@ -53,7 +53,7 @@ const DRAWS = {
   "a seed of more than 64 bits": [{ seed: "18446744073709551616" }, "invalid-argument", /seed/],
   "a prompt that is no string": [{ prompt: 7 }, "invalid-argument", /prompt/],
   "no pictures": [{ count: 0 }, "invalid-argument", /count/],
-  "image to image": [{ strength: 0.5 }, "unsupported", /strength/],
+  "a strength without an image": [{ strength: 0.5 }, "invalid-argument", /strength: expected the option image/],
 };
 
 describe("bad input", { timeout: 1_200_000 }, () => {

@@ -32,12 +32,12 @@ function send(request, response, bytes, headers) {
 /**
  * A hub. `push(repo, files, { branch, gated, secret })` makes a commit, which it gives, with these files, at the end of a branch;
  * `gated` and `secret` are the token that is needed for files, or for anything. `state` may be changed: `shut`, `limited` (429),
- * `corsless`, `onRequest(entry)`. `log` has `{ host, method, url, headers }` of each request.
+ * `corsless`, `cut` (bytes after which the next answer with a large file breaks off), `onRequest(entry)`. `log` has `{ host, method, url, headers }` of each request.
  */
 export async function startHub({ page = 4 } = {}) {
   const repos = new Map();
   const log = [];
-  const state = { shut: false, limited: false, corsless: false, onRequest: () => {} };
+  const state = { shut: false, limited: false, corsless: false, cut: null, onRequest: () => {} };
 
   const cdn = await listen((request, response) => {
     log.push({ host: "cdn", method: request.method, url: request.url, headers: request.headers });
@@ -48,7 +48,10 @@ export async function startHub({ page = 4 } = {}) {
     const bytes = [...repos.get(repo).commits.values()].flatMap((files) => Object.values(files)).find((bytes) => hash("sha256", bytes) === sha256);
     // Of a xet file, the tag is a hash of another kind.
     const headers = { "access-control-allow-origin": "*", "access-control-expose-headers": "*", etag: `"${hash("sha256", `xet ${sha256}`)}"` };
-    send(request, response, bytes, headers);
+    if (state.cut === null) return send(request, response, bytes, headers);
+    response.writeHead(200, { ...headers, "content-length": bytes.length });
+    response.write(bytes.subarray(0, state.cut), () => setTimeout(() => response.destroy(), 30));
+    state.cut = null;
   });
 
   const hub = await listen((request, response) => {

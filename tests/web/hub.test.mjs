@@ -46,7 +46,7 @@ describe("the hub", { timeout: 1_200_000 }, () => {
     await hub?.close();
   });
   beforeEach(async () => {
-    Object.assign(hub.state, { shut: false, limited: false, corsless: false, onRequest: () => {} });
+    Object.assign(hub.state, { shut: false, limited: false, corsless: false, cut: null, onRequest: () => {} });
     await create();
     await page.evaluate(() => tintype.store.clear());
     hub.asked();
@@ -220,6 +220,25 @@ describe("the hub", { timeout: 1_200_000 }, () => {
     const elsewhere = site.changed("elsewhere", { "*": (request, response) => ((seen = request.headers), response.writeHead(404).end()) });
     await refuses(elsewhere, "not-found", /elsewhere/);
     assert.deepEqual([seen.authorization, seen["x-site"]], [undefined, undefined]);
+  });
+
+  test("a download that breaks off goes on behind the hub, with a token too; one that was given up can be removed", async () => {
+    hub.push("someone/cut", TINY, { gated: TOKEN });
+    await create({ token: TOKEN });
+    hub.state.cut = 30_000;
+    await loads("hf:someone/cut");
+    const asked = hub.log.filter(({ host }) => host === "cdn");
+    assert.deepEqual(asked.map(({ method }) => method), ["GET", "GET", "GET", "GET"]);
+    assert.deepEqual(asked.map(({ headers }) => headers.range).filter(Boolean), ["bytes=30000-"]);
+    assert.ok(!JSON.stringify(asked).includes(TOKEN));
+    hub.push("someone/half", golden("bk-sdm-tiny"));
+    hub.state.onRequest = ({ url }) => Object.assign(hub.state, url.includes("/someone/half/resolve/") && url.endsWith(".safetensors") ? { limited: true } : {});
+    await refuses("hf:someone/half", "network", /someone\/half/);
+    const { bytes } = await page.evaluate(() => tintype.store.sizes());
+    await page.evaluate(() => tintype.store.remove("hf:someone/half"));
+    assert.ok((await page.evaluate(() => tintype.store.sizes())).bytes < bytes);
+    await api.refuses(`() => tintype.store.remove("hf:someone/half")`, "not-found", /hf:someone\/half/);
+    assert.equal((await list())[0].complete, true);
   });
 
   test("what is not there, or not for everyone", async () => {

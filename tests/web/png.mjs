@@ -1,5 +1,5 @@
-// The text chunks of a PNG file.
-import { inflateSync } from "node:zlib";
+// PNG files: written with the very bytes that are asked for, and the text chunks of others.
+import { crc32, deflateSync, inflateSync } from "node:zlib";
 
 const SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 
@@ -24,4 +24,27 @@ export function textChunks(png) {
     found[keyword] = (rest[0] ? inflateSync(text) : text).toString("utf8");
   }
   return found;
+}
+
+/** A chunk as it is in the file. */
+function chunk(type, body) {
+  const named = Buffer.concat([Buffer.from(type, "latin1"), body]);
+  const [length, sum] = [Buffer.alloc(4), Buffer.alloc(4)];
+  length.writeUInt32BE(body.length);
+  sum.writeUInt32BE(crc32(named));
+  return Buffer.concat([length, named, sum]);
+}
+
+/** A PNG of 8 bits a channel: `bytes` are grey (1 channel), RGB (3) or RGBA (4). `chunks` go before the pixels: { type: body }. */
+export function encodePng(width, height, bytes, chunks = {}) {
+  const channels = bytes.length / (width * height);
+  const head = Buffer.alloc(13);
+  head.writeUInt32BE(width, 0);
+  head.writeUInt32BE(height, 4);
+  head.set([8, { 1: 0, 3: 2, 4: 6 }[channels]], 8);
+  const row = width * channels;
+  const rows = Array.from({ length: height }, (_, y) => Buffer.concat([Buffer.alloc(1), bytes.subarray(y * row, (y + 1) * row)]));
+  const between = Object.entries(chunks).map(([type, body]) => chunk(type, body));
+  const data = deflateSync(Buffer.concat(rows));
+  return Buffer.concat([SIGNATURE, chunk("IHDR", head), ...between, chunk("IDAT", data), chunk("IEND", Buffer.alloc(0))]);
 }

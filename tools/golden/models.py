@@ -106,21 +106,27 @@ def unet(case, dtype, timestep, latents, tokens, watched, batch=2, **config):
     report(case, output, exact)
 
 
-def decoder_kl(case, dtype, batch, latents, watched, loud=1.0, **config):
+def kl(case, dtype, batch, latents, watched, loud=1.0, **config):
     blocks = len(config["block_out_channels"])
     types = {"down_block_types": ["DownEncoderBlock2D"] * blocks, "up_block_types": ["UpDecoderBlock2D"] * blocks}
     model = liven(AutoencoderKL(latent_channels=4, **types, **config), case)
     model.decoder.conv_in.weight *= loud
     model = save(model, case, dtype)
     seen = watch(model, watched)
-    z = torch.randn(batch, 4, *latents, generator=generator(f"{case} input")) * model.config.scaling_factor
-    output = model.decode(z / model.config.scaling_factor).sample
-    exact = copy.deepcopy(model).double().decode(z.double() / model.config.scaling_factor).sample
+    g = generator(f"{case} input")
+    z = torch.randn(batch, 4, *latents, generator=g) * model.config.scaling_factor
+    image = torch.rand(batch, 3, *(n * 2 ** (blocks - 1) for n in latents), generator=g) * 2 - 1
+    output, moments = model.decode(z / model.config.scaling_factor).sample, model.encode(image).latent_dist.parameters
+    double = copy.deepcopy(model).double()
+    exact = double.decode(z.double() / model.config.scaling_factor).sample
+    exact_moments = double.encode(image.double()).latent_dist.parameters
     if loud > 1:
         assert max(x.abs().max() for x in seen.values()) > 65504
         assert not copy.deepcopy(model).half().decode((z / model.config.scaling_factor).half()).sample.isfinite().all()
-    write(HERE / case / "io.safetensors", {"latents": nhwc(z), "output": nhwc(output), **seen})
+    tensors = {"latents": nhwc(z), "output": nhwc(output), "image": nhwc(image), "moments": nhwc(moments)}
+    write(HERE / case / "io.safetensors", {**tensors, **seen})
     report(case, output, exact)
+    report(case, moments, exact_moments)
 
 
 def tiny(case, dtype, batch, latents, watched, **config):
@@ -241,16 +247,17 @@ def main():
         attention_head_dim=2, time_cond_proj_dim=24,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
-    decoder_kl(
-        "vae-kl", FULL, 1, (5, 3), ["post_quant_conv", "decoder.mid_block.attentions.0", "decoder.mid_block", "decoder.up_blocks.0"],
+    kl(
+        "vae-kl", FULL, 1, (5, 3),
+        ["post_quant_conv", "decoder.mid_block.attentions.0", "decoder.mid_block", "decoder.up_blocks.0", "encoder.down_blocks.0", "encoder.mid_block"],
         block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, use_quant_conv=True, use_post_quant_conv=True,
     )  # fmt: skip
-    decoder_kl(
-        "vae-kl-deep", HALF, 2, (3, 4), ["decoder.conv_in", "decoder.mid_block", "decoder.up_blocks.1"],
+    kl(
+        "vae-kl-deep", HALF, 2, (3, 4), ["decoder.conv_in", "decoder.mid_block", "decoder.up_blocks.1", "encoder.down_blocks.1", "encoder.conv_out"],
         block_out_channels=(8, 8, 16), layers_per_block=2, norm_num_groups=8, use_quant_conv=False,
         use_post_quant_conv=False,
     )  # fmt: skip
-    decoder_kl(
+    kl(
         # As SDXL's: what lies between is beyond f16, in which the weights are.
         "vae-kl-loud", HALF, 1, (4, 4), ["decoder.conv_in", "decoder.mid_block", "decoder.up_blocks.0"], loud=8e4,
         block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=2, scaling_factor=0.13025, force_upcast=True,

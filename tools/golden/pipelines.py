@@ -81,9 +81,9 @@ def text_encoder(case, tokens, **config):
     return liven(CLIPTextModel(config), f"{case} text_encoder")
 
 
-def unet(case, **config):
+def unet(case, in_channels=4, **config):
     """A random UNet whose input reaches the last block less mixed than chance has it, for the last layer to find it there."""
-    model = liven(UNet2DConditionModel(in_channels=4, out_channels=4, **config), f"{case} unet")
+    model = liven(UNet2DConditionModel(in_channels=in_channels, out_channels=4, **config), f"{case} unet")
     conv_in, last = model.conv_in.weight, model.up_blocks[-1].resnets[-1]
     conv_in[:, :, 1, 1] = torch.randn(conv_in.shape[:2], generator=generator(f"{case} conv_in"))
     last.conv_shortcut.weight[:, -conv_in.shape[0] :] *= 4
@@ -111,7 +111,7 @@ def vae_tiny(case, width, encoder, decoder, **config):
 
 def conditions(pipe, words, size, scale):
     """The hidden states of texts, and what else a UNet reads: SDXL's vectors and sizes, LCM's guidance scale."""
-    xl = isinstance(pipe, StableDiffusionXLPipeline)
+    xl = hasattr(pipe, "text_encoder_2")
     options = dict(device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
     texts = [pipe.encode_prompt(word, **options) for word in words]
     text, kwargs = torch.cat([t[0] for t in texts]), {}
@@ -139,11 +139,16 @@ def fit_last_layer(pipe, case, timesteps, size, scale):
     v = alpha**0.5 * noise - (1 - alpha) ** 0.5 * clean
     target = noise if scheduler.config.prediction_type == "epsilon" else v
 
+    given = noisy
+    if pipe.unet.config.in_channels > 4:
+        # One that paints into pictures is told where, and what stays.
+        mask = (F.interpolate(torch.randn(n, 1, 2, 2, generator=g), size, mode="bicubic") > 0).float()
+        given = torch.cat([noisy, mask, clean * (1 - mask)], 1)
     words = [WORDS[i % len(WORDS)] for i in range(n)]
     text, kwargs = conditions(pipe, words, [side * pipe.vae_scale_factor for side in size], scale)
     features = []
     handle = conv.register_forward_pre_hook(lambda _m, inputs: features.append(inputs[0].clone()))
-    random = pipe.unet(noisy, steps, text, **kwargs).sample
+    random = pipe.unet(given, steps, text, **kwargs).sample
     handle.remove()
     x = F.unfold(features[0], 3, padding=1).permute(0, 2, 1).flatten(0, 1).double()
     x = torch.cat([x, torch.ones(len(x), 1)], 1)
@@ -156,7 +161,7 @@ def fit_last_layer(pipe, case, timesteps, size, scale):
     # Through f16, which hides another machine's last bits of the solution.
     conv.weight.copy_((conv.weight + solution[:, :-1].reshape(conv.weight.shape)).half())
     conv.bias.copy_((conv.bias + solution[:, -1]).half())
-    fitted = pipe.unet(noisy, steps, text, **kwargs).sample
+    fitted = pipe.unet(given, steps, text, **kwargs).sample
     print(f"  error of the UNet {((fitted - target) ** 2).mean() ** 0.5:.2f} of {target.std():.2f}")
 
 

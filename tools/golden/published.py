@@ -99,9 +99,10 @@ CHECKPOINTS = {
 }  # fmt: skip
 
 
-def digest(module, keep=lambda name: True):
+def digest(module, prefixes=("",)):
     """The digest and the number of parameters of a state dict, under the names that the text model has by itself."""
-    tensors = {name.removeprefix("text_model."): list(t.shape) for name, t in module.state_dict().items() if keep(name)}
+    kept = {name: t for name, t in module.state_dict().items() if name.startswith(prefixes)}
+    tensors = {name.removeprefix("text_model."): list(t.shape) for name, t in kept.items()}
     lines = "\n".join(f"{name} {shape}" for name, shape in sorted(tensors.items()))
     return {"sha256": hashlib.sha256(lines.encode()).hexdigest(), "parameters": sum(torch.Size(s).numel() for s in tensors.values())}
 
@@ -120,7 +121,7 @@ def main():
     made, seen = [], {}
 
     def once(make, config, *options):
-        key = json.dumps(config, sort_keys=True)
+        key = json.dumps([config, options], sort_keys=True)
         if key not in seen:
             with torch.device("meta"):
                 seen[key] = digest(make(config), *options)
@@ -130,7 +131,8 @@ def main():
         tensors = {
             "texts": [once(text, config) for config in texts],
             "unet": once(UNet2DConditionModel.from_config, unet),
-            "decoder": once(vae, decoder, lambda name: name.startswith(("decoder.", "post_quant_conv."))),
+            "decoder": once(vae, decoder, ("decoder.", "post_quant_conv.")),
+            "encoder": once(vae, decoder, ("encoder.", "quant_conv.")),
         }
         count = tensors["unet"]["parameters"] / 1e6
         print(f"{name}: {count:.1f} million parameters of the UNet, known are {millions}")

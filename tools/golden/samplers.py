@@ -3,6 +3,10 @@
 The metadata entry "cases" lists, for each tensor, the scheduler's configuration, the class it is run by, the steps, the
 first sample's scale and the timesteps. A tensor holds the sample after each step: [steps, 64] in f32. The first sample
 and the noise of the steps come from torch.Generator("cpu").manual_seed(42), 4x4x4 numbers at a time.
+
+A case with `skipped` begins with an image, as the pipelines for images do: the clean latents come first from the
+generator, then the noise that `add_noise` adds to them. So many of its steps are left out. Of a case that is `masked`
+every third number stays the image's, noised again after each step.
 """
 
 import inspect
@@ -160,6 +164,40 @@ def exact_cases() -> list[tuple[str, dict, list[int], str | None]]:
     ]
 
 
+def image_cases() -> list[tuple[str, dict, list[tuple[int, int]]]]:
+    """(class, its keys with `eta`, steps and how many of them are left out)"""
+    sd = STABLE_DIFFUSION
+    few = [(4, 1), (5, 3)]
+    return [
+        (DDIM, sd | EPSILON | LEADING | OFFSET | NO_CLIP, few),
+        (DDIM, sd | V | TRAILING | NO_CLIP | {"rescale_betas_zero_snr": True}, [(4, 0), (4, 2)]),
+        (DDPM, sd | EPSILON | LEADING | OFFSET | NO_CLIP, few),
+        (DDPM, sd | V | TRAILING, [(6, 2)]),
+        (EULER, sd | EPSILON | LINSPACE, few),
+        (EULER, sd | V | LEADING | OFFSET, [(4, 0)]),
+        (EULER, sd | V | KARRAS, [(5, 2)]),
+        (EULER_A, sd | EPSILON | LEADING | OFFSET, few),
+        (HEUN, sd | EPSILON | LEADING | OFFSET, few),
+        (HEUN, sd | V | KARRAS, [(6, 3)]),
+        (LCM, sd | EPSILON, few),
+        (TCD, sd | EPSILON | {"eta": 0.0}, few),
+        (TCD, sd | V | {"eta": 0.3}, [(4, 2)]),
+        (PNDM, sd | EPSILON | PLMS | OFFSET | {"set_alpha_to_one": False}, [(4, 0), (4, 1), (6, 2), (7, 3), (3, 2)]),
+        (PNDM, sd | V | PLMS | TRAILING, [(8, 2)]),
+        (DPM, sd | EPSILON | LINSPACE, [(4, 1), (6, 3), (20, 9)]),
+        (DPM, sd | V | KARRAS, [(5, 2)]),
+        (DPM, sd | EPSILON | {"solver_order": 3}, [(6, 1), (20, 12)]),
+        (DPM, sd | EPSILON | KARRAS | SDE, [(4, 1)]),
+        (DPM, sd | V | SIGMA_MIN | {"algorithm_type": "dpmsolver"}, [(5, 2)]),
+        (UNIPC, sd | EPSILON | LEADING | OFFSET, [(4, 1), (6, 3)]),
+        (UNIPC, sd | V | TRAILING | {"solver_order": 3}, [(7, 2)]),
+        (UNIPC, sd | V | {"disable_corrector": [2]}, [(6, 2)]),
+        (UNIPC, sd | EPSILON | SIGMA_MIN | {"predict_x0": False}, [(5, 1)]),
+        (DEIS, sd | EPSILON | LEADING | OFFSET, [(4, 1), (6, 3)]),
+        (DEIS, sd | V | {"solver_order": 3}, [(7, 2)]),
+    ]
+
+
 def model(x: torch.Tensor, t: float) -> torch.Tensor:
     index = np.arange(x.numel()).reshape(x.shape)
     return torch.from_numpy((0.3 * np.tanh(x.numpy().astype(np.float64)) + 0.1 * np.cos(t / 100 + index)).astype(np.float32))
@@ -186,6 +224,35 @@ def trajectory(scheduler, steps: int, eta: float | None, exact: bool) -> tuple[f
     return float(scheduler.init_noise_sigma), [float(t) for t in scheduler.timesteps], samples
 
 
+def from_image(scheduler, steps: int, eta: float | None, skipped: int, masked: bool) -> tuple[float, list[float], np.ndarray]:
+    """A run as `StableDiffusionImg2ImgPipeline` makes it or, where it is masked, `StableDiffusionInpaintPipeline`."""
+    generator = torch.Generator("cpu").manual_seed(SEED)
+    scheduler.set_timesteps(steps)
+    timesteps = scheduler.timesteps[skipped * scheduler.order :]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(skipped * scheduler.order)
+    draws = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    if eta is not None:
+        draws["eta"] = eta
+    original = torch.randn(SHAPE, generator=generator)
+    noise = torch.randn(SHAPE, generator=generator)
+    mask = (torch.arange(original.numel()).reshape(SHAPE) % 3 != 0).float()
+    sample = scheduler.add_noise(original, noise, timesteps[:1])
+    samples = []
+    for i, t in enumerate(timesteps):
+        output = model(scheduler.scale_model_input(sample, t), float(t))
+        sample = scheduler.step(output, t, sample, **draws).prev_sample.float()
+        if masked:
+            kept = original
+            if i < len(timesteps) - 1:
+                kept = scheduler.add_noise(original, noise, torch.tensor([timesteps[i + 1]]))
+            sample = (1 - mask) * kept + mask * sample
+        samples.append(sample.flatten().numpy().copy())
+    samples = np.stack(samples)
+    assert np.isfinite(samples).all()
+    return float(scheduler.init_noise_sigma), [float(t) for t in timesteps], samples
+
+
 def main() -> None:
     listed, tensors = [], {}
     both = [(False, *case) for case in cases()] + [(True, *case) for case in exact_cases()]
@@ -200,6 +267,17 @@ def main() -> None:
             case = {"name": name, "config": config, "run_by": run_by, "steps": steps}
             case |= {} if eta is None else {"eta": eta}
             listed.append(case | {"init_noise_sigma": sigma, "timesteps": timesteps})
+    images = [(*case, how, masked) for case in image_cases() for how in case[2] for masked in (False, True)]
+    for class_name, keys, _, (steps, skipped), masked in images:
+        config = {"_class_name": class_name} | keys
+        eta = config.pop("eta", None)
+        scheduler = getattr(diffusers, class_name).from_config(config)
+        sigma, timesteps, samples = from_image(scheduler, steps, eta, skipped, masked)
+        name = f"{len(listed):03}"
+        tensors[name] = samples
+        case = {"name": name, "config": config, "steps": steps, "skipped": skipped, "masked": masked}
+        case |= {} if eta is None else {"eta": eta}
+        listed.append(case | {"init_noise_sigma": sigma, "timesteps": timesteps})
     write(GOLDEN / "samplers.safetensors", tensors, ("cases", listed))
 
 

@@ -42,6 +42,17 @@ const record = kind("an object", (value) => typeof value === "object" && value !
 const size = kind("a whole number of bytes", (value) => Number.isSafeInteger(value) && value >= 0);
 const sha256 = kind("64 hexadecimal digits", (value) => typeof value === "string" && /^[0-9a-f]{64}$/i.test(value));
 
+/** What the platform calls a value, whichever window it comes from: `ImageData`. */
+export const platformName = (value) => Object.prototype.toString.call(value).slice(8, -1);
+
+/** Pictures that can be drawn into a canvas at once. */
+export const DRAWABLE = ["ImageBitmap", "HTMLCanvasElement", "OffscreenCanvas"];
+
+const picture = kind(
+  "an ImageData, an ImageBitmap, a Blob, a canvas or an address",
+  (value) => typeof value === "string" || ["URL", "ImageData", "Blob", "File", ...DRAWABLE].includes(platformName(value)),
+);
+
 const oneOf = (...names) => kind(names.map((name) => `"${name}"`).join(", "), (value) => names.includes(value));
 
 /** An option that is known and has no implementation: refused by name, so that it is never silently ignored. */
@@ -169,9 +180,9 @@ export const GENERATE = {
   sampler: text,
   seed,
   count: whole,
-  image: notYet("image to image"),
-  strength: notYet("image to image"),
-  mask: notYet("inpainting"),
+  image: picture,
+  mask: picture,
+  strength: kind("a number from 0 to 1", (value) => typeof value === "number" && value >= 0 && value <= 1),
   signal,
   onProgress: callback,
   onStep: callback,

@@ -195,8 +195,11 @@ export interface Inspection {
   /** Such as `epsilon`, as far as the checkpoint says. */
   predictionType: string | null;
   defaults: (Defaults & { factor: number }) | null;
-  /** Bytes on this device: of its weights, of a picture with the defaults besides, of both, and what all may take together. */
-  memory: { weights: number; working: number; peak: number; budget: number | null } | null;
+  /**
+   * Bytes on this device: of its weights, of a picture with the defaults besides, and of both; of both where the picture is drawn
+   * over an image, or null if its autoencoder can't encode; and what all checkpoints may take together.
+   */
+  memory: { weights: number; working: number; peak: number; withImage: number | null; budget: number | null } | null;
   /** Why it can't be used here as what it is, by name: what is not implemented, and what is too large. Empty, if it can. */
   unsupported: string[];
   /** What a person should know and that is no error. */
@@ -239,7 +242,7 @@ export class Checkpoint {
   readonly components: readonly Component[];
   /** With the number that width and height must be multiples of. */
   readonly defaults: Readonly<Defaults & { factor: number }>;
-  /** The weights' bytes in memory, those that it shares with others included; LoRAs come on top. */
+  /** The weights' bytes in memory, those that it shares with others included; LoRAs come on top, and with the first image an encoder. */
   readonly bytes: number;
   /** What a person should know and that is no error. */
   readonly warnings: readonly string[];
@@ -267,11 +270,20 @@ export interface Step {
   preview?: ImageData;
 }
 
+/**
+ * A picture: its pixels, a file, or an address (http, https, blob: or data:, relative to the page). Colour profiles are not applied.
+ * Every pixel has to be opaque; a side is 8192 pixels at most.
+ */
+export type Picture = ImageData | ImageBitmap | Blob | HTMLCanvasElement | OffscreenCanvas | string | URL;
+
 export interface GenerateOptions {
   checkpoint: Checkpoint;
   prompt?: string | null;
   negativePrompt?: string | null;
-  /** Pixels; a multiple of the VAE's factor. */
+  /**
+   * Pixels; a multiple of the VAE's factor. Left out, that of `image`, rounded down, or in proportion to `height`; without an image
+   * the checkpoint's own.
+   */
   width?: number | null;
   height?: number | null;
   steps?: number | null;
@@ -282,14 +294,17 @@ export interface GenerateOptions {
   seed?: number | bigint | string | null;
   /** How many pictures; picture *i* is drawn with seed + *i*. */
   count?: number | null;
-  /** Not implemented: rejects with `unsupported`. */
-  image?: ImageData | ImageBitmap | Blob | HTMLCanvasElement | OffscreenCanvas | string | null;
-  /** Not implemented: rejects with `unsupported`. */
+  /** What is drawn over. One of another size than the picture is stretched to it. */
+  image?: Picture | null;
+  /**
+   * From 0 to 1: how much of the image is drawn anew. So much of the steps runs, the last ones. 0.8, if nothing is said; 1 with a
+   * mask, and there nothing of the image is left where it is repainted.
+   */
   strength?: number | null;
-  /** Not implemented: rejects with `unsupported`. */
-  mask?: ImageData | ImageBitmap | Blob | HTMLCanvasElement | OffscreenCanvas | string | null;
+  /** White where the image is repainted, black where it stays. Checkpoints that were made for inpainting need one. */
+  mask?: Picture | null;
   signal?: AbortSignal | null;
-  /** Where the checkpoint has to be read again: how far that is. */
+  /** Where the checkpoint has to be read again, or its encoder for an image: how far that is. */
   onProgress?: ((progress: Progress) => void) | null;
   onStep?: ((step: Step) => void) | null;
   preview?: boolean | null;
@@ -308,6 +323,10 @@ export interface Parameters {
   height: number;
   /** The checkpoint's name. */
   checkpoint: string;
+  /** Where it was drawn over an image. */
+  strength?: number;
+  /** Where there was a mask: the part of the image that it left to be drawn over, from 0 to 1. */
+  masked?: number;
   [more: string]: unknown;
 }
 
@@ -323,10 +342,10 @@ export interface GenerateResult {
   /** The first picture's seed, in decimal digits. */
   readonly seed: string;
   /**
-   * Milliseconds by what was done, over all pictures; `total` is that of the last three. `start` is from when the worker took up
+   * Milliseconds by what was done, over all pictures; `encode` is of an image; `total` is that of all but `start`. `start` is from when the worker took up
    * the call until the device began: for its turn, a checkpoint that comes back, room for a new size.
    */
-  readonly timings: Readonly<{ start: number; prompt: number; steps: number; decode: number; total: number }>;
+  readonly timings: Readonly<{ start: number; encode: number; prompt: number; steps: number; decode: number; total: number }>;
   /** What a person should know and that is no error, such as a prompt that was cut short. */
   readonly warnings: readonly string[];
 }

@@ -17,6 +17,7 @@ import {
   loras as checkLoras,
   shown,
 } from "./options.js";
+import { pictures } from "./picture.js";
 import { Sources } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
 
@@ -64,7 +65,7 @@ const unsupported = (what) => Promise.reject(new TintypeError("unsupported", `${
 function unsupportedIsSaid(error) {
   if (error.code !== "unsupported") throw error;
   const nothing = { family: null, components: [], bytes: 0, predictionType: null, defaults: null, memory: null };
-  return { layout: "single-file", name: "", ...nothing, unsupported: [error.message], warnings: [] };
+  return { kind: null, layout: "single-file", name: "", ...nothing, unsupported: [error.message], warnings: [] };
 }
 
 const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
@@ -203,7 +204,7 @@ export class Tintype extends EventTarget {
   }
 
   async generate(options) {
-    const { checkpoint, signal, onProgress, onStep, ...request } = check("generate", GENERATE, options);
+    const { checkpoint, signal, onProgress, onStep, image, mask, ...request } = check("generate", GENERATE, options);
     if (this.#closed) throw invalid(CLOSED);
     if (!this.#recipes.has(checkpoint)) {
       const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which another Tintype loaded` : shown(checkpoint);
@@ -212,6 +213,11 @@ export class Tintype extends EventTarget {
     request.checkpoint = checkpoint.id;
     request.prompt ??= "";
     request.seed ??= randomSeed();
+    if (image !== undefined || mask !== undefined) {
+      const resolving = this.#resolve((signal) => pictures({ image, mask }, "generate", signal), signal, "generate");
+      Object.assign(request, await resolving);
+      if (this.#closed) throw wasClosed();
+    }
     const [progressed, stepped] = [onProgress, onStep].map((callback) => callback && guarded(callback));
     const onEvent = ({ preview, ...event }) => {
       if (event.phase) progressed?.(event);

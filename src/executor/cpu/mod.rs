@@ -106,7 +106,13 @@ impl Cpu {
         Ok(memory::read(&buffer.range(offset, len)?)?.to_vec())
     }
 
-    pub(super) fn combine(&self, dst: &View, terms: &[(View, f32)], clamp: Option<f32>) -> Result<()> {
+    pub(super) fn combine(
+        &self,
+        dst: &View,
+        terms: &[(View, f32)],
+        clamp: Option<f32>,
+        mask: Option<&View>,
+    ) -> Result<()> {
         const TERMS: usize = 4;
         const CHUNK: usize = 4096;
         if terms.len() > TERMS {
@@ -132,6 +138,16 @@ impl Cpu {
             }
             sources.push((from.range(source.offset, source.len)?, *factor));
         }
+        let mask = match mask {
+            Some(mask) if mask.len != dst.len => {
+                return Err(Error::Internal(format!(
+                    "a mask of {} elements for {}",
+                    mask.len, dst.len
+                )));
+            }
+            Some(mask) => Some(local(mask)?.range(mask.offset, mask.len)?),
+            None => None,
+        };
         let to = to.range(dst.offset, dst.len)?;
         let mut sums = vec![0.0; CHUNK.min(dst.len)];
         for start in (0..dst.len).step_by(CHUNK) {
@@ -150,7 +166,15 @@ impl Cpu {
             if let Some(c) = clamp {
                 sums.iter_mut().for_each(|v| *v = unary::clamp(*v, -c, c));
             }
-            memory::write(&to, |to: &mut [f32]| to[at].copy_from_slice(sums))?;
+            let Some(mask) = &mask else {
+                memory::write(&to, |to: &mut [f32]| to[at].copy_from_slice(sums))?;
+                continue;
+            };
+            let mask = &memory::read::<f32>(mask)?[at.clone()];
+            memory::write(&to, |to: &mut [f32]| {
+                let each = to[at].iter_mut().zip(sums).zip(mask);
+                each.filter(|(_, m)| **m != 0.0).for_each(|((to, sum), _)| *to = *sum);
+            })?;
         }
         Ok(())
     }

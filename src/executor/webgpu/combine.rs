@@ -14,6 +14,8 @@ const KEPT: usize = 64;
 
 /// Terms at most.
 const TERMS: usize = 4;
+/// What is read: a term's source each, and a mask.
+const READS: usize = TERMS + 1;
 
 /// What combining needs; made when the device is.
 pub(super) struct Combine {
@@ -21,12 +23,12 @@ pub(super) struct Combine {
     globals: Buffer,
     /// Bound where there are fewer sources than bindings.
     nothing: Buffer,
-    groups: RefCell<HashMap<[u64; TERMS + 1], wgpu::BindGroup>>,
+    groups: RefCell<HashMap<[u64; READS + 1], wgpu::BindGroup>>,
 }
 
 fn layout() -> Layout {
     Layout {
-        reads: (3..).take(TERMS).collect(),
+        reads: (3..).take(READS).collect(),
         weights: 0,
     }
 }
@@ -61,7 +63,13 @@ impl Combine {
 }
 
 impl Webgpu {
-    pub(in crate::executor) fn combine(&self, dst: &View, terms: &[(View, f32)], clamp: Option<f32>) -> Result<()> {
+    pub(in crate::executor) fn combine(
+        &self,
+        dst: &View,
+        terms: &[(View, f32)],
+        clamp: Option<f32>,
+        mask: Option<&View>,
+    ) -> Result<()> {
         if terms.len() > TERMS {
             return Err(Error::Internal(format!(
                 "{} terms; at most {TERMS} are combined",
@@ -76,7 +84,13 @@ impl Webgpu {
             terms.len() as u32,
             u32::from(clamp.is_some()),
         ];
-        args.extend([clamp.unwrap_or(0.0).to_bits(), 0, 0, 0]);
+        let mask_offset = mask.map_or(0, |mask| mask.offset as u32);
+        args.extend([
+            clamp.unwrap_or(0.0).to_bits(),
+            u32::from(mask.is_some()),
+            mask_offset,
+            0,
+        ]);
         for (view, coefficient) in terms {
             let source = buffer(view)?;
             if view.len != dst.len {
@@ -105,6 +119,19 @@ impl Webgpu {
 
         let state = &self.combine;
         sources.resize(TERMS, &state.nothing);
+        sources.push(match mask {
+            Some(mask) if mask.len != dst.len => {
+                return Err(Error::Internal(format!(
+                    "a mask of {} elements for {}",
+                    mask.len, dst.len
+                )));
+            }
+            Some(mask) if buffer(mask)?.id() == target.id() => {
+                return Err(Error::Internal("a mask lies where it masks".into()));
+            }
+            Some(mask) => buffer(mask)?,
+            None => &state.nothing,
+        });
         let group = self.combination(target, &sources);
         let pipeline = self.pipelines.get(&self.device, &Variant::new("combine"), &layout())?;
         state.args.write(&self.device, 0, bytemuck::cast_slice(&args))?;
@@ -124,7 +151,7 @@ impl Webgpu {
 
     fn combination(&self, target: &Buffer, sources: &[&Buffer]) -> wgpu::BindGroup {
         let state = &self.combine;
-        let mut key = [target.id(); TERMS + 1];
+        let mut key = [target.id(); READS + 1];
         key.iter_mut().skip(1).zip(sources).for_each(|(k, s)| *k = s.id());
         let mut groups = state.groups.borrow_mut();
         if groups.len() >= KEPT && !groups.contains_key(&key) {

@@ -80,6 +80,11 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
     preview: true,
   });
   await tintype.generate({ checkpoint, seed: "18446744073709551615" });
+  const canvas = new OffscreenCanvas(8, 8);
+  const over = await tintype.generate({ checkpoint, image: file, mask: canvas, strength: 0.5 });
+  await tintype.generate({ checkpoint, image: new URL("https://example.com/x.png"), mask: new ImageData(8, 8) });
+  await tintype.generate({ checkpoint, image: "photo.jpg", mask: canvas.transferToImageBitmap() });
+  console.log(over.timings.encode, over.images[0].parameters.strength, over.images[0].parameters.masked);
   const seed: string = result.seed;
   for (const { imageData, parameters, toBlob } of result.images) {
     const pixels: ImageData = imageData;
@@ -104,7 +109,7 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
   await other.debug?.loseDevice("step");
   await other.debug?.killWorker();
   const { family: kind, memory: needed, unsupported } = await tintype.inspect("./model.safetensors", { signal: controller.signal });
-  console.log(kind ?? unsupported.join(), needed?.peak);
+  console.log(kind ?? unsupported.join(), needed?.peak, needed?.withImage);
   await tintype.profile({ checkpoint });
   tintype.addEventListener("notice", ({ detail }) => {
     const notice: Notice = detail;
@@ -134,6 +139,8 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
   await other.debug?.killWorker("never");
   // @ts-expect-error: a checkpoint is needed
   await tintype.generate({ prompt: "fox" });
+  // @ts-expect-error: no picture
+  await tintype.generate({ checkpoint, image: new Uint8Array(4) });
   // @ts-expect-error: a misspelt option
   await tintype.generate({ checkpoint, promt: "fox" });
   // @ts-expect-error: an entry's defaults are numbers

@@ -65,7 +65,7 @@ export class Commands {
 
   /** Removes a checkpoint by its id or address; or what is kept of an address that was never loaded whole. */
   async remove([idOrUrl]) {
-    if (typeof idOrUrl !== "string" || !(await this.#store?.remove(idOrUrl))) {
+    if (typeof idOrUrl !== "string" || !(await this.#store?.remove(idOrUrl, this.#keeper.hub.folder(idOrUrl)))) {
       const found = JSON.stringify(idOrUrl);
       throw failure("not-found", `store.remove: expected the id or address of a kept checkpoint, found ${found}`);
     }

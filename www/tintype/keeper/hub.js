@@ -45,6 +45,12 @@ export class Hub {
     return { ...this.#headers, ...(this.#token && { authorization: `Bearer ${this.#token}` }) };
   }
 
+  /** What the files of a repository begin with, whose name may have a revision and a path behind it; undefined for other names. */
+  folder(name) {
+    const [, repo] = /^hf:([^/@]+\/[^/@]+)/.exec(name) ?? [];
+    return repo && `${this.#url}/${repo}/resolve/`;
+  }
+
   /** Whether what is at `url` can't be anything else another day. */
   isFixed(url) {
     return this.#owns(url) && /\/resolve\/[0-9a-f]{40}\//.test(url);

@@ -249,9 +249,9 @@ export class Store {
 
   /**
    * Removes the checkpoint with this id or address, and files that no other one uses; or, for the address of something
-   * unfinished, its files. False where nothing has that name.
+   * unfinished, its files, which are below `folder` where that is another address. False where nothing has that name.
    */
-  remove(idOrUrl) {
+  remove(idOrUrl, folder) {
     return alone(async () => {
       const { urls, partials, checkpoints } = await this.contents();
       const isIt = ({ id, url }) => id === idOrUrl || url === idOrUrl;
@@ -259,7 +259,8 @@ export class Store {
       const others = checkpoints.filter((checkpoint) => !isIt(checkpoint));
       const used = hashesOf(others);
       const elsewhere = new Set(others.flatMap(({ files }) => files.map(({ url }) => url)));
-      const places = [idOrUrl, ...removed.map(({ url }) => url)].filter((place) => typeof place === "string");
+      const unfinished = removed.length === 0 ? folder : undefined;
+      const places = [idOrUrl, unfinished, ...removed.map(({ url }) => url)].filter((place) => typeof place === "string");
       // A host's root is no checkpoint's folder, unless it is one that was kept.
       const isFolder = (place) => place.endsWith("/") && URL.canParse(place) && (place !== idOrUrl || new URL(place).pathname !== "/");
       const within = (url) => places.some((place) => url === place || (isFolder(place) && url.startsWith(place)));

@@ -140,6 +140,36 @@ fn combine_adds_clamps_and_takes_views() {
 }
 
 #[test]
+fn combine_writes_where_a_mask_says() {
+    let executor = cpu();
+    let filled = |values: &[f32]| {
+        let buffer = pollster::block_on(executor.buffer(values.len())).unwrap();
+        let view = View {
+            buffer,
+            offset: 0,
+            len: values.len(),
+        };
+        executor.fill(&view, values).unwrap();
+        view
+    };
+    // Over more than one chunk.
+    let values: Vec<f32> = (0..9000).map(|i| i as f32).collect();
+    let mask: Vec<f32> = (0..18_000).map(|i| [0.0, 1.0, -2.0][i % 3]).collect();
+    let (to, mask) = (filled(&values), filled(&mask));
+    executor
+        .combine_where(&mask.part(1, 2), &to, &[(to.clone(), 10.0)])
+        .unwrap();
+    let got = pollster::block_on(executor.read(&to)).unwrap();
+    for (i, got) in got.iter().enumerate() {
+        assert_eq!(*got, if i % 3 == 0 { i as f32 } else { 10.0 * i as f32 });
+    }
+    assert_eq!(
+        code(executor.combine_where(&mask, &to, &[(to.clone(), 1.0)])),
+        "internal"
+    );
+}
+
+#[test]
 fn combine_writes_a_plans_input() {
     let (executor, plan) = (cpu(), chain(1, 4));
     let instance = pollster::block_on(executor.prepare(plan.clone(), 1)).unwrap();

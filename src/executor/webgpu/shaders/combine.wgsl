@@ -1,4 +1,5 @@
-// dst = clamp(sum of coefficient * source). A source may be dst itself, which is then read there.
+// dst = clamp(sum of coefficient * source), where a mask, if there is one, is not 0. A source may be dst itself, which is then
+// read there.
 #import common
 #define SCALAR
 #import activation
@@ -18,9 +19,9 @@ struct Args {
     terms: u32,
     clamps: u32,
     limit: f32,
-    unused0: u32,
-    unused1: u32,
-    unused2: u32,
+    masked: u32,
+    mask_offset: u32,
+    unused: u32,
     term: array<Term, 4>,
 }
 
@@ -30,6 +31,7 @@ struct Args {
 @group(0) @binding(4) var<storage, read> source2: array<f32>;
 @group(0) @binding(5) var<storage, read> source3: array<f32>;
 @group(0) @binding(6) var<storage, read> source4: array<f32>;
+@group(0) @binding(7) var<storage, read> mask: array<f32>;
 
 fn value(source: u32, i: u32) -> f32 {
     switch source {
@@ -43,6 +45,9 @@ fn value(source: u32, i: u32) -> f32 {
 
 fn each(i: u32) {
     if i >= args.len {
+        return;
+    }
+    if args.masked == 1u && mask[args.mask_offset + i] == 0.0 {
         return;
     }
     var sum = 0.0;
