@@ -189,6 +189,9 @@ describe("a person's own checkpoints in the page", { timeout: 1_200_000 }, () =>
     const query = new URLSearchParams(new URL(page.url()).hash.slice(1));
     assert.deepEqual([query.get("from"), query.get("predictionType")], [`${url}?kind=a`, "v_prediction"], "a token is not for others");
 
+    await page.reload();
+    await page.waitForSelector('.card:has-text("tiny model") input:checked', { state: "attached" });
+    assert.equal(await page.$("#opening[open]"), null, "it is the one that is there");
     const link = page.url();
     await page.goto("about:blank");
     await page.goto(site.url);

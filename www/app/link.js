@@ -70,23 +70,28 @@ export function fromHash(hash) {
 export function entryFor({ checkpoint, from, variant, predictionType }, entries) {
   if (!from) return entries.find(({ id, own }) => !own && id === checkpoint);
   const same = (entry) => entry.variant === variant && entry.predictionType === predictionType;
-  return entries.find((entry) => entry.own && entry.source === from && same(entry));
+  return entries.find((entry) => entry.own && shared(entry) === from && same(entry));
 }
 
-/** What the address names for its checkpoint: the VAE, and LoRAs beside those of `loras` that no address can name. */
-export function layersFor(recipe, { loras }) {
+/**
+ * What the address names for its checkpoint: the VAE, and LoRAs beside those that no address can name. `loras` and `vae` are what the
+ * checkpoint has: what is meant by its address is there with what a link leaves out.
+ */
+export function layersFor(recipe, { loras, vae }) {
   const made = ({ scale, address }) => {
-    const thing = loras.find((lora) => addressOf(lora) === address) ?? fromAddress(address);
-    return thing && { ...(thing.key ? thing : loraOf(thing)), scale, on: true };
+    const known = loras.find((lora) => shared(lora) === address);
+    const thing = known ?? fromAddress(address);
+    return thing && { ...(known ?? loraOf(thing)), scale, on: true };
   };
   const unnamed = loras.filter((lora) => addressOf(lora) === undefined);
-  const vae = recipe.vae ? (fromAddress(recipe.vae) ?? null) : null;
-  return { loras: [...unnamed, ...recipe.loras.map(made).filter(Boolean)], vae };
+  const other = recipe.vae ? (fromAddress(recipe.vae) ?? null) : null;
+  const isSame = shared(vae) === recipe.vae || (vae && addressOf(vae) === undefined);
+  return { loras: [...unnamed, ...recipe.loras.map(made).filter(Boolean)], vae: isSame ? vae : other };
 }
 
 /** The thing that the address names for a checkpoint, with what is meant to be chosen for it. */
 export function thingFor(recipe) {
   const { from, variant, predictionType } = recipe;
   const thing = fromAddress(from);
-  return thing && { ...thing, meant: { variant, predictionType, ...layersFor(recipe, { loras: [] }) } };
+  return thing && { ...thing, meant: { variant, predictionType, ...layersFor(recipe, { loras: [], vae: null }) } };
 }

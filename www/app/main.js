@@ -362,7 +362,10 @@ shelf.addEventListener("open", ({ detail: { name, url } }) => openThings([{ ...f
 cards.addEventListener("remove", ({ detail }) => removeOwn(detail));
 opening.addEventListener("load", ({ detail }) => mine.add(detail));
 opening.addEventListener("lay", ({ detail }) => over.add(detail));
-opening.addEventListener("vae", ({ detail }) => over.useVae(detail));
+opening.addEventListener("vae", ({ detail }) => {
+  over.reveal();
+  over.useVae(detail);
+});
 over.addEventListener("change", ({ detail }) => remember(detail));
 // What comes with LoRAs is told apart from what the checkpoint has by itself.
 maker.layers.addEventListener("laying", ({ detail: { entry, checkpoint, progress } }) => {

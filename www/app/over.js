@@ -14,9 +14,13 @@ const SETTLED_MS = 150;
 export class Over extends EventTarget {
   #maker;
   #entry = null;
+  /** The LoRAs' lines by their keys. */
   #lines = new Map();
-  #timer = 0;
+  /** By entry: what waits until its LoRAs are no longer moved. */
+  #timers = new WeakMap();
   #vae;
+  /** What the menu of VAEs was made for. */
+  #offered = "";
   #onError;
 
   /**
@@ -78,7 +82,6 @@ export class Over extends EventTarget {
   /** Loads the checkpoint anew with another VAE, or with its own. */
   async useVae(vae) {
     const entry = this.#entry;
-    this.reveal();
     this.#say(vae ? `Taking ${vae.name} for its VAE…` : "Taking its own VAE…");
     try {
       await this.#maker.reload(entry, { vae });
@@ -115,10 +118,12 @@ export class Over extends EventTarget {
     const entry = this.#entry;
     entry.loras = loras;
     this.#show();
-    clearTimeout(this.#timer);
-    // Whoever chooses another card meanwhile finds it done when they come back.
-    this.#timer = setTimeout(() => this.#maker.lay(entry).catch(this.#onError), soon);
-    this.#changed(entry);
+    clearTimeout(this.#timers.get(entry));
+    const settle = () => {
+      this.#changed(entry);
+      this.#maker.lay(entry).catch(this.#onError);
+    };
+    this.#timers.set(entry, setTimeout(settle, soon));
   }
 
   #laying({ entry, progress }) {
@@ -137,6 +142,8 @@ export class Over extends EventTarget {
   }
 
   #changed(entry) {
+    // Whoever changes something has seen what was missing.
+    entry.missing = [];
     this.dispatchEvent(new CustomEvent("change", { detail: entry }));
   }
 
@@ -191,8 +198,6 @@ export class Over extends EventTarget {
     this.#lines.set(key, line);
     return line;
   }
-
-  #offered = "";
 
   #showVae() {
     const entry = this.#entry;

@@ -14,7 +14,9 @@ const ANOTHER = "another";
 export class VaeChoice {
   #select;
   #row;
+  /** What a person brought, and all that there is to choose from. */
   #things = [];
+  #known = [];
   #value = null;
   #onChange;
 
@@ -46,17 +48,11 @@ export class VaeChoice {
     const own = components?.find(({ name }) => name === "vae")?.class;
     // A checkpoint whose VAE is another's says that one's class.
     const ownText = own && !value ? `Its own (${own})` : "Its own";
-    const known = [tiny, ...this.#things];
-    this.#select.replaceChildren(
-      new Option(ownText, OWN),
-      ...known.map((thing, index) => new Option(thing === tiny ? `${tiny.name} (small and quick)` : thing.name, String(index))),
-      new Option("Another…", ANOTHER),
-    );
-    this.#known = known;
+    this.#known = [tiny, ...this.#things];
+    const option = (thing, index) => new Option(thing === tiny ? `${tiny.name} (small and quick)` : thing.name, String(index));
+    this.#select.replaceChildren(new Option(ownText, OWN), ...this.#known.map(option), new Option("Another…", ANOTHER));
     this.#show();
   }
-
-  #known = [];
 
   #show() {
     const at = this.#known.findIndex(({ source }) => source === this.#value?.source);
