@@ -65,6 +65,26 @@ pub struct Recipe {
     pub options: LoadOptions,
 }
 
+impl Recipe {
+    /// The same for one load: see [`Source::begin`].
+    fn begin(&self) -> Self {
+        let mut options = self.options.clone();
+        options.open.vae = options.open.vae.map(|vae| vae.begin());
+        Self {
+            source: self.source.begin(),
+            options,
+        }
+    }
+
+    /// Ends that load without anything to keep.
+    async fn give_up(&self, error: &Error) {
+        drop(self.source.end(Err(error)).await);
+        if let Some(vae) = &self.options.open.vae {
+            drop(vae.end(Err(error)).await);
+        }
+    }
+}
+
 /// A picture and how it was made.
 pub struct Picture {
     /// Its pixels.
@@ -138,14 +158,16 @@ impl Engine {
         let job = self.job(job);
         let inspect = async {
             let _turn = self.loading.turn().await;
-            let source = recipe.source.begin();
+            let Recipe { source, options } = recipe.begin();
             let said = self
                 .library
-                .inspect(source.clone(), &recipe.options, progress, &job.token)
+                .inspect(source.clone(), &options, progress, &job.token)
                 .await;
             // Downloads that began are given up; what has come of them may be of use to a load.
             let given_up = Error::Cancelled("only headers were read".into());
-            drop(source.end(Err(said.as_ref().err().unwrap_or(&given_up))).await);
+            Recipe { source, options }
+                .give_up(said.as_ref().err().unwrap_or(&given_up))
+                .await;
             said
         };
         job.token.guard(inspect).await
@@ -306,13 +328,16 @@ impl Engine {
             ))
         };
         let recipe = recipe()?.ok_or_else(unknown)?;
-        let source = recipe.source.begin();
+        let Recipe { source, options } = recipe.begin();
         let read = self
             .library
-            .read_encoder(id, source.clone(), &recipe.options, room, progress, token)
+            .read_encoder(id, source.clone(), &options, room, progress, token)
             .await;
-        let end = read.as_ref().map(|r| (r.id.as_str(), r.name.as_str(), r.bytes));
-        drop(source.end(end).await);
+        // What is kept of the checkpoint stays what it was.
+        let given_up = Error::Cancelled("only the encoder was read".into());
+        Recipe { source, options }
+            .give_up(read.as_ref().err().unwrap_or(&given_up))
+            .await;
         read
     }
 
@@ -337,14 +362,13 @@ impl Engine {
         progress: &ProgressSink<'_>,
         token: &CancelToken,
     ) -> Result<Rc<Resident>> {
-        let mut options = recipe.options.clone();
+        if let Some(Ok(resident)) = again.map(|id| self.library.get(id)) {
+            return Ok(resident);
+        }
+        let Recipe { source, mut options } = recipe.begin();
         if let Some(id) = again {
-            if let Ok(resident) = self.library.get(id) {
-                return Ok(resident);
-            }
             (options.id, options.again) = (Some(id.into()), true);
         }
-        let source = recipe.source.begin();
         let loaded = self.library.load(source.clone(), &options, room, progress, token).await;
         let end = loaded.as_ref().map(|r| (r.id.as_str(), r.name.as_str(), r.bytes));
         // Cut off here, it would stay without anyone knowing its id.
@@ -352,6 +376,10 @@ impl Engine {
         let mut unknown = Unknown(&self.library, id.filter(|_| again.is_none()));
         // What could not be kept is no reason not to draw; the keeper says so by itself.
         drop(source.end(end).await);
+        if let Some(vae) = &options.open.vae {
+            let bytes = |r: &Rc<Resident>| r.components.iter().filter(|c| c.name == "vae").map(|c| c.bytes).sum();
+            drop(vae.end(loaded.as_ref().map(bytes)).await);
+        }
         unknown.1 = None;
         loaded
     }
@@ -476,6 +504,7 @@ fn parameters(request: &Request, resident: &Resident) -> Parameters {
     let loras: Vec<String> = loras.iter().map(|(name, scale)| format!("{name}: {scale}")).collect();
     let loras = (!loras.is_empty()).then(|| ("Loras".into(), loras.join(", ")));
     let mask = request.image.as_ref().and_then(|image| image.mask.as_ref());
+    let vae = resident.vae.clone().map(|name| ("VAE".into(), name));
     // Sizes and steps have been checked by now; they are small.
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Parameters {
@@ -493,7 +522,7 @@ fn parameters(request: &Request, resident: &Resident) -> Parameters {
             white.iter().filter(|white| **white).count() as f32 / white.len() as f32
         }),
         version: Some(Parameters::VERSION.into()),
-        others: loras.into_iter().collect(),
+        others: vae.into_iter().chain(loras).collect(),
         ..Parameters::default()
     }
 }

@@ -3,7 +3,7 @@
 //! - [`checkpoint`]: bytes → named tensors. [`text`]: prompt → token ids.
 //! - [`graph`]: what a model writes, and the plan that is made of it. [`nn`]: layers. [`models`]: the models, written once.
 //! - [`sampler`]: schedules, steps and torch's random numbers. [`image`]: floats → pixels → PNG.
-//! - [`executor`]: plays plans on a device. [`pipeline`]: prompt → pixels.
+//! - [`executor`]: plays plans on a device. [`pipeline`]: prompt, and an image or none → pixels.
 //! - [`library`]: the checkpoints in memory. [`engine`]: jobs of a page, in line by [`queue`], stopped by [`cancel`].
 //! - [`platform`]: clock and pauses. `web`: what JavaScript sees. [`error`]: all that can go wrong.
 

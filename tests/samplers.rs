@@ -325,7 +325,7 @@ fn eta_is_what_the_pipeline_passes() {
     };
     assert_eq!(draws(&tcd), 3);
     assert_eq!(tcd.schedule(4), tcd.clone().with_eta(0.3).unwrap().schedule(4));
-    let pipeline = tcd.clone().for_stable_diffusion();
+    let pipeline = tcd.clone().for_pipeline();
     assert_eq!(draws(&pipeline), 0);
     // Another sampler is run with the same eta.
     let lcm = pipeline.with_sampler(SamplerKind::from_name("LCM").unwrap());

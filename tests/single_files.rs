@@ -675,17 +675,18 @@ fn a_file_that_is_here_already_is_not_read_again() {
         let last = reports.into_inner().pop().unwrap();
         ((last.loaded_bytes, last.total_bytes, last.fraction), resident)
     };
+    let known = |name: &str| {
+        let mut known = options(name);
+        let sha256 = Some(hash.clone());
+        let file = tintype::checkpoint::ExpectedFile { size: None, sha256 };
+        known.open.files.insert(FILE.into(), file);
+        known
+    };
     // Once for all of its components.
-    let (read, first) = progressed(&options("a"));
+    let (read, first) = progressed(&known("a"));
     assert_eq!(read, (size, size, 1.0));
     let held = library.memory().weights;
-    let mut known = options("b");
-    let sha256 = Some(hash);
-    known
-        .open
-        .files
-        .insert(FILE.into(), tintype::checkpoint::ExpectedFile { size: None, sha256 });
-    let (read, second) = progressed(&known);
+    let (read, second) = progressed(&known("b"));
     assert_eq!(read, (0, 0, 1.0));
     assert_eq!(library.memory().weights, held);
     let ids = |r: &Resident| r.components.iter().map(|c| c.id.clone()).collect::<Vec<_>>();

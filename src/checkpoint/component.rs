@@ -25,11 +25,36 @@ pub struct Component {
     pub config: Value,
     /// Its weights; several files if they are sharded.
     pub weights: Vec<WeightsFile>,
-    /// The variant that they are of.
-    pub variant: Option<String>,
     source: Source,
+    place: Place,
     /// The file, if it has other components too.
     shared: Option<Rc<SharedFile>>,
+}
+
+/// Where a component is, for messages.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// A folder, or a part of a file.
+    pub(super) weights: String,
+    pub(super) config: String,
+}
+
+impl Place {
+    /// A folder, whose path ends with a slash or is empty.
+    pub(super) fn folder(source: &Source, folder: &str) -> Self {
+        Self {
+            weights: source.locate(folder.trim_end_matches('/')),
+            config: source.locate(&format!("{folder}config.json")),
+        }
+    }
+
+    /// No configuration is there.
+    pub(super) fn file(place: String) -> Self {
+        Self {
+            config: place.clone(),
+            weights: place,
+        }
+    }
 }
 
 /// One file that has the weights of several components.
@@ -47,10 +72,12 @@ pub struct SharedFile {
 pub struct WeightsFile {
     /// The path in the checkpoint's folder.
     pub path: String,
-    /// How many bytes the file has.
+    /// How many bytes of it are the component's.
     pub bytes: u64,
     /// Its tensors.
     pub header: Rc<Header>,
+    /// The file's own header, where that one has other names, or a part of its tensors alone.
+    whole: Option<Rc<Header>>,
     expected: ExpectedFile,
     /// Kept from reading the header until the weights are read, so that nothing is fetched twice. Not for shards: browsers
     /// have six connections to a host, and the shards' would leave none.
@@ -63,9 +90,22 @@ impl WeightsFile {
             path,
             bytes: file.file_bytes(),
             header: Rc::clone(file.header()),
+            whole: None,
             expected: file.expected().clone(),
-            open: Some(file),
+            open: Some(file.unhashed()),
         }
+    }
+
+    /// A file of which these tensors count, named so.
+    pub(super) fn part(path: String, file: OpenFile, tensors: Vec<TensorInfo>) -> Result<Self> {
+        let (whole, header) = (Rc::clone(file.header()), Rc::new(file.header().part(tensors)?));
+        let file = Self::new(path, file.renamed(Rc::clone(&header)));
+        Ok(Self {
+            bytes: header.tensors().iter().map(TensorInfo::bytes).sum(),
+            header,
+            whole: Some(whole),
+            ..file
+        })
     }
 
     /// Ends the download that began with the header; it begins anew when the weights are read.
@@ -81,7 +121,7 @@ impl SharedFile {
             path,
             header: Rc::clone(file.header()),
             expected: file.expected().clone(),
-            open: RefCell::new(Some(file)),
+            open: RefCell::new(Some(file.unhashed())),
         }
     }
 
@@ -99,7 +139,7 @@ impl SharedFile {
         progress: &ProgressSink<'_>,
         wanted: impl Fn(usize, &str) -> bool,
         sink: impl FnMut(usize, &TensorInfo, u64, &[u8]) -> Result<()>,
-    ) -> Result<[u8; 32]> {
+    ) -> Result<Option<[u8; 32]>> {
         let tensors = components
             .iter()
             .enumerate()
@@ -115,7 +155,7 @@ impl SharedFile {
                 if open.header().tensors() != self.header.tensors() {
                     return Err(changed(source, &self.path));
                 }
-                open
+                open.unhashed()
             }
         };
         let arrived = |bytes| progress.loaded(&self.path, bytes);
@@ -130,19 +170,18 @@ fn changed(source: &Source, path: &str) -> Error {
 
 impl Component {
     pub(super) fn new(
-        name: &'static str,
-        class: String,
-        config: Value,
-        (weights, variant): (Vec<WeightsFile>, Option<String>),
+        (name, class, config): (&'static str, String, Value),
+        weights: Vec<WeightsFile>,
         source: Source,
+        place: Place,
     ) -> Result<Self> {
         let component = Self {
             name,
             class,
             config,
             weights,
-            variant,
             source,
+            place,
             shared: None,
         };
         let mut seen = HashSet::new();
@@ -167,10 +206,12 @@ impl Component {
             path: file.path.clone(),
             bytes: header.tensors().iter().map(TensorInfo::bytes).sum(),
             header,
+            whole: None,
             expected: file.expected.clone(),
             open: None,
         };
-        let component = Self::new(name, class.into(), config, (vec![weights], None), source)?;
+        let place = Place::file(format!("{}: {name}", source.locate(&file.path)));
+        let component = Self::new((name, class.into(), config), vec![weights], source, place)?;
         Ok(Self {
             shared: Some(Rc::clone(file)),
             ..component
@@ -183,19 +224,13 @@ impl Component {
     }
 
     /// Where it is, for messages: a folder, or a part of a file.
-    pub fn place(&self) -> String {
-        match &self.shared {
-            Some(file) => format!("{}: {}", self.source.locate(&file.path), self.name),
-            None => self.source.locate(self.name),
-        }
+    pub fn place(&self) -> &str {
+        &self.place.weights
     }
 
     /// Where its configuration is, for messages.
-    pub fn config_place(&self) -> String {
-        match &self.shared {
-            Some(_) => self.place(),
-            None => format!("{}/config.json", self.place()),
-        }
+    pub fn config_place(&self) -> &str {
+        &self.place.config
     }
 
     /// All tensors, in the order in which [`for_each_piece`](Self::for_each_piece) hands them over.
@@ -208,9 +243,15 @@ impl Component {
         self.weights.iter().find_map(|file| file.header.get(name))
     }
 
-    /// How many bytes the weights' files have.
+    /// How many bytes of the weights' files are its own.
     pub fn bytes(&self) -> u64 {
         self.weights.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
+    }
+
+    /// How many bytes the weights' files have.
+    fn file_bytes(&self) -> u64 {
+        let bytes = self.weights.iter().map(|file| file.expected.size.unwrap_or_default());
+        bytes.fold(0, u64::saturating_add)
     }
 
     /// Says that the weights are in memory already, and ends their downloads.
@@ -239,14 +280,14 @@ impl Component {
         Ok(())
     }
 
-    /// The sha256 of each file, if all are known before they were read.
-    pub fn known_hashes(&self) -> Option<Vec<[u8; 32]>> {
+    /// The sha256 of each file, as far as they are known before they are read.
+    pub fn known_hashes(&self) -> Vec<Option<[u8; 32]>> {
         self.weights.iter().map(|file| file.expected.hash()).collect()
     }
 
     /// Reads the weights, and hands the tensors that are `wanted` (by their names) to `sink`, each in pieces that come one after
     /// the other (the tensor, the piece's first byte in it, the piece), with its elements as the file has them. Gives the sha256
-    /// of each file.
+    /// of each file, where it is known.
     ///
     /// Files that are not what their header or the catalogue says are [`Error::Corrupt`]; tensors may have gone to
     /// `sink` by then. Called again, it reads the files again.
@@ -256,7 +297,7 @@ impl Component {
         progress: &ProgressSink<'_>,
         wanted: impl Fn(&str) -> bool,
         mut sink: impl FnMut(&TensorInfo, u64, &[u8]) -> Result<()>,
-    ) -> Result<Vec<[u8; 32]>> {
+    ) -> Result<Vec<Option<[u8; 32]>>> {
         if let Some(file) = self.shared.clone() {
             let sink = |_, tensor: &TensorInfo, start, piece: &[u8]| sink(tensor, start, piece);
             let wanted = |_, name: &str| wanted(name);
@@ -268,12 +309,15 @@ impl Component {
             let open = match file.open.take() {
                 Some(open) => open,
                 None => {
-                    let expected = file.expected.clone();
-                    let open = OpenFile::open(&self.source, &file.path, &self.class, expected, cancel).await?;
-                    if open.header().tensors() != file.header.tensors() {
+                    let (class, before) = match &file.whole {
+                        Some(whole) => ("", whole),
+                        None => (self.class.as_str(), &file.header),
+                    };
+                    let open = OpenFile::open(&self.source, &file.path, class, file.expected.clone(), cancel).await?;
+                    if open.header().tensors() != before.tensors() {
                         return Err(changed(&self.source, &file.path));
                     }
-                    open
+                    open.renamed(Rc::clone(&file.header)).unhashed()
                 }
             };
             let arrived = |bytes| progress.loaded(&file.path, bytes);
@@ -281,4 +325,18 @@ impl Component {
         }
         Ok(hashes)
     }
+}
+
+/// How many bytes the files of these components have: one that is of several counts once.
+pub fn file_bytes<'a>(components: impl IntoIterator<Item = &'a Component>) -> u64 {
+    let mut shared: Vec<&Rc<SharedFile>> = Vec::new();
+    let bytes = components.into_iter().map(|component| match &component.shared {
+        None => component.file_bytes(),
+        Some(file) if shared.iter().any(|other| Rc::ptr_eq(other, file)) => 0,
+        Some(file) => {
+            shared.push(file);
+            file.bytes()
+        }
+    });
+    bytes.fold(0, u64::saturating_add)
 }

@@ -7,13 +7,15 @@ use serde_json::Value;
 
 use crate::cancel::CancelToken;
 use crate::checkpoint::assets::Assets;
-use crate::checkpoint::component::{Component, WeightsFile};
+use crate::checkpoint::component::{Component, Place, WeightsFile, file_bytes};
+use crate::checkpoint::distilled::Taken;
 use crate::checkpoint::expected::ExpectedFile;
 use crate::checkpoint::json;
 use crate::checkpoint::progress::ProgressSink;
 use crate::checkpoint::reader::{OpenFile, PICKLE};
 use crate::checkpoint::single;
 use crate::checkpoint::source::Source;
+use crate::checkpoint::vae::{self, VaeSource};
 use crate::{Error, Result};
 
 /// Pipelines, each with its text encoders. All have a tokenizer for each of these, a UNet, an autoencoder and a scheduler.
@@ -47,11 +49,11 @@ const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 const TOKENIZER_CLASSES: [&str; 2] = ["CLIPTokenizer", "CLIPTokenizerFast"];
 
 /// What is known of a component that has weights.
-struct Kind {
-    name: &'static str,
+pub(super) struct Kind {
+    pub(super) name: &'static str,
     /// `model_index.json` may say that there is none.
     optional: bool,
-    classes: &'static [&'static str],
+    pub(super) classes: &'static [&'static str],
     /// The weights' file name before `.safetensors`, as the library that writes them has it.
     stem: &'static str,
     /// What older versions of it wrote, which is not read.
@@ -79,7 +81,7 @@ const UNET: Kind = Kind {
     stem: "diffusion_pytorch_model",
     pickle: "diffusion_pytorch_model.bin",
 };
-const VAE: Kind = Kind {
+pub(super) const VAE: Kind = Kind {
     name: "vae",
     optional: false,
     classes: &["AutoencoderKL", "AutoencoderTiny"],
@@ -107,6 +109,8 @@ pub struct OpenOptions {
     pub file: Option<String>,
     /// What a single file leaves out.
     pub assets: Assets,
+    /// An autoencoder in place of the checkpoint's own, of which nothing is read then.
+    pub vae: Option<VaeSource>,
 }
 
 /// A checkpoint whose configurations and headers were read and checked.
@@ -128,6 +132,10 @@ pub struct Checkpoint {
     pub tokenizers: Vec<TokenizerFiles>,
     /// `scheduler_config.json`, an object with a `_class_name`.
     pub scheduler: Value,
+    /// What it was distilled to, if only its name says so.
+    pub distilled: Option<Taken>,
+    /// What the autoencoder is called, if it is from elsewhere.
+    pub vae: Option<String>,
     /// What a person should know and is no error.
     pub warnings: Vec<String>,
 }
@@ -171,46 +179,67 @@ impl Checkpoint {
         cancel: &CancelToken,
         progress: &ProgressSink<'_>,
     ) -> Result<Self> {
-        if let Some(path) = &options.file {
-            return cancel
-                .guard(single::open(source, path, options, cancel, progress))
-                .await;
-        }
-        let folder = Folder {
-            source,
-            options,
-            cancel,
-            progress,
+        let open = async {
+            let mut checkpoint = match &options.file {
+                Some(path) => single::open(source, path, options, cancel, progress).await?,
+                None => {
+                    let folder = Folder {
+                        source,
+                        options,
+                        cancel,
+                        progress,
+                    };
+                    folder.open().await?
+                }
+            };
+            if let Some(from) = &options.vae {
+                let (vae, warnings) =
+                    vae::open(from, options.variant.as_ref(), checkpoint.is_xl(), cancel, progress).await?;
+                checkpoint.components.push(vae);
+                checkpoint.warnings.extend(warnings);
+                checkpoint.vae = Some(from.name());
+            }
+            progress.set_total(checkpoint.total_bytes());
+            Ok(checkpoint)
         };
-        cancel.guard(folder.open()).await
+        cancel.guard(open).await
     }
 
-    /// Opens its autoencoder alone, as [`Self::open`] opens all of it.
+    /// Whether it is of SDXL's kind.
+    pub fn is_xl(&self) -> bool {
+        self.pipeline_class.starts_with("StableDiffusionXL")
+    }
+
+    /// Opens its autoencoder alone, as [`Self::open`] opens all of it. `xl` is what [`Self::is_xl`] says of the checkpoint.
     ///
     /// # Errors
     /// Those of [`Self::open`].
     pub async fn open_vae(
         source: Source,
         options: &OpenOptions,
+        xl: bool,
         cancel: &CancelToken,
         progress: &ProgressSink<'_>,
     ) -> Result<Component> {
-        if options.file.is_some() {
-            let mut whole = Self::open(source, options, cancel, progress).await?;
-            whole.components.retain(|component| component.name == VAE.name);
-            let vae = whole.components.pop();
-            return vae.ok_or_else(|| Error::NotFound(format!("{}: there is no {}", whole.name, VAE.name)));
-        }
-        let folder = Folder {
-            source,
-            options,
-            cancel,
-            progress,
-        };
         let open = async {
+            if let Some(from) = &options.vae {
+                let (vae, _) = vae::open(from, options.variant.as_ref(), xl, cancel, progress).await?;
+                return Ok(vae);
+            }
+            if let Some(path) = &options.file {
+                let mut whole = single::open(source, path, options, cancel, progress).await?;
+                whole.components.retain(|component| component.name == VAE.name);
+                let vae = whole.components.pop();
+                return vae.ok_or_else(|| Error::NotFound(format!("{}: there is no {}", whole.name, VAE.name)));
+            }
+            let folder = Folder {
+                source,
+                options,
+                cancel,
+                progress,
+            };
             let index = folder.config(INDEX).await?;
-            let vae = folder.component(&VAE, &index).await?;
-            progress.set_total(vae.bytes());
+            let (vae, _) = folder.component(&VAE, &index).await?;
             Ok(vae)
         };
         cancel.guard(open).await
@@ -254,21 +283,16 @@ impl Checkpoint {
 
     /// How many bytes the weights' files have.
     pub fn total_bytes(&self) -> u64 {
-        if let Some(file) = self.components.first().and_then(Component::shared_file) {
-            return file.bytes();
-        }
-        self.components
-            .iter()
-            .fold(0, |sum, component| sum.saturating_add(component.bytes()))
+        file_bytes(&self.components)
     }
 }
 
 /// What opening a checkpoint goes by.
-struct Folder<'a, 'p> {
-    source: Source,
-    options: &'a OpenOptions,
-    cancel: &'a CancelToken,
-    progress: &'a ProgressSink<'p>,
+pub(super) struct Folder<'a, 'p> {
+    pub(super) source: Source,
+    pub(super) options: &'a OpenOptions,
+    pub(super) cancel: &'a CancelToken,
+    pub(super) progress: &'a ProgressSink<'p>,
 }
 
 impl Folder<'_, '_> {
@@ -293,16 +317,18 @@ impl Folder<'_, '_> {
             ],
             _ => TOKENIZERS.to_vec(),
         };
-        let components = texts.iter().copied().chain([&UNET, &VAE]);
-        let (components, tokenizers, scheduler) = try_join3(
+        let vae = self.options.vae.is_none().then_some(&VAE);
+        let components = texts.iter().copied().chain([&UNET]).chain(vae);
+        let (opened, tokenizers, scheduler) = try_join3(
             try_join_all(components.map(|kind| self.component(kind, &index))),
             try_join_all(tokenizers.iter().map(|name| self.tokenizer(name, &index))),
             self.scheduler(&index),
         )
         .await?;
+        let (components, warnings): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
         let name = self.options.name.clone().unwrap_or_else(|| self.source.label());
         let source = self.source.clone();
-        let checkpoint = Checkpoint {
+        Ok(Checkpoint {
             source,
             file: None,
             name,
@@ -311,30 +337,44 @@ impl Folder<'_, '_> {
             components,
             tokenizers,
             scheduler,
-            warnings: Vec::new(),
-        };
-        self.progress.set_total(checkpoint.total_bytes());
-        Ok(checkpoint)
+            distilled: None,
+            vae: None,
+            warnings: warnings.into_iter().flatten().collect(),
+        })
     }
 
-    async fn component(&self, kind: &Kind, index: &Value) -> Result<Component> {
+    /// A component, and what is to be said of it.
+    async fn component(&self, kind: &Kind, index: &Value) -> Result<(Component, Option<String>)> {
         self.listed(kind.name, index, kind.classes)?;
-        let path = format!("{}/config.json", kind.name);
-        let config = self.config(&path).await?;
+        let folder = format!("{}/", kind.name);
+        let config = self.config(&format!("{folder}config.json")).await?;
+        self.configured(kind, &folder, config).await
+    }
+
+    /// The component whose files are in `folder`, by its configuration there.
+    pub(super) async fn configured(
+        &self,
+        kind: &Kind,
+        folder: &str,
+        config: Value,
+    ) -> Result<(Component, Option<String>)> {
+        let place = Place::folder(&self.source, folder);
         // transformers names the class in a list, diffusers in an entry of its own.
         let class = match config["architectures"][0].as_str() {
             Some(class) => class.to_owned(),
-            None => class_name(&config, &self.source.locate(&path))?,
+            None => class_name(&config, &place.config)?,
         };
-        known(&self.source.locate(&path), &class, kind.classes)?;
-        let weights = self.weights(kind, &class).await?;
-        Component::new(kind.name, class, config, weights, self.source.clone())
+        known(&place.config, &class, kind.classes)?;
+        let (weights, variant) = self.weights(kind, folder, &class).await?;
+        let warning = other_variant(kind.name, self.options.variant.as_deref(), variant.as_deref());
+        let component = Component::new((kind.name, class, config), weights, self.source.clone(), place)?;
+        Ok((component, warning))
     }
 
     /// Finds the weights by trying the names that they may have, one after the other, and says which variant they are: those of the
     /// variant that is wished, the plain ones, those of half precision, each as one file and then in shards.
-    async fn weights(&self, kind: &Kind, class: &str) -> Result<(Vec<WeightsFile>, Option<String>)> {
-        let stem = format!("{}/{}", kind.name, kind.stem);
+    async fn weights(&self, kind: &Kind, folder: &str, class: &str) -> Result<(Vec<WeightsFile>, Option<String>)> {
+        let stem = format!("{folder}{}", kind.stem);
         let infix = |variant: Option<&str>| variant.map(|variant| format!(".{variant}")).unwrap_or_default();
         let wished = self.options.variant.as_deref();
         let half = (wished != Some(HALF)).then_some(Some(HALF));
@@ -346,18 +386,20 @@ impl Folder<'_, '_> {
                 found => return Ok((vec![found?], variant.map(str::to_owned))),
             }
             let index = format!("{stem}.safetensors.index{infix}.json");
-            match self.shards(kind, class, &index).await {
+            match self.shards(folder, class, &index).await {
                 Err(Error::NotFound(_)) => {}
                 found => return Ok((found?, variant.map(str::to_owned))),
             }
         }
-        Err(self.instead_of_weights(kind, &missing.unwrap_or_default()).await)
+        Err(self
+            .instead_of_weights(kind, folder, &missing.unwrap_or_default())
+            .await)
     }
 
     /// Why there are no weights, of which the first was `missing`: what there is instead, if that is known or has its usual name.
-    async fn instead_of_weights(&self, kind: &Kind, missing: &str) -> Error {
+    async fn instead_of_weights(&self, kind: &Kind, folder: &str, missing: &str) -> Error {
         let Kind { name, pickle, .. } = kind;
-        let place = self.source.locate(name);
+        let place = self.source.locate(folder.trim_end_matches('/'));
         let pickled =
             |found: &str| Error::Unsupported(format!("{place}: expected safetensors, found only {found}: {PICKLE}"));
         let none = || {
@@ -366,15 +408,14 @@ impl Folder<'_, '_> {
             ))
         };
         let Some(paths) = self.paths() else {
-            return match self.weights_file(format!("{name}/{pickle}"), "").await {
+            return match self.weights_file(format!("{folder}{pickle}"), "").await {
                 Ok(_) => pickled(pickle),
                 Err(error @ (Error::Unsupported(_) | Error::Cancelled(_))) => error,
                 Err(_) => none(),
             };
         };
-        let folder = format!("{name}/");
         let there = |ends: &[&str]| -> String {
-            let names = paths.iter().filter_map(|path| path.strip_prefix(&folder));
+            let names = paths.iter().filter_map(|path| path.strip_prefix(folder));
             let names: Vec<&str> = names
                 .filter(|name| ends.iter().any(|end| name.ends_with(end)))
                 .collect();
@@ -391,7 +432,7 @@ impl Folder<'_, '_> {
     }
 
     /// The paths of all files, where they are known.
-    fn paths(&self) -> Option<Vec<&str>> {
+    pub(super) fn paths(&self) -> Option<Vec<&str>> {
         let listed = &self.options.files;
         match listed.is_empty() {
             false => Some(listed.keys().map(String::as_str).collect()),
@@ -400,7 +441,7 @@ impl Folder<'_, '_> {
     }
 
     /// Opens the shards that an index lists.
-    async fn shards(&self, kind: &Kind, class: &str, path: &str) -> Result<Vec<WeightsFile>> {
+    async fn shards(&self, folder: &str, class: &str, path: &str) -> Result<Vec<WeightsFile>> {
         let index = self.json(path, MAX_CONFIG).await?;
         let map = index["weight_map"].as_object().ok_or_else(|| {
             Error::Corrupt(format!(
@@ -417,7 +458,7 @@ impl Folder<'_, '_> {
         })?;
         let alone = files.len() == 1;
         let open = files.iter().map(|file| async move {
-            match self.weights_file(format!("{}/{file}", kind.name), class).await {
+            match self.weights_file(format!("{folder}{file}"), class).await {
                 Ok(file) if alone => Ok(file),
                 Ok(file) => Ok(file.close()),
                 // Not to be taken for the index itself, which may be missing.
@@ -429,10 +470,14 @@ impl Folder<'_, '_> {
     }
 
     async fn weights_file(&self, path: String, class: &str) -> Result<WeightsFile> {
-        let expected = self.expected(&path)?;
-        self.progress.opening(&path);
-        let file = OpenFile::open(&self.source, &path, class, expected, self.cancel).await?;
+        let file = self.open_file(&path, class).await?;
         Ok(WeightsFile::new(path, file))
+    }
+
+    pub(super) async fn open_file(&self, path: &str, class: &str) -> Result<OpenFile> {
+        let expected = self.expected(path)?;
+        self.progress.opening(path);
+        OpenFile::open(&self.source, path, class, expected, self.cancel).await
     }
 
     async fn tokenizer(&self, name: &str, index: &Value) -> Result<TokenizerFiles> {
@@ -480,15 +525,26 @@ impl Folder<'_, '_> {
         Ok(class.into())
     }
 
+    /// A file that holds a JSON object; nothing, if there is none, or if the host has a page in its place.
+    pub(super) async fn config_if_any(&self, path: &str) -> Result<Option<Value>> {
+        match optional(self.read(path, MAX_CONFIG).await)? {
+            Some(bytes) if !json::looks_like_html(&bytes) => Ok(Some(self.object(path, &bytes)?)),
+            _ => Ok(None),
+        }
+    }
+
     /// A file that holds a JSON object.
     async fn config(&self, path: &str) -> Result<Value> {
-        let value = self.json(path, MAX_CONFIG).await?;
+        let bytes = self.read(path, MAX_CONFIG).await?;
+        self.object(path, &bytes)
+    }
+
+    fn object(&self, path: &str, bytes: &[u8]) -> Result<Value> {
+        let place = self.source.locate(path);
+        let value = json::parse(&place, bytes)?;
         match value.is_object() {
             true => Ok(value),
-            false => Err(Error::Corrupt(format!(
-                "{}: expected a JSON object",
-                self.source.locate(path)
-            ))),
+            false => Err(Error::Corrupt(format!("{place}: expected a JSON object"))),
         }
     }
 
@@ -540,4 +596,18 @@ fn optional<T>(result: Result<T>) -> Result<Option<T>> {
         Err(Error::NotFound(_)) => Ok(None),
         result => result.map(Some),
     }
+}
+
+/// What is said where a component's weights are not of the variant that was wished.
+fn other_variant(name: &str, wished: Option<&str>, found: Option<&str>) -> Option<String> {
+    if found == wished {
+        return None;
+    }
+    let none = wished.map_or("no plain weights".into(), |wished| {
+        format!("no weights of variant {wished:?}")
+    });
+    let used = found.map_or("the plain ones are used".into(), |used| {
+        format!("those of variant {used:?} are used")
+    });
+    Some(format!("{name}: {none}, {used}"))
 }

@@ -258,6 +258,24 @@ pub fn map(header: &Header) -> Result<Mapped> {
     Ok(mapped)
 }
 
+/// Finds the place of each tensor of an autoencoder that is a file by itself: the original code's names without their beginning.
+///
+/// # Errors
+/// Those of [`map`].
+pub fn map_autoencoder(header: &Header) -> Result<(Vec<TensorInfo>, Vec<String>)> {
+    let (mut tensors, mut unknown) = (Vec::new(), Vec::new());
+    for tensor in header.tensors() {
+        match rename(AUTOENCODER, &tensor.name) {
+            Some((to, how)) => tensors.extend(parts(header.file(), tensor, to, how)?),
+            // What training leaves in it.
+            None if tensor.name.starts_with("loss.") || tensor.name.starts_with("model_ema.") => {}
+            None => unknown.push(tensor.name.clone()),
+        }
+    }
+    turn_round(&mut tensors);
+    Ok((tensors, unknown))
+}
+
 /// What captures of a pattern's `#` and `*` a name gives, if it fits.
 fn matches<'a>(pattern: &str, name: &'a str) -> Option<Vec<&'a str>> {
     let (mut rest, mut captured) = (name, Vec::new());

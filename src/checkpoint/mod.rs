@@ -2,7 +2,8 @@
 //!
 //! [`source`]: where bytes come from. [`json`]: JSON as Python writes it. [`safetensors`]: the header of a weights' file;
 //! [`reader`]: its tensors, as they arrive. [`component`]: a model of a pipeline. [`diffusers`]: the layout of a folder. [`single`]: that of a single
-//! file, with [`recognise`]: what it is, [`ldm`]: its names, and `shapes`: the configurations that it lacks. [`names`]: what a weight was
+//! file, with [`recognise`]: what it is, [`ldm`]: its names, and `shapes`: the configurations that it lacks. [`vae`]: an autoencoder from
+//! elsewhere. [`distilled`]: what names tell of LoRAs and merged checkpoints. [`names`]: what a weight was
 //! called in older files. [`lora`]: files of LoRA. [`assets`]: what is fetched besides. [`expected`]: sizes and hashes known beforehand. [`progress`]: how far a load is.
 //!
 //! No arithmetic on tensors, and no device, in here.
@@ -10,6 +11,7 @@
 pub mod assets;
 pub mod component;
 pub mod diffusers;
+pub mod distilled;
 pub mod expected;
 pub mod json;
 pub mod ldm;
@@ -23,6 +25,7 @@ mod shapes;
 pub mod single;
 pub mod source;
 mod stream;
+pub mod vae;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
@@ -36,3 +39,4 @@ pub use reader::OpenFile;
 pub use safetensors::{DType, Header, TensorInfo};
 pub use source::Source;
 pub use stream::ByteStream;
+pub use vae::VaeSource;

@@ -27,6 +27,8 @@ const ALIGN: usize = 16;
 #[derive(Debug)]
 pub struct OpenFile {
     header: Rc<Header>,
+    /// How many bytes come behind the file's header.
+    data_bytes: u64,
     feed: Feed,
     expected: ExpectedFile,
 }
@@ -90,6 +92,7 @@ impl OpenFile {
         }
         expected.check_size(&place, file_bytes)?;
         Ok(Self {
+            data_bytes: header.data_bytes(),
             header: Rc::new(header),
             feed,
             expected: ExpectedFile {
@@ -102,6 +105,19 @@ impl OpenFile {
     /// What the header says.
     pub fn header(&self) -> &Rc<Header> {
         &self.header
+    }
+
+    /// The same file with another header in place of its own: with other names, or with a part of its tensors.
+    #[must_use]
+    pub(super) fn renamed(self, header: Rc<Header>) -> Self {
+        Self { header, ..self }
+    }
+
+    /// The same file, hashed only if its hash is to be compared with one that is expected: for who has no use for it.
+    #[must_use]
+    pub(super) fn unhashed(mut self) -> Self {
+        self.feed.sha256 = self.feed.sha256.filter(|_| self.expected.sha256.is_some());
+        self
     }
 
     /// What is known of the file.
@@ -121,7 +137,7 @@ impl OpenFile {
 
     /// Hands the tensors that are `wanted` (by their names) to `sink`, in file order, each in pieces that come one after the
     /// other: the tensor, the piece's first byte in it (a multiple of 16), and the piece; the others' bytes are passed over.
-    /// `arrived` hears of all bytes of the file. Gives the file's sha256.
+    /// `arrived` hears of all bytes of the file. Gives the file's sha256, if whoever reads it hashed it.
     ///
     /// A file that is shorter or longer than its header says, or has another hash than expected, is
     /// [`Error::Corrupt`]; tensors may have gone to `sink` by then.
@@ -131,7 +147,7 @@ impl OpenFile {
         wanted: impl Fn(&str) -> bool,
         arrived: impl FnMut(u64),
         mut sink: impl FnMut(&TensorInfo, u64, &[u8]) -> Result<()>,
-    ) -> Result<[u8; 32]> {
+    ) -> Result<Option<[u8; 32]>> {
         let header = Rc::clone(&self.header);
         let wanted = header.tensors().iter().filter(|tensor| wanted(&tensor.name));
         let wanted: Vec<_> = wanted.map(|tensor| ((), tensor)).collect();
@@ -149,12 +165,13 @@ impl OpenFile {
         wanted: &[(T, &TensorInfo)],
         mut arrived: impl FnMut(u64),
         mut sink: impl FnMut(T, &TensorInfo, u64, &[u8]) -> Result<()>,
-    ) -> Result<[u8; 32]> {
+    ) -> Result<Option<[u8; 32]>> {
         let file_bytes = self.file_bytes();
         let Self {
-            header,
+            data_bytes,
             mut feed,
             expected,
+            ..
         } = self;
         arrived(feed.received);
         let (mut gathered, mut at) = (Vec::new(), 0);
@@ -182,7 +199,7 @@ impl OpenFile {
                 return Err(feed.truncated(file_bytes));
             }
         }
-        let rest = header.data_bytes().saturating_sub(at);
+        let rest = data_bytes.saturating_sub(at);
         if feed.take(rest, None, cancel, &mut arrived).await? < rest {
             return Err(feed.truncated(file_bytes));
         }
@@ -196,13 +213,11 @@ impl OpenFile {
         let Some(sha256) = feed.sha256 else {
             let sha256 = feed.stream.sha256();
             let known = ExpectedFile { sha256, size: None };
-            return known
-                .hash()
-                .ok_or_else(|| Error::Internal(format!("{}: no hash", feed.place)));
+            return Ok(known.hash());
         };
         let sha256 = sha256.finalize().into();
         expected.check_hash(&feed.place, &sha256)?;
-        Ok(sha256)
+        Ok(Some(sha256))
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Recognised {
     pub prediction_type: Option<&'static str>,
     /// It was trained on betas that end without any signal.
     pub zero_snr: bool,
+    /// It has an autoencoder.
+    pub has_vae: bool,
 }
 
 /// What a name looks like.
@@ -180,9 +182,6 @@ pub fn recognise(header: &Header) -> Result<Recognised, String> {
     } else {
         return Err("a UNet without a text encoder".into());
     };
-    if !below("first_stage_model.") && !below("vae.") {
-        return Err("a checkpoint without an autoencoder".into());
-    }
     // What a UNet reads besides latents.
     let conv_in = header.get("model.diffusion_model.input_blocks.0.0.weight");
     match conv_in.and_then(|tensor| tensor.shape.get(1)) {
@@ -199,6 +198,7 @@ pub fn recognise(header: &Header) -> Result<Recognised, String> {
         family,
         prediction_type,
         zero_snr,
+        has_vae: below("first_stage_model.") || below("vae."),
     })
 }
 

@@ -179,8 +179,8 @@ pub(super) fn unet(s: &Shapes<'_>, known: Recognised, text_embeds: Option<u64>) 
     Ok(config)
 }
 
-/// `vae/config.json` of an `AutoencoderKL`.
-pub(super) fn autoencoder(s: &Shapes<'_>, known: Recognised) -> Result<Value> {
+/// `vae/config.json` of an `AutoencoderKL` of SDXL or of its elders, which shapes do not tell apart.
+pub(super) fn autoencoder(s: &Shapes<'_>, xl: bool) -> Result<Value> {
     let levels = s.count(|i| format!("decoder.up_blocks.{i}.resnets.0.conv1.weight"));
     let channels = |i: usize| s.dim(&format!("decoder.up_blocks.{i}.resnets.0.conv1.weight"), 0);
     let channels: Vec<usize> = (0..levels).rev().map(channels).collect::<Result<_>>()?;
@@ -195,8 +195,44 @@ pub(super) fn autoencoder(s: &Shapes<'_>, known: Recognised) -> Result<Value> {
         "mid_block_add_attention": s.has("decoder.mid_block.attentions.0.to_q.weight"),
         "use_quant_conv": s.has("quant_conv.weight"),
         "use_post_quant_conv": s.has("post_quant_conv.weight"),
-        "scaling_factor": if known.family == Family::Sdxl { 0.13025 } else { 0.18215 },
+        "scaling_factor": if xl { 0.13025 } else { 0.18215 },
     }))
+}
+
+/// `vae/config.json` of an `AutoencoderTiny`: stages of blocks, each ended by a convolution. Layers between them have no weights.
+pub(super) fn tiny_autoencoder(s: &Shapes<'_>) -> Result<Value> {
+    let mut config = json!({
+        "_class_name": "AutoencoderTiny",
+        "latent_channels": s.dim("decoder.layers.0.weight", 1)?,
+    });
+    for side in ["encoder", "decoder"] {
+        let (mut stages, mut blocks, mut last) = (Vec::new(), Vec::new(), 0);
+        for i in 1..16 * MOST {
+            let layer = format!("{side}.layers.{i}");
+            if let Some(shape) = s.0.get(format!("{layer}.conv.0.weight").as_str()) {
+                blocks.push(shape.first().copied().unwrap_or(0));
+            } else if s.has(&format!("{layer}.weight")) {
+                let inner = s.dim(&format!("{layer}.weight"), 1)?;
+                stages.push((blocks.len(), blocks.first().copied().unwrap_or(inner)));
+                (blocks, last) = (Vec::new(), s.dim(&format!("{layer}.weight"), 0)?);
+            }
+        }
+        // A decoder may come alone.
+        if !stages.is_empty() {
+            let (blocks, channels): (Vec<usize>, Vec<usize>) = stages.into_iter().unzip();
+            config[format!("num_{side}_blocks")] = blocks.into();
+            config[format!("{side}_block_out_channels")] = channels.into();
+        }
+        if side == "decoder" {
+            if last == 0 {
+                return Err(Error::Corrupt(
+                    "decoder: expected a convolution after its blocks, found none".into(),
+                ));
+            }
+            config["out_channels"] = last.into();
+        }
+    }
+    Ok(config)
 }
 
 /// `text_encoder/config.json`, of OpenCLIP or of OpenAI's CLIP.

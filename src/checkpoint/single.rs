@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::cancel::CancelToken;
 use crate::checkpoint::component::{Component, SharedFile};
 use crate::checkpoint::diffusers::{Checkpoint, OpenOptions, TokenizerFiles, Vocabulary};
+use crate::checkpoint::distilled::{self, Kind, Taken};
 use crate::checkpoint::ldm;
 use crate::checkpoint::progress::ProgressSink;
 use crate::checkpoint::reader::OpenFile;
@@ -43,6 +44,8 @@ pub struct Layout {
     pub scheduler: Value,
     /// diffusers' class of the pipeline.
     pub pipeline_class: &'static str,
+    /// What it was distilled to, if its name says so.
+    pub distilled: Option<Taken>,
     /// What a person should know and is no error.
     pub warnings: Vec<String>,
 }
@@ -54,23 +57,34 @@ impl Layout {
     /// [`Error::Unsupported`] naming what the file is, if it is no checkpoint that is read; [`Error::Corrupt`] for one that
     /// lacks something.
     pub fn of(header: &Header) -> Result<Self> {
+        Self::new(header, true)
+    }
+
+    /// Understands a header. The autoencoder is left out where another one takes its place.
+    fn new(header: &Header, with_vae: bool) -> Result<Self> {
         let place = header.file();
-        let known = recognise(header).map_err(|what| {
+        let no_vae =
+            "a checkpoint without an autoencoder: it draws with one from elsewhere, which the option vae names";
+        let known = match recognise(header) {
+            Ok(known) if with_vae && !known.has_vae => Err(no_vae.into()),
+            known => known,
+        };
+        let known = known.map_err(|what| {
             Error::Unsupported(format!(
                 "{place}: expected a checkpoint of SD 1.x, SD 2.x or SDXL, found {what}"
             ))
         })?;
-        Self::parts(header, known).map_err(|e| if e.message().starts_with(place) { e } else { e.at(place) })
+        Self::parts(header, known, with_vae).map_err(|e| if e.message().starts_with(place) { e } else { e.at(place) })
     }
 
-    fn parts(header: &Header, known: Recognised) -> Result<Self> {
+    fn parts(header: &Header, known: Recognised, with_vae: bool) -> Result<Self> {
         let mut mapped = ldm::map(header)?;
         let names: &[&'static str] = match known.family {
             Family::Sdxl => &["text_encoder", "text_encoder_2", "unet", "vae"],
             Family::Sd1 | Family::Sd2 => &["text_encoder", "unet", "vae"],
         };
         let mut parts: Vec<Part> = Vec::new();
-        for name in names {
+        for name in names.iter().filter(|name| with_vae || **name != "vae") {
             let mut tensors = mapped.components.remove(name).unwrap_or_default();
             let shapes = Shapes::new(&tensors);
             let open_clip = is_open_clip(known.family, name);
@@ -79,7 +93,7 @@ impl Layout {
                     let text_embeds = |part: &Part| part.config["projection_dim"].as_u64();
                     shapes::unet(&shapes, known, parts.iter().find_map(text_embeds))
                 }
-                "vae" => shapes::autoencoder(&shapes, known),
+                "vae" => shapes::autoencoder(&shapes, known.family == Family::Sdxl),
                 _ => shapes::text_encoder(&shapes, open_clip),
             }
             .map_err(|e| e.at(name))?;
@@ -107,7 +121,27 @@ impl Layout {
             let more = if unknown.len() > 3 { ", …" } else { "" };
             warnings.push(format!("tensors of no use: {} ({first}{more})", unknown.len()));
         }
-        if known.family == Family::Sd2 && known.prediction_type.is_none() {
+        let mut scheduler = shapes::scheduler(known, is_told_guidance);
+        let names = distilled::names(header.file(), header);
+        let distilled = Taken::of(Kind::Checkpoint, known.family, &names).filter(|_| !is_told_guidance);
+        if let Some((taken, name)) = distilled {
+            let changes = taken.scheduler();
+            for (key, value) in changes.as_object().into_iter().flatten() {
+                // What the file says is not for a name to change.
+                if key != "prediction_type" || known.prediction_type.is_none() {
+                    scheduler[key] = value.clone();
+                }
+            }
+            let unet = parts.iter_mut().find(|part| part.name == "unet");
+            if let (Some(unet), Some(side)) = (unet, taken.of.sample_size) {
+                unet.config["sample_size"] = side.into();
+            }
+            warnings.push(format!(
+                "nothing in the file says what it was distilled to; by the name {name:?} it is taken for {taken}"
+            ));
+        }
+        let guessed = distilled.is_some_and(|(taken, _)| taken.scheduler().get("prediction_type").is_some());
+        if known.family == Family::Sd2 && known.prediction_type.is_none() && !guessed {
             warnings.push(
                 "the file does not say what its UNet predicts: v_prediction is taken, as SD 2.x of 768 pixels has it; \
                  predictionType says otherwise"
@@ -117,7 +151,8 @@ impl Layout {
         Ok(Self {
             known,
             parts,
-            scheduler: shapes::scheduler(known, is_told_guidance),
+            scheduler,
+            distilled: distilled.map(|(taken, _)| taken),
             pipeline_class: match (known.family, inpaints) {
                 (Family::Sdxl, true) => "StableDiffusionXLInpaintPipeline",
                 (Family::Sdxl, false) => "StableDiffusionXLPipeline",
@@ -145,7 +180,7 @@ pub(super) async fn open(
     progress.opening(path);
     let expected = options.files.get(path).cloned().unwrap_or_default();
     let file = OpenFile::open(&source, path, "", expected, cancel).await?;
-    let layout = Layout::of(file.header())?;
+    let layout = Layout::new(file.header(), options.vae.is_none())?;
     let merges = options.assets.merges().await?;
     let file = Rc::new(SharedFile::new(path.into(), file));
     let family = layout.known.family;
@@ -168,7 +203,7 @@ pub(super) async fn open(
     };
     let components = layout.parts.into_iter().map(in_file).collect::<Result<_>>()?;
     let stem = path.rsplit_once('.').map_or(path, |(stem, _)| stem);
-    let checkpoint = Checkpoint {
+    Ok(Checkpoint {
         name: options.name.clone().unwrap_or_else(|| stem.into()),
         source,
         file: Some(path.into()),
@@ -177,8 +212,8 @@ pub(super) async fn open(
         components,
         tokenizers,
         scheduler: layout.scheduler,
+        distilled: layout.distilled,
+        vae: None,
         warnings: layout.warnings,
-    };
-    progress.set_total(file.bytes());
-    Ok(checkpoint)
+    })
 }

@@ -94,19 +94,17 @@ impl Source {
         }
     }
 
-    /// The same for a load of one file of it, which is kept for itself: with its bytes, or with an error.
+    /// The same for a load of a part of a checkpoint, a LoRA or an autoencoder, which is kept for itself by its address: with its
+    /// name and bytes, or with an error.
     ///
     /// # Errors
     /// Those of the keeper.
-    pub async fn end_file(&self, path: &str, loaded: Result<u64, &Error>) -> Result<()> {
+    pub async fn end_part(&self, address: &str, loaded: Result<(&str, u64), &Error>) -> Result<()> {
         #[cfg(not(target_arch = "wasm32"))]
-        let _ = path;
+        let _ = address;
         match (self, loaded) {
             #[cfg(target_arch = "wasm32")]
-            (Self::Http(url, _, Some(session)), Ok(bytes)) => {
-                let label = url.label();
-                session.commit(label, path, label, bytes).await
-            }
+            (Self::Http(_, _, Some(session)), Ok((name, bytes))) => session.commit_part(name, address, bytes).await,
             (_, Ok(_)) => Ok(()),
             (_, Err(error)) => self.end(Err(error)).await,
         }

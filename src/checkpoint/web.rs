@@ -65,12 +65,22 @@ impl Session {
 
     /// All that was asked for was read, and is this checkpoint.
     pub(super) async fn commit(&self, id: &str, name: &str, url: &str, bytes: u64) -> Result<()> {
+        self.end([id, name, url], bytes, false).await
+    }
+
+    /// All that was asked for was read, and is a part of checkpoints, or of one that is kept under the same address.
+    pub(super) async fn commit_part(&self, name: &str, url: &str, bytes: u64) -> Result<()> {
+        self.end([url, name, url], bytes, true).await
+    }
+
+    async fn end(&self, [id, name, url]: [&str; 3], bytes: u64, part: bool) -> Result<()> {
         self.1.set(true);
         let checkpoint = object(&[
             ("id", id.into()),
             ("name", name.into()),
             ("url", url.into()),
             ("bytes", (bytes as f64).into()),
+            ("part", part.into()),
         ]);
         JsFuture::from(self.0.commit(&checkpoint))
             .await

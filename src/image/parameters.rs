@@ -75,6 +75,12 @@ impl Parameters {
         parameters
     }
 
+    /// The value of a further entry.
+    pub fn other(&self, key: &str) -> Option<&str> {
+        let found = self.others.iter().find(|(known, _)| known == key);
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// Takes one entry; one that is known but makes no sense goes to the others.
     fn set(&mut self, key: &str, value: String) {
         fn number<T: std::str::FromStr>(slot: &mut Option<T>, value: &str) -> bool {

@@ -1,10 +1,14 @@
 //! The half of an autoencoder that encodes. Drawing from text has no use of it, so that it is read with the first image.
 
+use super::content::{Content, address};
 use super::load::Job;
 use super::pool::Shared;
-use super::{Library, LoadOptions, Resident, Room, reading};
+use super::reading::{nothing_yet, take};
+use super::wanted::Wanted;
+use super::{Library, LoadOptions, Resident, Room};
 use crate::cancel::CancelToken;
-use crate::checkpoint::{Checkpoint, ProgressSink, Source};
+use crate::checkpoint::component::file_bytes;
+use crate::checkpoint::{Checkpoint, ProgressSink, Source, TensorInfo};
 use crate::error::{Error, Result};
 use crate::pipeline::Key;
 use futures_util::future::try_join;
@@ -35,40 +39,49 @@ impl Library {
         let size = [resident.defaults.height, resident.defaults.width].map(|n| (n / resident.factor).max(1));
         let key = Key::encoder(&resident.models.vae.config, size);
         let plan = self.plans.plan(&key).map_err(|e| e.at(&resident.name))?;
-        let same = |shared: &Rc<Shared>| {
-            let specs = shared.params.iter().map(|(spec, _)| spec);
-            shared.id == decoder.id && specs.eq(&plan.params)
-        };
-        if let Some(found) = self.pool.all().into_iter().find(same) {
+        let xl = resident.models.unet.config.text_time.is_some();
+        let component = Checkpoint::open_vae(source, &options.open, xl, cancel, progress).await?;
+        let place = component.place().to_owned();
+        let changed = || Error::Corrupt(format!("{place}: the file has changed since the checkpoint was loaded"));
+        // What must be there too, if it is still what was loaded.
+        let specs: Vec<_> = decoder.params.iter().map(|(spec, _)| spec.clone()).collect();
+        let before = Wanted::new(&component, &specs).map_err(|e| e.at(&place))?;
+        let model = self.reading(&component, &key)?;
+        if let Some(found) = model.found {
+            let address = address(&component, &before, &component.known_hashes());
+            if address.and_then(|address| self.pool.id_at(address)).as_ref() != Some(&decoder.id) {
+                return Err(changed());
+            }
+            component.skip(cancel).await?;
             return Ok(self.with_encoder(&resident, found));
         }
-        let component = Checkpoint::open_vae(source, &options.open, cancel, progress).await?;
-        let place = component.place();
-        let model = self.reading(&component, &key)?;
+        progress.set_total(file_bytes([&component]));
+        let _coming = self.make_room(&resident.name, model.bytes, &resident.keys, room)?;
+        let params = model.wanted.params.clone();
         let mut job = Job {
             component,
             models: vec![model],
         };
-        progress.set_total(reading::bytes(std::slice::from_ref(&job)));
-        let bytes = job.missing().map(|model| model.bytes).sum();
-        let _coming = self.make_room(&resident.name, bytes, &resident.keys, room)?;
         self.allocate(&mut job, room).await?;
-        let pipelines: Vec<_> = job.models.iter().map(|model| model.wanted.params.clone()).collect();
-        let compile = async {
-            for params in &pipelines {
-                self.executor.warm(&plan, params).await?;
+        let Job { component, models } = &mut job;
+        let (mut content, mut contents) = (Content::default(), nothing_yet(models));
+        let wanted = |name: &str| before.has(name) || models.iter().any(|model| model.wants(name));
+        let sink = |tensor: &TensorInfo, start, piece: &_| {
+            if before.has(&tensor.name) {
+                content.add(tensor, start, piece);
             }
-            Ok(())
+            take(models, &mut contents, &self.executor, (tensor, start, piece))
         };
-        let ((), mut read) = try_join(compile, self.read_all(vec![job], progress, cancel)).await?;
+        let read = component.for_each_piece(cancel, progress, wanted, sink);
+        let ((), files) = try_join(self.executor.warm(&plan, &params), read).await?;
         self.executor.settle().await?;
         progress.done();
-        match read.pop().and_then(|mut models| models.pop()) {
-            Some(encoder) if encoder.id == decoder.id => Ok(self.with_encoder(&resident, encoder)),
-            _ => Err(Error::Corrupt(format!(
-                "{place}: the file has changed since the checkpoint was loaded"
-            ))),
+        if content.id() != decoder.id {
+            return Err(changed());
         }
+        let encoder = self.keep(job, contents, &files)?.pop();
+        let encoder = encoder.ok_or_else(|| Error::Internal("the encoder was read for nobody".into()))?;
+        Ok(self.with_encoder(&resident, encoder))
     }
 
     /// Puts the checkpoint with its encoder where it was without. Who draws with the former one goes on with it; one that was let go

@@ -1,16 +1,20 @@
 //! What a checkpoint is and would need, from its configurations and headers alone.
 
-use super::parts::{Parts, defaults};
+use super::parts::Parts;
 use super::resident::describe;
 use super::wanted::Wanted;
 use super::{ComponentInfo, Defaults, Library, LoadOptions, Working};
 use crate::cancel::CancelToken;
 use crate::checkpoint::recognise::{kind, lora_family};
-use crate::checkpoint::{Checkpoint, Component, OpenFile, ProgressSink, Source};
+use crate::checkpoint::{Checkpoint, Component, ExpectedFile, OpenFile, ProgressSink, Source, VaeSource, vae};
 use crate::error::{Error, Result};
 use crate::graph::Plan;
 use crate::pipeline::Key;
+use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// The most bytes of an index.
+const MAX_INDEX: u64 = 4 << 20;
 
 /// What is said of a checkpoint that is not loaded, or of what a person brings in its place.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,14 +77,12 @@ impl Inspection {
             Err(error) => Err(error),
         }
     }
-}
 
-impl Inspection {
     /// Says of a file that is no checkpoint whether it is of use otherwise.
-    async fn look_otherwise(&mut self, source: &Source, path: &str, cancel: &CancelToken) {
+    async fn look_otherwise(&mut self, source: &Source, path: &str, cancel: &CancelToken) -> Result<()> {
         // Why it can't be read was noted.
-        let Ok(file) = OpenFile::open(source, path, "", Default::default(), cancel).await else {
-            return;
+        let Ok(file) = OpenFile::open(source, path, "", ExpectedFile::default(), cancel).await else {
+            return Ok(());
         };
         self.kind = kind(file.header());
         self.bytes = file.file_bytes();
@@ -91,6 +93,28 @@ impl Inspection {
         if self.kind == Some("lora") {
             self.family = lora_family(file.header());
         }
+        drop(file);
+        if self.kind == Some("vae") {
+            let vae = self.look_at_vae(source, Some(path), cancel).await;
+            self.note(vae)?;
+        }
+        Ok(())
+    }
+
+    /// Says what an autoencoder by itself is: a file, or a folder.
+    async fn look_at_vae(&mut self, source: &Source, file: Option<&str>, cancel: &CancelToken) -> Result<()> {
+        let from = VaeSource {
+            source: source.clone(),
+            file: file.map(str::to_owned),
+            name: None,
+            files: BTreeMap::new(),
+        };
+        let (vae, warnings) = vae::open(&from, None, false, cancel, &ProgressSink::none()).await?;
+        self.kind = Some("vae");
+        self.bytes = vae.bytes();
+        self.components = vec![describe(&vae)];
+        self.warnings = warnings;
+        Ok(())
     }
 }
 
@@ -116,9 +140,17 @@ impl Library {
             ..Inspection::default()
         };
         let opened = Checkpoint::open(source.clone(), &options.open, cancel, progress).await;
+        if options.open.file.is_none()
+            && matches!(opened, Err(Error::NotFound(_)))
+            && !has_index(&source).await
+            && said.look_at_vae(&source, None, cancel).await.is_ok()
+        {
+            said.name = options.open.name.clone().unwrap_or_else(|| source.label());
+            return Ok(said);
+        }
         let Some(checkpoint) = said.note(opened)? else {
             match &options.open.file {
-                Some(path) => said.look_otherwise(&source, path, cancel).await,
+                Some(path) => said.look_otherwise(&source, path, cancel).await?,
                 None => said.kind = Some("checkpoint"),
             }
             return Ok(said);
@@ -136,9 +168,8 @@ impl Library {
         let Some(mut parts) = said.note(Parts::of(&checkpoint, options))? else {
             return Ok(said);
         };
-        let factor = parts.vae.factor();
-        let defaults = defaults(&options.defaults, parts.family, &parts.unet, factor);
-        said.family = Some(parts.family.name);
+        let (factor, defaults) = (parts.vae.factor(), parts.own(&options.defaults).defaults);
+        said.family = Some(parts.family);
         said.sampler = Some(parts.scheduler.sampler_name());
         let keys = parts.keys(&defaults, &self.executor, false);
         let latents = parts.latents(&defaults);
@@ -203,4 +234,12 @@ impl Library {
         let bytes = fits().map_err(|e| e.at(vae.place()))?;
         Ok((bytes, plan))
     }
+}
+
+/// Whether a folder is a whole checkpoint's, or is meant to be.
+async fn has_index(source: &Source) -> bool {
+    let index = source
+        .read("model_index.json", MAX_INDEX, &ExpectedFile::default())
+        .await;
+    !matches!(index, Err(Error::NotFound(_)))
 }

@@ -1,13 +1,14 @@
 //! Reading a checkpoint into memory.
 
+use super::content::address;
 use super::lora::Loras;
-use super::parts::{Parts, defaults, drawable};
-use super::pool::{Shared, content_id};
-use super::reading;
+use super::parts::Parts;
+use super::pool::Shared;
 use super::resident::describe;
 use super::wanted::Wanted;
-use super::{DefaultsHint, Library, LoadOptions, Resident};
+use super::{Library, LoadOptions, Resident};
 use crate::cancel::CancelToken;
+use crate::checkpoint::component::file_bytes;
 use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source};
 use crate::error::Result;
 use crate::executor::Weights;
@@ -66,18 +67,16 @@ impl Library {
     ) -> Result<Rc<Resident>> {
         let checkpoint = Checkpoint::open(source, &options.open, cancel, progress).await?;
         let mut parts = Parts::of(&checkpoint, options)?;
-        let factor = parts.vae.factor();
-        let defaults = defaults(&options.defaults, parts.family, &parts.unet, factor);
-        if options.defaults != DefaultsHint::default() {
-            drawable(&defaults, factor, &parts.scheduler).map_err(|e| e.at("source: defaults"))?;
-        }
+        let own = parts.own(&options.defaults);
+        own.check().map_err(|e| e.at("source: defaults"))?;
         // At the size that it draws by default: what that needs is known before anything is fetched, and compiles meanwhile.
-        let keys = parts.keys(&defaults, &self.executor, options.encodes);
+        let mut keys = parts.keys(&own.defaults, &self.executor, options.encodes);
 
         let Checkpoint {
             components,
             name,
             source,
+            vae,
             ..
         } = checkpoint;
         let mut jobs = Vec::new();
@@ -100,9 +99,22 @@ impl Library {
             .iter()
             .flat_map(|job| Some((job.component.name, job.models.first()?.wanted.params.as_slice())))
             .collect();
-        let loras = Loras::read(&options.loras, &needed, progress, cancel).await?;
+        let mut loras = Loras::read(&options.loras, &needed, progress, cancel).await?;
+        let defaults;
+        (defaults, parts.scheduler) = loras.defaults(&own);
+        if defaults != own.defaults {
+            keys = parts.keys(&defaults, &self.executor, options.encodes);
+            for (job, key) in jobs.iter_mut().zip(&keys) {
+                let plan = self.plans.plan(key)?;
+                job.models
+                    .iter_mut()
+                    .take(1)
+                    .for_each(|model| model.plan = plan.clone());
+            }
+        }
         let missing = || jobs.iter().flat_map(Job::missing);
-        progress.set_total(reading::bytes(&jobs).saturating_add(loras.bytes()));
+        let read = jobs.iter().filter(|job| job.missing().next().is_some());
+        progress.set_total(file_bytes(read.map(|job| &job.component)).saturating_add(loras.bytes()));
         let bytes = missing().map(|model| model.bytes).fold(0, u64::saturating_add);
         let bytes = bytes.saturating_add(self.overlay_bytes(&loras));
         let _coming = self.make_room(&name, bytes, &keys, room)?;
@@ -136,7 +148,8 @@ impl Library {
         progress.done();
         let bytes = shared.iter().chain(&encoder).map(|s| s.bytes).sum();
         // Meanwhile there may be more to say, such as that there was no room to store it.
-        for warning in source.warnings() {
+        let of_vae = options.open.vae.iter().flat_map(|vae| vae.source.warnings());
+        for warning in source.warnings().into_iter().chain(of_vae) {
             if !parts.warnings.contains(&warning) {
                 parts.warnings.push(warning);
             }
@@ -150,10 +163,12 @@ impl Library {
         let resident = Rc::new(Resident {
             id: self.free_id(options, &name),
             name,
-            family: parts.family.name,
+            family: parts.family,
+            vae,
             components,
             defaults,
-            factor,
+            factor: own.factor,
+            own,
             bytes,
             models,
             warnings: parts.warnings,
@@ -172,10 +187,8 @@ impl Library {
     pub(super) fn reading(&self, component: &Component, key: &Key) -> Result<Reading> {
         let plan = self.plans.plan(key).map_err(|e| e.at(component.config_place()))?;
         let wanted = Wanted::new(component, &plan.params).map_err(|e| e.at(component.place()))?;
-        let id = component
-            .known_hashes()
-            .map(|files| content_id(&component.class, &files));
-        let found = id.and_then(|id| self.pool.find(&id, &wanted.params));
+        let address = address(component, &wanted, &component.known_hashes());
+        let found = address.and_then(|address| self.pool.find_at(address, &wanted.params));
         if found.is_none() {
             // No one else's going would help against this.
             let limits = self.executor.check_weights(&wanted.params);

@@ -1,8 +1,11 @@
 //! The checkpoints held in memory, under a budget. `load` brings one, whose weights `reading` reads; `encoder` reads what only images
-//! need; `inspect` looks at one that is not loaded; `lora` lays LoRAs over it; `family` knows what its like draws well with; `parts` understands its configurations,
-//! `wanted` finds the tensors of its parameters; `pool` holds each component's weights once; `resident` is what is said of it. Here:
-//! what is resident, and who gives way to whom. Nothing here draws.
+//! need; `inspect` looks at one that is not loaded; `lora` lays LoRAs over it; `family` knows what its like draws well with, and
+//! `defaults` what it draws with in the end; `parts` understands its configurations, `wanted` finds the tensors of its parameters;
+//! `pool` holds each component's weights once, by their `content`; `resident` is what is said of it. Here: what is resident, and who
+//! gives way to whom. Nothing here draws.
 
+mod content;
+mod defaults;
 mod encoder;
 mod family;
 mod inspect;
@@ -22,10 +25,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 
+pub use defaults::{Defaults, DefaultsHint};
 pub use family::Family;
 pub use inspect::{Inspection, Needs};
 pub use load::Room;
-pub use resident::{ComponentInfo, Defaults, DefaultsHint, LoadOptions, LoraInfo, Resident};
+pub use resident::{ComponentInfo, LoadOptions, LoraInfo, Resident};
 
 /// The checkpoints held in memory, and the device that they are on.
 pub struct Library {

@@ -1,15 +1,16 @@
 //! What a checkpoint's configurations say, understood.
 
+use super::defaults::{Defaults, Own};
 use super::family::Family;
 use super::pool::Shared;
-use super::{Defaults, DefaultsHint, LoadOptions};
-use crate::checkpoint::{Checkpoint, Component};
+use super::{DefaultsHint, LoadOptions};
+use crate::checkpoint::{Checkpoint, recognise};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::models::clip::{ClipTextConfig, Hidden};
 use crate::models::unet::{TextTime, UnetConfig};
 use crate::models::vae::VaeConfig;
-use crate::pipeline::{Drawing, Key, Model, Models, Request, TextEncoder, check};
+use crate::pipeline::{Drawing, Key, Model, Models, TextEncoder};
 use crate::sampler::{SamplerKind, SchedulerConfig};
 use crate::text::Tokenizer;
 use std::rc::Rc;
@@ -20,7 +21,10 @@ pub(super) struct Parts {
     pub(super) unet: UnetConfig,
     pub(super) vae: VaeConfig,
     pub(super) scheduler: SchedulerConfig,
-    pub(super) family: &'static Family,
+    pub(super) family: &'static str,
+    /// What its like draws well with.
+    steps: usize,
+    guidance_scale: f32,
     zeros_for_empty_prompt: bool,
     pub(super) warnings: Vec<String>,
 }
@@ -28,7 +32,7 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) fn of(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
         let place = |file: &str| checkpoint.place(file);
-        let xl = checkpoint.pipeline_class.starts_with("StableDiffusionXL");
+        let xl = checkpoint.is_xl();
         let mut texts: Vec<(ClipTextConfig, Rc<Tokenizer>)> = Vec::new();
         for (encoder, files) in checkpoint.text_encoders().zip(&checkpoint.tokenizers) {
             let mut config = ClipTextConfig::from_json(&encoder.config)
@@ -52,7 +56,8 @@ impl Parts {
         let (unet, vae) = (checkpoint.component("unet")?, checkpoint.component("vae")?);
         let unet_config = place("unet/config.json");
         let mut unet = UnetConfig::from_json(&unet.config).map_err(|e| e.at(&unet_config))?;
-        let mut vae = VaeConfig::from_json(&vae.class, &vae.config).map_err(|e| e.at(place("vae/config.json")))?;
+        let vae_place = vae.place();
+        let mut vae = VaeConfig::from_json(&vae.class, &vae.config).map_err(|e| e.at(vae.config_place()))?;
         let channels = texts
             .iter()
             .fold(0, |sum, (text, _)| text.hidden_size.saturating_add(sum));
@@ -76,18 +81,22 @@ impl Parts {
             vae.latents_mean_std = None;
         }
         // A UNet that inpaints also reads the picture's latents and its mask.
-        let both = vae.latent_channels().saturating_mul(2).saturating_add(1);
-        if ![vae.latent_channels(), both].contains(&unet.in_channels) || unet.out_channels != vae.latent_channels() {
-            return Err(Error::Unsupported(format!(
-                "{unet_config}: {} channels in and {} out, where latents have {}",
-                unet.in_channels,
-                unet.out_channels,
-                vae.latent_channels()
-            )));
+        let (latents, (read, written)) = (vae.latent_channels(), (unet.in_channels, unet.out_channels));
+        let inpaints = latents.saturating_mul(2).saturating_add(1);
+        if ![latents, inpaints].contains(&read) || written != latents {
+            return Err(Error::Unsupported(match checkpoint.vae {
+                Some(_) => format!(
+                    "{vae_place}: expected an autoencoder for latents of {written} channels, as this checkpoint's UNet has them, \
+                     found one for {latents}: it is of another family"
+                ),
+                None => {
+                    format!("{unet_config}: {read} channels in and {written} out, where latents have {latents}")
+                }
+            }));
         }
         let read = match checkpoint.pipeline_class.as_str() {
             "StableDiffusionInpaintPipeline" => SchedulerConfig::for_inpainting(&checkpoint.scheduler),
-            _ => SchedulerConfig::from_json(&checkpoint.scheduler),
+            _ => SchedulerConfig::from_json(&checkpoint.scheduler).map(SchedulerConfig::for_pipeline),
         };
         let mut scheduler = read.map_err(|e| e.at(place("scheduler/scheduler_config.json")))?;
         // Other pipelines take the file as it is.
@@ -98,12 +107,20 @@ impl Parts {
             let with = scheduler.with_prediction_type(prediction_type);
             scheduler = with.map_err(|e| e.at("predictionType"))?;
         }
+        let family = Family::of(&unet, &checkpoint.scheduler);
+        let (mut name, mut steps, mut guidance_scale) = (family.name, family.steps, family.guidance_scale);
+        if let Some(taken) = &checkpoint.distilled {
+            (name, steps, guidance_scale) = (taken.name, taken.steps, taken.of.guidance_scale);
+            scheduler = scheduler.with_eta(taken.of.eta)?;
+        }
         let mut warnings: Vec<String> = checkpoint.source.warnings();
+        warnings.extend(options.open.vae.iter().flat_map(|vae| vae.source.warnings()));
         warnings.extend(checkpoint.warnings.iter().cloned());
-        warnings.extend(checkpoint.components.iter().filter_map(|c| other_variant(c, options)));
         Ok(Self {
             texts,
-            family: Family::of(&unet, &checkpoint.scheduler),
+            family: name,
+            steps,
+            guidance_scale,
             // diffusers' own default is true.
             zeros_for_empty_prompt: xl && checkpoint.index["force_zeros_for_empty_prompt"] != false,
             unet,
@@ -111,6 +128,32 @@ impl Parts {
             scheduler,
             warnings,
         })
+    }
+
+    /// What it draws with: by the catalogue, by what it was trained on, by its family.
+    pub(super) fn own(&self, hint: &DefaultsHint) -> Own {
+        let factor = self.vae.factor();
+        let side = |n: usize| n.saturating_mul(factor).min(8192);
+        let [height, width] = self.unet.sample_size.unwrap_or([64; 2]).map(side);
+        let or = |hint: Option<u32>, known: usize| hint.map_or(known, |n| n as usize);
+        let defaults = Defaults {
+            width: or(hint.width, width),
+            height: or(hint.height, height),
+            steps: or(hint.steps, self.steps),
+            guidance_scale: hint.guidance_scale.unwrap_or(self.guidance_scale),
+            sampler: hint.sampler.clone(),
+        };
+        Own {
+            hint: hint.clone(),
+            defaults,
+            scheduler: self.scheduler.clone(),
+            factor,
+            kind: match (self.unet.text_time.is_some(), self.unet.use_linear_projection) {
+                (true, _) => recognise::Family::Sdxl,
+                (false, true) => recognise::Family::Sd2,
+                (false, false) => recognise::Family::Sd1,
+            },
+        }
     }
 
     /// Tokens of a prompt.
@@ -170,59 +213,9 @@ impl Parts {
     }
 }
 
-/// What is said where a component's weights are not of the variant that was wished.
-fn other_variant(component: &Component, options: &LoadOptions) -> Option<String> {
-    let Component { name, variant, .. } = component;
-    let wished = options.open.variant.as_deref();
-    if variant.as_deref() == wished || component.shared_file().is_some() {
-        return None;
-    }
-    let none = wished.map_or("no plain weights".into(), |wished| {
-        format!("no weights of variant {wished:?}")
-    });
-    let used = variant.as_ref().map_or("the plain ones are used".into(), |used| {
-        format!("those of variant {used:?} are used")
-    });
-    Some(format!("{name}: {none}, {used}"))
-}
-
 fn model<C: Clone>(config: &C, shared: &Shared) -> Model<C> {
     Model {
         config: config.clone(),
         weights: shared.weights.clone(),
     }
-}
-
-/// What it draws with: by the catalogue, by what it was trained on, by its family.
-pub(super) fn defaults(hint: &DefaultsHint, family: &Family, unet: &UnetConfig, factor: usize) -> Defaults {
-    let [height, width] = unet
-        .sample_size
-        .unwrap_or([64; 2])
-        .map(|n| n.saturating_mul(factor).min(8192));
-    let or = |hint: Option<u32>, known: usize| hint.map_or(known, |n| n as usize);
-    Defaults {
-        width: or(hint.width, width),
-        height: or(hint.height, height),
-        steps: or(hint.steps, family.steps),
-        guidance_scale: hint.guidance_scale.unwrap_or(family.guidance_scale),
-        sampler: hint.sampler.clone(),
-    }
-}
-
-/// Whether a picture can be drawn with these. A catalogue's are judged before anything is fetched: with the first picture
-/// the complaint would be about values that nobody asked for.
-pub(super) fn drawable(defaults: &Defaults, factor: usize, scheduler: &SchedulerConfig) -> Result<()> {
-    let request = Request {
-        prompt: String::new(),
-        negative_prompt: String::new(),
-        width: defaults.width,
-        height: defaults.height,
-        steps: defaults.steps,
-        guidance_scale: defaults.guidance_scale,
-        sampler: defaults.sampler.as_deref().map(SamplerKind::from_name).transpose()?,
-        seed: 0,
-        preview: false,
-        image: None,
-    };
-    check(factor, scheduler, &request)
 }

@@ -1,8 +1,9 @@
 //! Reading the weights of a checkpoint's components: each from its own files, or all from one file that has them all.
 
 use super::Library;
+use super::content::{Content, address};
 use super::load::{Job, Reading};
-use super::pool::{Shared, content_id};
+use super::pool::Shared;
 use crate::cancel::CancelToken;
 use crate::checkpoint::{Component, ProgressSink, SharedFile, TensorInfo};
 use crate::error::{Error, Result};
@@ -10,38 +11,32 @@ use crate::executor::Executor;
 use futures_util::future::try_join_all;
 use std::rc::Rc;
 
-/// Bytes of the files that these jobs read.
-pub(super) fn bytes(jobs: &[Job]) -> u64 {
-    let mut files: Vec<&Rc<SharedFile>> = Vec::new();
-    let mut sum = 0u64;
-    for job in jobs.iter().filter(|job| job.missing().next().is_some()) {
-        sum = sum.saturating_add(match job.component.shared_file() {
-            None => job.component.bytes(),
-            Some(file) if files.iter().any(|f| Rc::ptr_eq(f, file)) => 0,
-            Some(file) => {
-                files.push(file);
-                file.bytes()
-            }
-        });
+impl Reading {
+    /// Whether it is not here and has a part of this tensor.
+    pub(super) fn wants(&self, tensor: &str) -> bool {
+        self.found.is_none() && self.wanted.has(tensor)
     }
-    sum
 }
 
-impl Reading {
-    /// Puts a piece of a tensor where it goes.
-    fn place(&self, executor: &Executor, tensor: &TensorInfo, start: u64, piece: &[u8]) -> Result<()> {
-        match &self.room {
-            Some(weights) if self.found.is_none() => self.wanted.place(executor, weights, tensor, start, piece),
-            _ => Ok(()),
+/// Puts a piece of a tensor where these models have it.
+pub(super) fn take(
+    models: &[Reading],
+    contents: &mut [Content],
+    executor: &Executor,
+    (tensor, start, piece): (&TensorInfo, u64, &[u8]),
+) -> Result<()> {
+    for (model, content) in models.iter().zip(contents) {
+        if let Some(weights) = model.room.as_ref().filter(|_| model.wants(&tensor.name)) {
+            content.add(tensor, start, piece);
+            model.wanted.place(executor, weights, tensor, start, piece)?;
         }
     }
+    Ok(())
 }
 
-impl Job {
-    /// Whether a model that is not here has a part of this tensor.
-    fn wants(&self, tensor: &str) -> bool {
-        self.missing().any(|model| model.wanted.has(tensor))
-    }
+/// What is known of each model's tensors before they arrive.
+pub(super) fn nothing_yet(models: &[Reading]) -> Vec<Content> {
+    models.iter().map(|_| Content::default()).collect()
 }
 
 impl Library {
@@ -91,13 +86,11 @@ impl Library {
             return Ok(models.into_iter().filter_map(|model| model.found).collect());
         }
         let Job { component, models } = &mut job;
-        let wanted = |name: &str| models.iter().any(|m| m.found.is_none() && m.wanted.has(name));
-        let sink = |tensor: &_, start, piece: &[u8]| {
-            let mut each = models.iter();
-            each.try_for_each(|model| model.place(&self.executor, tensor, start, piece))
-        };
+        let mut contents = nothing_yet(models);
+        let wanted = |name: &str| models.iter().any(|model| model.wants(name));
+        let sink = |tensor: &_, start, piece: &_| take(models, &mut contents, &self.executor, (tensor, start, piece));
         let files = component.for_each_piece(cancel, progress, wanted, sink).await?;
-        self.keep(job, &files)
+        self.keep(job, contents, &files)
     }
 
     /// Components of one file, which is read once, or not at all if all of them are here.
@@ -108,49 +101,54 @@ impl Library {
         progress: &ProgressSink<'_>,
         cancel: &CancelToken,
     ) -> Result<Vec<(usize, Vec<Rc<Shared>>)>> {
-        let missing: Vec<&Job> = jobs.iter().map(|(_, job)| job).collect();
-        let missing: Vec<&Job> = missing
-            .into_iter()
-            .filter(|job| job.missing().next().is_some())
-            .collect();
-        if missing.is_empty() {
-            let mut read = Vec::with_capacity(jobs.len());
-            for (i, Job { component, models }) in jobs {
+        let is_here = |(_, job): &(usize, Job)| job.missing().next().is_none();
+        let (here, missing): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_here);
+        let mut read = Vec::with_capacity(here.len() + missing.len());
+        for (i, Job { component, models }) in here {
+            if missing.is_empty() {
                 // The first ends the download for all.
                 component.skip(cancel).await?;
-                read.push((i, models.into_iter().filter_map(|model| model.found).collect()));
             }
+            read.push((i, models.into_iter().filter_map(|model| model.found).collect()));
+        }
+        if missing.is_empty() {
             return Ok(read);
         }
-        let components: Vec<&Component> = missing.iter().map(|job| &job.component).collect();
-        let wanted = |i: usize, name: &str| missing[i].wants(name);
-        let sink = |i: usize, tensor: &_, start, piece: &[u8]| {
-            let mut each = missing[i].models.iter();
-            each.try_for_each(|model| model.place(&self.executor, tensor, start, piece))
+        let components: Vec<&Component> = missing.iter().map(|(_, job)| &job.component).collect();
+        let models = |i: usize| missing[i].1.models.as_slice();
+        let mut contents: Vec<_> = (0..missing.len()).map(|i| nothing_yet(models(i))).collect();
+        let wanted = |i: usize, name: &str| models(i).iter().any(|model| model.wants(name));
+        let sink = |i: usize, tensor: &_, start, piece: &_| {
+            take(models(i), &mut contents[i], &self.executor, (tensor, start, piece))
         };
         let hash = file.for_each_piece(&components, cancel, progress, wanted, sink).await?;
-        jobs.into_iter()
-            .map(|(i, job)| Ok((i, self.keep(job, &[hash])?)))
-            .collect()
+        for ((i, job), contents) in missing.into_iter().zip(contents) {
+            read.push((i, self.keep(job, contents, &[hash])?));
+        }
+        Ok(read)
     }
 
-    /// Weights that were read, and those that were here.
-    fn keep(&self, job: Job, files: &[[u8; 32]]) -> Result<Vec<Rc<Shared>>> {
+    /// Weights that were read, from files of these hashes, and those that were here.
+    pub(super) fn keep(&self, job: Job, contents: Vec<Content>, files: &[Option<[u8; 32]>]) -> Result<Vec<Rc<Shared>>> {
         let Job { component, models } = job;
-        let kept = |model: Reading| {
+        let kept = |(model, content): (Reading, Content)| {
             if let Some(found) = model.found {
                 return Ok(found);
             }
             let weights = model.room;
             let weights = weights.ok_or_else(|| Error::Internal("a component has no room".into()))?;
             self.uploaded.set(self.uploaded.get() + model.bytes);
+            let id = content.id();
+            if let Some(address) = address(&component, &model.wanted, files) {
+                self.pool.note(address, &id);
+            }
             Ok(self.pool.keep(Shared {
-                id: content_id(&component.class, files),
+                id,
                 params: model.wanted.params,
                 weights,
                 bytes: model.bytes,
             }))
         };
-        models.into_iter().map(kept).collect()
+        models.into_iter().zip(contents).map(kept).collect()
     }
 }

@@ -1,43 +1,12 @@
 //! A checkpoint in memory, and what is said of it.
 
+use super::defaults::{Defaults, DefaultsHint, Own};
 use super::lora::Overlays;
 use super::pool::Shared;
 use crate::checkpoint::{Component, LoraSource, OpenOptions};
 use crate::pipeline::{Key, Models};
-use serde::Deserialize;
 use std::cell::Cell;
 use std::rc::Rc;
-
-/// What a checkpoint draws with when nothing is said.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Defaults {
-    /// Pixels in a row.
-    pub width: usize,
-    /// Rows of pixels.
-    pub height: usize,
-    /// Number of steps.
-    pub steps: usize,
-    /// Weight of the prompt.
-    pub guidance_scale: f32,
-    /// The sampler, by name; the checkpoint's own scheduler if there is none.
-    pub sampler: Option<String>,
-}
-
-/// What a catalogue says that a checkpoint draws well with; it goes before what is known otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct DefaultsHint {
-    /// Pixels in a row.
-    pub width: Option<u32>,
-    /// Rows of pixels.
-    pub height: Option<u32>,
-    /// Number of steps.
-    pub steps: Option<u32>,
-    /// Weight of the prompt.
-    pub guidance_scale: Option<f32>,
-    /// The sampler, by name.
-    pub sampler: Option<String>,
-}
 
 /// A part of a resident checkpoint, as a person sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +19,7 @@ pub struct ComponentInfo {
     pub dtypes: Vec<String>,
     /// Bytes of its weights' files.
     pub bytes: u64,
-    /// A hash over its content: checkpoints whose components have one id hold them once.
+    /// A hash over its tensors, whatever files they are in: checkpoints whose components have one id hold them once.
     pub id: String,
 }
 
@@ -72,10 +41,13 @@ pub struct Resident {
     pub name: String,
     /// Such as `SD 1.x`.
     pub family: &'static str,
+    /// What its autoencoder is called, if that is from elsewhere.
+    pub vae: Option<String>,
     /// Its parts.
     pub components: Vec<ComponentInfo>,
-    /// What it draws with when nothing is said.
+    /// What it draws with when nothing is said; LoRAs over it may bring others than its own.
     pub defaults: Defaults,
+    pub(super) own: Own,
     /// Pixels of a latent's side: sizes are multiples of it.
     pub factor: usize,
     /// Bytes of its weights in memory, those that it shares with others included, without LoRAs and without an encoder that was read

@@ -85,13 +85,20 @@ impl SchedulerConfig {
     }
 
     /// What diffusers' `StableDiffusionPipeline` makes of its checkpoint's configuration: timesteps are offset by one, and latents
-    /// are never clipped, whatever the file says. Each step is taken with an eta of 0 (TCD's own default is 0.3).
+    /// are never clipped, whatever the file says.
     #[must_use]
     pub fn for_stable_diffusion(mut self) -> Self {
         self.keys.insert("steps_offset".into(), 1.into());
         if matches!(self.class, SchedulerClass::Ddim | SchedulerClass::Ddpm) || self.keys.contains_key("clip_sample") {
             self.keys.insert("clip_sample".into(), false.into());
         }
+        self
+    }
+
+    /// The same configuration in any of diffusers' pipelines: each step is taken with an eta of 0 where nothing is said of it (TCD's
+    /// own default is 0.3).
+    #[must_use]
+    pub fn for_pipeline(mut self) -> Self {
         self.eta = Some(0.0);
         self
     }
@@ -111,15 +118,26 @@ impl SchedulerConfig {
         Ok(self)
     }
 
+    /// The same configuration with these keys in place of its own, `_class_name` among them, and with this `eta`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a class, a key or a value that is not implemented, also where it is a key that stays.
+    pub fn with_changes(&self, changes: &Value, eta: f64) -> Result<Self> {
+        let mut keys = self.keys.clone();
+        keys.extend(changes.as_object().cloned().unwrap_or_default());
+        keys.entry("_class_name").or_insert_with(|| self.class.name().into());
+        Self::from_json(&Value::Object(keys))?.with_eta(eta)
+    }
+
     /// The same configuration run by another sampler, as diffusers' `from_config` does it: the keys stay, and those that
-    /// are absent have the other class's defaults. A value that the other class has no implementation for is an error of
-    /// [`Self::schedule`].
+    /// are absent have the other class's defaults. An `eta` was meant for the one class: the other is passed 0, as by default. A
+    /// value that the other class has no implementation for is an error of [`Self::schedule`].
     #[must_use]
     pub fn with_sampler(&self, kind: SamplerKind) -> Self {
         let mut config = Self {
             class: kind.class,
             keys: self.keys.clone(),
-            eta: self.eta,
+            eta: self.eta.map(|eta| if kind.class == self.class { eta } else { 0.0 }),
         };
         if kind.class == SchedulerClass::DpmSolverMultistep && !kind.settings.is_empty() {
             // The menu's names of this class say the algorithm and the order.

@@ -1,6 +1,6 @@
 //! `TCDScheduler`: strategic stochastic sampling of a trajectory consistency model (arXiv 2402.19159). Each step goes below
 //! the next timestep, to (1 - η) of it, and comes back up with fresh noise; with η = 0 none is drawn. The scheduler's
-//! own η, the paper's γ, is 0.3, yet `StableDiffusionPipeline` passes 0 unless it is told otherwise. `timestep_spacing`,
+//! own η, the paper's γ, is 0.3, yet diffusers' pipelines pass 0 unless they are told otherwise. `timestep_spacing`,
 //! `steps_offset`, `set_alpha_to_one`, `clip_sample` and `timestep_scaling` have no effect, as in diffusers.
 
 use super::config::Scheduler;

@@ -112,7 +112,7 @@ impl Engine {
         })
     }
 
-    /// Lays the LoRAs of `recipe` over the checkpoint `id`, which is loaded by it if it is not in memory. Gives `{ warnings }`.
+    /// Lays the LoRAs of `recipe` over the checkpoint `id`, which is loaded by it if it is not in memory. Gives `{ warnings, defaults }`.
     #[wasm_bindgen(js_name = setLoras)]
     pub fn set_loras(&self, job: u32, id: String, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {
         let engine = self.engine.clone();

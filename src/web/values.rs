@@ -1,13 +1,13 @@
 //! Values from JavaScript and to it.
 
 use crate::checkpoint::source::BaseUrl;
-use crate::checkpoint::{Assets, ExpectedFile, LoraSource, OpenOptions, Progress, Source};
+use crate::checkpoint::{Assets, ExpectedFile, LoraSource, OpenOptions, Progress, Source, VaeSource};
 use crate::engine::{Generated, Recipe};
 use crate::error::Error;
 use crate::executor::BackendInfo;
 use crate::executor::webgpu::gpu_bytes;
 use crate::image::Rgba;
-use crate::library::{Counts, DefaultsHint, Inspection, LoadOptions, Memory, Resident};
+use crate::library::{Counts, Defaults, DefaultsHint, Inspection, LoadOptions, Memory, Resident};
 use crate::pipeline::StepReport;
 use js_sys::{Array, Function, Object, Reflect, Uint8Array};
 use serde::de::DeserializeOwned;
@@ -113,8 +113,24 @@ pub(super) fn recipe(value: &JsValue) -> Result<Recipe, JsValue> {
     if options.open.file.is_some() {
         options.open.assets = Assets::js(Reflect::get(&given, &"vocabulary".into())?.unchecked_into());
     }
+    options.open.vae = vae(&Reflect::get(value, &"vae".into())?)?;
     options.loras = loras(&Reflect::get(value, &"loras".into())?)?;
     Ok(Recipe { source, options })
+}
+
+/// An autoencoder from elsewhere: `{ source, name? }`.
+fn vae(value: &JsValue) -> Result<Option<VaeSource>, JsValue> {
+    if value.is_undefined() {
+        return Ok(None);
+    }
+    let given = Reflect::get(value, &"source".into())?;
+    let mut files = BTreeMap::new();
+    Ok(Some(VaeSource {
+        source: source(&given, &mut files)?,
+        file: Reflect::get(&given, &"path".into())?.as_string(),
+        name: Reflect::get(value, &"name".into())?.as_string(),
+        files,
+    }))
 }
 
 /// What `ask` knows of how a checkpoint is loaded. A recipe was good once already: what is wrong now is a fault of ours.
@@ -236,35 +252,37 @@ pub(super) fn checkpoint(r: &Resident) -> Result<JsValue, JsValue> {
             ("id", c.id.as_str().into()),
         ])?);
     }
-    let d = &r.defaults;
-    let defaults = object([
-        ("width", (d.width as f64).into()),
-        ("height", (d.height as f64).into()),
-        ("steps", (d.steps as f64).into()),
-        ("guidanceScale", decimal(d.guidance_scale).into()),
-        (
-            "sampler",
-            d.sampler
-                .as_deref()
-                .unwrap_or_else(|| r.models.scheduler.sampler_name())
-                .into(),
-        ),
-        ("factor", (r.factor as f64).into()),
-    ])?;
     object([
         ("id", r.id.as_str().into()),
         ("name", r.name.as_str().into()),
         ("family", r.family.into()),
         ("components", components.into()),
-        ("defaults", defaults),
+        ("defaults", own_defaults(r)?),
         ("bytes", (r.bytes as f64).into()),
         ("warnings", to_js(&r.all_warnings())?),
     ])
 }
 
+/// What it draws with when nothing is said.
+fn own_defaults(r: &Resident) -> Result<JsValue, JsValue> {
+    defaults(&r.defaults, Some(r.models.scheduler.sampler_name()), r.factor)
+}
+
+/// The same with the sampler that is taken if it has none.
+fn defaults(d: &Defaults, sampler: Option<&str>, factor: usize) -> Result<JsValue, JsValue> {
+    object([
+        ("width", (d.width as f64).into()),
+        ("height", (d.height as f64).into()),
+        ("steps", (d.steps as f64).into()),
+        ("guidanceScale", decimal(d.guidance_scale).into()),
+        ("sampler", d.sampler.as_deref().or(sampler).into()),
+        ("factor", (factor as f64).into()),
+    ])
+}
+
 /// What a change of LoRAs brought.
 pub(super) fn set_loras(r: &Resident) -> Result<JsValue, JsValue> {
-    object([("warnings", to_js(&r.loras.warnings)?)])
+    object([("warnings", to_js(&r.loras.warnings)?), ("defaults", own_defaults(r)?)])
 }
 
 pub(super) fn inspection(i: &Inspection) -> Result<JsValue, JsValue> {
@@ -278,16 +296,7 @@ pub(super) fn inspection(i: &Inspection) -> Result<JsValue, JsValue> {
             ("bytes", (c.bytes as f64).into()),
         ])?);
     }
-    let defaults = i.defaults.as_ref().map(|(d, factor)| {
-        object([
-            ("width", (d.width as f64).into()),
-            ("height", (d.height as f64).into()),
-            ("steps", (d.steps as f64).into()),
-            ("guidanceScale", decimal(d.guidance_scale).into()),
-            ("sampler", d.sampler.as_deref().or(i.sampler).into()),
-            ("factor", (*factor as f64).into()),
-        ])
-    });
+    let defaults = i.defaults.as_ref().map(|(d, factor)| defaults(d, i.sampler, *factor));
     let memory = i.memory.map(|needs| {
         object([
             ("weights", (needs.weights as f64).into()),
@@ -369,6 +378,7 @@ pub(super) fn generated(g: &Generated) -> Result<JsValue, JsValue> {
             ("checkpoint", p.model.as_deref().into()),
             ("strength", p.strength.into()),
             ("masked", p.masked.map(decimal).into()),
+            ("vae", p.other("VAE").into()),
         ])?;
         let text = ("text", p.to_string().into());
         let fields = pixels(&picture.pixels)

@@ -90,6 +90,35 @@ describe("single files", () => {
     assert.ok(vocabularies.length <= 1, "the vocabulary is fetched once");
   });
 
+  test("an image is drawn over by one at an address, a picked one and one that comes back", async () => {
+    const { value, error } = await api.outcome(`async () => {
+      const file = new File([await (await fetch("${url}")).blob()], "picked.safetensors");
+      const image = new OffscreenCanvas(64, 64);
+      const context = image.getContext("2d");
+      for (let i = 0; i < 64; i++) (context.fillStyle = \`rgb(\${4 * i}, \${255 - 3 * i}, 90)\`), context.fillRect(i, i / 2, 64, 64 - i);
+      context.globalCompositeOperation = "destination-over";
+      context.fillRect(0, 0, 64, 64);
+      const drawn = [];
+      for (const source of ["${url}", file]) {
+        const checkpoint = await tintype.load(source);
+        const draw = async (more) => {
+          const { images } = await tintype.generate({ checkpoint, ...${JSON.stringify(ASKED)}, ...more });
+          drawn.push(Array.from(images[0].imageData.data));
+        };
+        await draw({ image });
+        await checkpoint.unload();
+        await draw({ image });
+        await draw();
+        await checkpoint.unload();
+      }
+      return drawn;
+    }`);
+    assert.equal(error, undefined, error?.message);
+    const [first, , text] = value.map((rgba) => Buffer.from(rgba));
+    assert.ok(isPicture(first) && !first.equals(text));
+    value.forEach((rgba, i) => assert.ok(Buffer.from(rgba).equals([first, first, text][i % 3]), `picture ${i}`));
+  });
+
   test("one is kept under its own address", async () => {
     const { value } = await api.outcome(`async () => (await tintype.store.list()).map(({ url }) => url)`);
     assert.ok(value.some((kept) => kept.endsWith(url)), value.join());

@@ -62,6 +62,8 @@ TINY = dict(
 
 BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
 PNDM = dict(_class_name="PNDMScheduler", skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False, **BETAS)
+# With keys of the scheduler that it was made of.
+DDIM_V = {**PNDM, "_class_name": "DDIMScheduler", "clip_sample": False, "prediction_type": "v_prediction"}
 EULER = dict(_class_name="EulerDiscreteScheduler", timestep_spacing="leading", steps_offset=1, prediction_type="epsilon", use_karras_sigmas=False, **BETAS)
 TRAILING = {**EULER, "timestep_spacing": "trailing"}
 ANCESTRAL = {**TRAILING, "_class_name": "EulerAncestralDiscreteScheduler"}
@@ -75,7 +77,7 @@ CHECKPOINTS = {
     "stable-diffusion-v1-5": (ONE, SD1, KL, PNDM, "SD 1.x", 20, 7.5, 512, 859.5),
     "stable-diffusion-inpainting": (ONE, {**SD1, "in_channels": 9}, KL, PNDM, "SD 1.x inpainting", 20, 7.5, 512, 859.5),
     "stable-diffusion-2-1-base": (ONLY_H, SD2, KL, {**PNDM, "prediction_type": "epsilon"}, "SD 2.x", 20, 7.5, 512, 865.9),
-    "stable-diffusion-2-1": (ONLY_H, {**SD2, "sample_size": 96, "upcast_attention": True}, KL, {**PNDM, "prediction_type": "v_prediction"}, "SD 2.x", 20, 7.5, 768, 865.9),
+    "stable-diffusion-2-1": (ONLY_H, {**SD2, "sample_size": 96, "upcast_attention": True}, KL, DDIM_V, "SD 2.x", 20, 7.5, 768, 865.9),
     "stable-diffusion-2-inpainting": (ONLY_H, {**SD2, "in_channels": 9}, KL, PNDM, "SD 2.x inpainting", 20, 7.5, 512, 865.9),
     "sd-turbo": (ONLY_H, SD2, KL, TRAILING, "SD Turbo", 1, 0.0, 512, 865.9),
     "LCM_Dreamshaper_v7": (ONE, {**SD1, "sample_size": 96, "time_cond_proj_dim": 256}, KL, LCM, "LCM", 4, 8.5, 768, 859.6),

@@ -102,9 +102,12 @@ class FileSession {
     return this.#files.open({ session: this.#id, url, place, size, sha256 });
   }
 
-  /** The load succeeded: the files that were read to their end are `checkpoint`, `{ id, name, url, bytes }`. */
-  commit({ id, name, url, bytes }) {
-    return this.#end({ type: "commit", checkpoint: { id, name, url, bytes } });
+  /**
+   * The load succeeded: the files that were read to their end are `checkpoint`, `{ id, name, url, bytes, part }`. One that is a
+   * `part` has only the name of what is kept under its address already.
+   */
+  commit({ id, name, url, bytes, part }) {
+    return this.#end({ type: "commit", checkpoint: { id, name, url, bytes, part } });
   }
 
   /** The load failed with `code`, or was given up. */

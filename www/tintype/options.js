@@ -61,6 +61,9 @@ const notYet = (what) => (value, where) => {
   throw new TintypeError("unsupported", `${where}: ${what} is not implemented`);
 };
 
+/** A source as `load` takes it, which is judged where it is resolved. */
+const elsewhere = kind("what load() takes as a source", (value) => typeof value === "string" || (typeof value === "object" && value !== null));
+
 /** LoRAs: `[{ source, scale }]`; what a source may be is judged where it is resolved. */
 export function loras(value, where) {
   if (!Array.isArray(value)) throw invalid(`${where}: expected an array of { source, scale }, found ${shown(value)}`);
@@ -161,11 +164,11 @@ export const LOAD = {
   variant: text,
   predictionType: text,
   loras,
-  vae: notYet("a VAE from elsewhere"),
+  vae: elsewhere,
   embeddings: notYet("textual inversion"),
 };
 
-export const INSPECT = { signal, variant: text, predictionType: text };
+export const INSPECT = { signal, variant: text, predictionType: text, vae: elsewhere };
 
 export const SET_LORAS = { onProgress: callback };
 

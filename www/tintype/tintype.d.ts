@@ -155,6 +155,13 @@ export interface Lora {
   scale?: number | null;
 }
 
+/**
+ * Where an autoencoder is: anything that `load` takes. A folder may be diffusers' of an `AutoencoderKL` or `AutoencoderTiny`, or a whole
+ * checkpoint's, whose own is taken; a file a whole checkpoint, or an autoencoder alone in the names of diffusers or of the original
+ * code; TAESD's decoder, alone or with its encoder as two picked files. One for latents of another kind is refused.
+ */
+export type VaeSource = Source;
+
 export interface LoadOptions {
   signal?: AbortSignal | null;
   onProgress?: ((progress: Progress) => void) | null;
@@ -166,8 +173,8 @@ export interface LoadOptions {
   predictionType?: "epsilon" | "v_prediction" | "sample" | (string & {}) | null;
   /** LoRAs to lie over it. */
   loras?: readonly Lora[] | null;
-  /** Not implemented: rejects with `unsupported`. */
-  vae?: Source | null;
+  /** An autoencoder in place of the checkpoint's own, of which nothing is read then. */
+  vae?: VaeSource | null;
   /** Not implemented: a list that isn't empty rejects with `unsupported`. */
   embeddings?: readonly Source[] | null;
 }
@@ -178,6 +185,8 @@ export interface InspectOptions {
   variant?: string | null;
   /** As `load` takes it. */
   predictionType?: LoadOptions["predictionType"];
+  /** As `load` takes it. */
+  vae?: VaeSource | null;
 }
 
 /** What a checkpoint is and would need, as `inspect` says it; or what a person brought in its place. */
@@ -225,7 +234,7 @@ export interface Component {
   dtypes: string[];
   /** Of its files. */
   bytes: number;
-  /** A hash over its content: components of one id are held once, whatever checkpoints they are of. */
+  /** A hash over its tensors, whatever files they are in: components of one id are held once, whatever checkpoints they are of. */
   id: string;
 }
 
@@ -240,7 +249,10 @@ export class Checkpoint {
   /** What it is by its configurations, such as `SD 1.x`, `SDXL` or `LCM`. */
   readonly family: string;
   readonly components: readonly Component[];
-  /** With the number that width and height must be multiples of. */
+  /**
+   * With the number that width and height must be multiples of. While a LoRA lies over it that was distilled to few steps (LCM, Lightning,
+   * Hyper-SD, TCD, DMD2, Turbo, known by its name), steps, guidance scale and sampler are those that such a LoRA draws with, but for what a catalogue's entry says.
+   */
   readonly defaults: Readonly<Defaults & { factor: number }>;
   /** The weights' bytes in memory, those that it shares with others included; LoRAs come on top, and with the first image an encoder. */
   readonly bytes: number;
@@ -249,12 +261,12 @@ export class Checkpoint {
   /**
    * Puts these LoRAs over the checkpoint, in place of those that lie over it; an empty list takes them all off, and then it draws to
    * the bit what it drew before. Pictures asked for before are drawn before. The checkpoint is not read again, LoRAs are. If it
-   * rejects, the former ones stay.
+   * rejects, the former ones stay. Resolves with what is to be known of them, and with the `defaults` from now on.
    */
   setLoras(
     loras: readonly Lora[],
     options?: { onProgress?: ((progress: Progress) => void) | null } | null,
-  ): Promise<{ readonly warnings: readonly string[] }>;
+  ): Promise<{ readonly warnings: readonly string[]; readonly defaults: Checkpoint["defaults"] }>;
   /**
    * Frees its memory for the next one: GPU buffers are destroyed; WebAssembly's memory never shrinks, but what was freed is used
    * again.
@@ -327,6 +339,8 @@ export interface Parameters {
   strength?: number;
   /** Where there was a mask: the part of the image that it left to be drawn over, from 0 to 1. */
   masked?: number;
+  /** The autoencoder's file or name, if it is from elsewhere. */
+  vae?: string;
   [more: string]: unknown;
 }
 
@@ -356,7 +370,7 @@ export interface Notice {
   message: string;
 }
 
-/** A checkpoint, or a LoRA, that is kept on this device. */
+/** A checkpoint, a LoRA or an autoencoder that is kept on this device. */
 export interface Kept {
   id: string;
   name: string;
@@ -424,7 +438,7 @@ export interface Debug {
 interface TintypeEventMap {
   /** What happened without an error: `auto` found no GPU, the store is full, a lost device was set up anew. */
   notice: CustomEvent<Notice>;
-  /** `checkpoints` or `memory` changed. */
+  /** `checkpoints`, `memory` or the defaults of a checkpoint changed. */
   change: CustomEvent<null>;
 }
 

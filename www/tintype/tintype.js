@@ -20,6 +20,7 @@ import {
 import { pictures } from "./picture.js";
 import { Sources } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
+import { resolveVae } from "./vae.js";
 
 export { TintypeError };
 
@@ -30,6 +31,7 @@ const OURS = Symbol("tintype");
 export class Checkpoint {
   #unload;
   #setLoras;
+  #defaults;
 
   constructor(ours, info, { unload, setLoras }) {
     if (ours !== OURS) throw invalid("Checkpoint: load() makes these");
@@ -37,7 +39,7 @@ export class Checkpoint {
     this.name = info.name;
     this.family = info.family;
     this.components = info.components;
-    this.defaults = info.defaults;
+    this.#defaults = Object.freeze(info.defaults);
     this.bytes = info.bytes;
     this.warnings = info.warnings ?? [];
     this.#unload = unload;
@@ -45,12 +47,17 @@ export class Checkpoint {
     Object.freeze(this);
   }
 
+  /** What `generate` takes for everything left out; others, where a LoRA over it brings its own. */
+  get defaults() {
+    return this.#defaults;
+  }
+
   /**
    * Puts these LoRAs over the checkpoint in place of those that lie there; an empty list takes them all off. Pictures asked for
-   * before are drawn before. Gives `{ warnings }`.
+   * before are drawn before. Gives `{ warnings, defaults }`.
    */
   async setLoras(loras, options) {
-    return this.#setLoras(loras, options);
+    return this.#setLoras(loras, options, (defaults) => (this.#defaults = Object.freeze(defaults)));
   }
 
   /** Lets go of its memory. Drawn with again, it comes back. */
@@ -175,14 +182,18 @@ export class Tintype extends EventTarget {
   }
 
   async load(source, options) {
-    const { signal, onProgress, loras: over = [], ...rest } = check("load", LOAD, options);
+    const { signal, onProgress, loras: over = [], vae: other, ...rest } = check("load", LOAD, options);
     if (this.#closed) throw invalid(CLOSED);
     const find = (signal) =>
-      Promise.all([this.#sources.find(source, { signal }), resolveLoras(this.#sources, over, "load", signal)]);
+      Promise.all([
+        this.#sources.find(source, { signal }),
+        resolveLoras(this.#sources, over, "load", signal),
+        resolveVae(this.#sources, other, "load", signal),
+      ]);
     const resolved = await this.#resolve(find, signal);
     if (this.#closed) throw wasClosed();
-    const [{ source: found, hints, warnings }, { loras, warnings: others }] = resolved;
-    const recipe = { source: found, options: { ...hints, ...rest }, loras };
+    const [{ source: found, hints, warnings }, { loras, warnings: others }, vae] = resolved;
+    const recipe = { source: found, options: { ...hints, ...rest }, loras, vae };
     const info = await this.#fetching(() =>
       this.#compute.call(
         "load",
@@ -195,7 +206,7 @@ export class Tintype extends EventTarget {
     const told = { ...info, warnings: [...warnings, ...others, ...(info.warnings ?? [])] };
     const checkpoint = new Checkpoint(OURS, told, {
       unload: () => this.#unload(checkpoint),
-      setLoras: (loras, options) => this.#setLoras(checkpoint, loras, options),
+      setLoras: (...args) => this.#setLoras(checkpoint, ...args),
     });
     this.#handles.set(info.id, checkpoint);
     this.#recipes.set(checkpoint, recipe);
@@ -239,14 +250,14 @@ export class Tintype extends EventTarget {
 
   /** What a checkpoint is and would need here, from its headers alone. */
   async inspect(source, options) {
-    const { signal, ...rest } = check("inspect", INSPECT, options);
+    const { signal, vae: other, ...rest } = check("inspect", INSPECT, options);
     if (this.#closed) throw invalid(CLOSED);
-    const find = (signal) => this.#sources.find(source, { signal });
+    const find = (signal) => Promise.all([this.#sources.find(source, { signal }), resolveVae(this.#sources, other, "inspect", signal)]);
     const resolved = await this.#resolve(find, signal, "inspect").catch(unsupportedIsSaid);
     if (this.#closed) throw wasClosed();
     if (resolved.unsupported) return resolved;
-    const { source: found, hints, warnings } = resolved;
-    const recipe = { source: found, options: { ...hints, ...rest } };
+    const [{ source: found, hints, warnings }, vae] = resolved;
+    const recipe = { source: found, options: { ...hints, ...rest }, vae };
     const said = await this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
     return { ...said, warnings: [...warnings, ...said.warnings] };
   }
@@ -290,7 +301,8 @@ export class Tintype extends EventTarget {
     await this.#compute.call("unload", () => ({ id: checkpoint.id }));
   }
 
-  async #setLoras(checkpoint, loras, options) {
+  /** `onDefaults` hears what the checkpoint draws with from then on, before whoever asked hears that it is done. */
+  async #setLoras(checkpoint, loras, options, onDefaults) {
     const asked = checkLoras(loras, "setLoras: loras");
     const { onProgress } = check("setLoras", SET_LORAS, options);
     if (this.#closed) throw invalid(CLOSED);
@@ -304,10 +316,12 @@ export class Tintype extends EventTarget {
       const payload = (known) => ({ id: checkpoint.id, loras: resolved, recipe: told(known) });
       const onSent = (known) => known.add(checkpoint.id);
       const onEvent = onProgress && guarded(onProgress);
-      const { warnings } = await this.#fetching(() => this.#compute.call("set-loras", payload, { onSent, onEvent }));
+      const set = await this.#fetching(() => this.#compute.call("set-loras", payload, { onSent, onEvent }));
       // A worker that takes another's place is told these.
       this.#recipes.set(checkpoint, { ...recipe, loras: resolved });
-      return { warnings: [...others, ...warnings] };
+      onDefaults(set.defaults);
+      this.#dispatch("change");
+      return { ...set, warnings: [...others, ...set.warnings] };
     };
     // One after the other, in the order in which they are asked for.
     const before = this.#changes.get(checkpoint) ?? Promise.resolve();

@@ -161,9 +161,10 @@ async function unpacked(blob, url) {
 }
 
 /** The recipe with who reads its files, and what single files leave out. */
-function readable({ source, options, loras = [] }) {
+function readable({ source, options, loras = [], vae }) {
   const read = (source) => ({ ...source, keeper: files, vocabulary });
-  return { source: read(source), options, loras: loras.map((lora) => ({ ...lora, source: read(lora.source) })) };
+  const within = (part) => ({ ...part, source: read(part.source) });
+  return { source: read(source), options, loras: loras.map(within), vae: vae && within(vae) };
 }
 
 /** Tells the page what is in memory now, where that has changed. */

@@ -7,6 +7,7 @@ pub mod adapter;
 pub mod names;
 
 use crate::cancel::CancelToken;
+use crate::checkpoint::distilled;
 use crate::checkpoint::expected::ExpectedFile;
 use crate::checkpoint::progress::ProgressSink;
 use crate::checkpoint::reader::OpenFile;
@@ -49,6 +50,8 @@ pub struct Lora {
     pub adapters: Vec<Adapter>,
     /// The file's name without its extension.
     pub name: String,
+    /// What may tell what it was distilled to.
+    pub names: Vec<String>,
     /// Bytes of the file.
     pub bytes: u64,
     /// The file's hash.
@@ -85,9 +88,9 @@ impl Lora {
         }
         let source = from.source.begin();
         let read = cancel.guard(read(&source, from, modules, progress, cancel)).await;
-        let bytes = read.as_ref().map(|lora| lora.bytes);
+        let said = read.as_ref().map(|lora| (from.path.as_str(), lora.bytes));
         // What could not be kept is no reason not to draw; the keeper says so by itself.
-        drop(source.end_file(&from.path, bytes).await);
+        drop(source.end_part(&source.locate(&from.path), said).await);
         let mut lora = read?;
         lora.warnings.extend(source.warnings());
         Ok(lora)
@@ -211,9 +214,11 @@ async fn read(
     let sha256 = file
         .for_each_piece(cancel, |name| wanted.contains(name), arrived, sink)
         .await?;
+    let sha256 = sha256.ok_or_else(|| Error::Internal(format!("{place}: no hash")))?;
     let warnings = names::shortened(&unused).map(|keys| format!("{place}: keys of no use here: {keys}"));
     Ok(Lora {
         name: from.name().into(),
+        names: distilled::names(&place, &header),
         bytes,
         scale: from.scale,
         adapters,

@@ -3,15 +3,19 @@
 
 mod delta;
 
+use super::defaults::{Defaults, Own};
 use super::pool::Shared;
 use super::{Library, LoraInfo, Resident, Room};
 use crate::cancel::CancelToken;
+use crate::checkpoint::distilled::{Kind, Taken};
 use crate::checkpoint::lora::names::Modules;
 use crate::checkpoint::{Lora, LoraSource, ProgressSink};
 use crate::error::{Error, Result};
 use crate::executor::{WeightDtype, Weights};
 use crate::graph::ParamSpec;
+use crate::pipeline::keys;
 use crate::platform::yield_now;
+use crate::sampler::SchedulerConfig;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -75,6 +79,26 @@ impl Loras {
             changed: changed.collect(),
             read,
         })
+    }
+
+    /// What a checkpoint under them draws with when nothing is said: the first that was distilled to few steps, and is laid on as it
+    /// was trained and not for its opposite, brings its own. Where that can't be, a warning says so.
+    pub(super) fn defaults(&mut self, own: &Own) -> (Defaults, SchedulerConfig) {
+        let found = self.read.iter_mut().filter(|lora| lora.scale > 0.0).find_map(|lora| {
+            let (taken, _) = Taken::of(Kind::Lora, own.kind, &lora.names)?;
+            Some((taken, lora))
+        });
+        if let Some((taken, lora)) = found {
+            match own.with(taken) {
+                Ok(with) => return with,
+                Err(error) => lora.warnings.push(format!(
+                    "{}: by its name it draws with {taken}, which can't be over this checkpoint: {}",
+                    lora.place,
+                    error.message()
+                )),
+            }
+        }
+        (own.defaults.clone(), own.scheduler.clone())
     }
 
     /// What a person is told of them.
@@ -241,9 +265,10 @@ impl Library {
             .zip(&resident.shared)
             .map(|(name, shared)| (name, shared.params.as_slice()))
             .collect();
-        let loras = Loras::read(sources, &components, progress, cancel).await?;
+        let mut loras = Loras::read(sources, &components, progress, cancel).await?;
+        let defaults = loras.defaults(&resident.own);
         progress.done();
-        match self.lay(&resident, &loras, room, cancel).await {
+        match self.lay(&resident, &loras, &defaults, room, cancel).await {
             Err(Error::OutOfMemory(_)) if resident.overlays.bytes() > 0 => {}
             laid => {
                 drop(resident);
@@ -256,29 +281,46 @@ impl Library {
             library: self,
             id: Some(id.into()),
         };
-        let bare = self.replace(&resident, Overlays::default(), LoraInfo::default())?;
+        let bare = self.replace(&resident, Overlays::default(), LoraInfo::default(), &defaults)?;
         drop(resident);
-        let laid = self.lay(&bare, &loras, room, cancel).await?;
+        let laid = self.lay(&bare, &loras, &defaults, room, cancel).await?;
         unfinished.id = None;
         Ok(laid)
     }
 
-    async fn lay(&self, resident: &Resident, loras: &Loras, room: Room, cancel: &CancelToken) -> Result<Rc<Resident>> {
+    async fn lay(
+        &self,
+        resident: &Resident,
+        loras: &Loras,
+        defaults: &(Defaults, SchedulerConfig),
+        room: Room,
+        cancel: &CancelToken,
+    ) -> Result<Rc<Resident>> {
         let bytes = self.overlay_bytes(loras);
         let _coming = (bytes > 0)
             .then(|| self.make_room(&resident.name, bytes, &resident.keys, room))
             .transpose()?;
         let rooms = self.allocate_overlays(loras, room).await?;
         let overlays = self.merge(loras, &resident.shared, rooms, cancel).await?;
-        self.replace(resident, overlays, loras.said())
+        self.replace(resident, overlays, loras.said(), defaults)
     }
 
-    /// Puts the checkpoint with these overlays where it was without them. Who draws with the former one goes on with it.
-    fn replace(&self, former: &Resident, overlays: Overlays, loras: LoraInfo) -> Result<Rc<Resident>> {
+    /// Puts the checkpoint with these overlays, and what it draws with under them, where it was without. Who draws with the former one
+    /// goes on with it.
+    fn replace(
+        &self,
+        former: &Resident,
+        overlays: Overlays,
+        loras: LoraInfo,
+        (defaults, scheduler): &(Defaults, SchedulerConfig),
+    ) -> Result<Rc<Resident>> {
         let weights = self.overlaid(&former.shared, &overlays)?;
         let mut resident = former.clone();
         resident.models.set_weights(weights);
         (resident.overlays, resident.loras) = (overlays, loras);
+        resident.defaults.clone_from(defaults);
+        resident.models.scheduler.clone_from(scheduler);
+        resident.keys = keys(&self.executor, &resident.models, &defaults.request()?)?;
         let resident = Rc::new(resident);
         let mut residents = self.residents.borrow_mut();
         let place = residents.iter_mut().find(|r| r.id == former.id);

@@ -199,9 +199,9 @@ export class Store {
 
   /**
    * Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`; `listing`: what its repository has, at
-   * which commit.
+   * which commit. With `part` they are only some of what may be kept there already: it stays what it is called.
    */
-  commit({ id, name, url, bytes, listing }, files) {
+  commit({ id, name, url, bytes, part, listing }, files) {
     return alone(async () => {
       const now = Date.now();
       const left = await this.#index.change(ALL, async ({ urls, blobs, checkpoints }) => {
@@ -226,7 +226,8 @@ export class Store {
           if (moved) await urls.delete(file.url);
           else if ((await urls.get(file.url))?.sha256 === file.sha256) all.push(file);
         }
-        await checkpoints.put({ id, name, url, bytes, files: all, listing: listing ?? older?.listing, lastUsed: now });
+        const said = part && older ? { id: older.id, name: older.name, bytes: older.bytes } : { id, name, bytes };
+        await checkpoints.put({ ...said, url, files: all, listing: listing ?? older?.listing, lastUsed: now });
         const used = hashesOf(await checkpoints.all());
         return older ? [...hashesOf([older])].filter((sha256) => !used.has(sha256)) : [];
       });
