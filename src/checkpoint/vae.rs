@@ -65,7 +65,10 @@ const TINY: [&str; 2] = ["taesd", "taesdxl"];
 
 /// Opens it and reads its header; what shapes do not tell is as for SDXL (`xl`) or for its elders. Gives what a person should know
 /// besides.
-pub(super) async fn open(
+///
+/// # Errors
+/// Those of the files; [`Error::Unsupported`] for what is none, or none that is read.
+pub async fn open(
     from: &VaeSource,
     variant: Option<&String>,
     xl: bool,
