@@ -109,11 +109,11 @@ impl Inspection {
             name: None,
             files: BTreeMap::new(),
         };
-        let (vae, warnings) = vae::open(&from, None, false, cancel, &ProgressSink::none()).await?;
+        let opened = vae::open(&from, None, false, cancel, &ProgressSink::none()).await?;
         self.kind = Some("vae");
-        self.bytes = vae.bytes();
-        self.components = vec![describe(&vae)];
-        self.warnings = warnings;
+        self.bytes = opened.component.bytes();
+        self.components = vec![describe(&opened.component)];
+        self.warnings = opened.warnings;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ import { entryFields, invalid, shown } from "./options.js";
 import { gather, isPicked, onlyFile, pickedSource } from "./picked.js";
 
 /** The file that makes a folder a checkpoint. */
-const INDEX = "model_index.json";
+const INDEXES = ["model_index.json"];
 
 /** Finds what is meant by an address, a repository, an entry, or what a person picked. Whatever takes a source asks here. */
 export class Sources {
@@ -25,30 +25,32 @@ export class Sources {
   }
 
   /**
-   * What `source`, which messages call `where`, is. `index` is the file that makes a folder one of the kind that is wanted; with
-   * null only one file will do. What was dropped is asked before the first await.
+   * What `source`, which messages call `where`, is. `indexes` are the files of which each makes a folder one of the kind that is
+   * wanted; without any only one file will do. What was dropped is asked before the first await.
    */
-  async find(source, { where = "source", index = INDEX, signal } = {}) {
-    if (typeof source === "string" || source instanceof URL) return this.#address(String(source), { where, index, signal });
-    if (isPicked(source)) return { ...pickedSource(await gather(source, where, signal), { where, index }), warnings: [] };
-    if (index === INDEX && typeof source === "object" && source !== null && "url" in source) return this.#entry(source, { where, index, signal });
-    const more = index === null ? "" : `, several, a folder's handle${index === INDEX ? ", a checkpoints.json's entry" : ""} or a drop`;
+  async find(source, { where = "source", indexes = INDEXES, signal } = {}) {
+    if (typeof source === "string" || source instanceof URL) return this.#address(String(source), { where, indexes, signal });
+    if (isPicked(source)) return { ...pickedSource(await gather(source, where, signal), { where, indexes }), warnings: [] };
+    const folders = indexes.length > 0;
+    if (folders && typeof source === "object" && source !== null && "url" in source) return this.#entry(source, { where, indexes, signal });
+    const more = folders ? ", several, a folder's handle, a checkpoints.json's entry or a drop" : "";
     throw invalid(`${where}: expected a URL, a File, a file's handle${more}, found ${shown(source)}`);
   }
 
   async #address(text, about) {
-    const { where, index, signal } = about;
+    const { where, indexes, signal } = about;
     if (/^hf:/i.test(text)) return this.#repository(parseName(where, text), about);
     const url = parse(where, text, ["https:", "http:"]);
     url.hash = "";
     const repository = parsePage(where, url, this.#hub);
     if (repository) return this.#repository(repository, about);
-    if (index !== null && url.pathname.endsWith(`/${index}`)) url.pathname = url.pathname.slice(0, -index.length);
+    const named = indexes.find((index) => url.pathname.endsWith(`/${index}`));
+    if (named) url.pathname = url.pathname.slice(0, -named.length);
     const isFolder = url.pathname.endsWith("/");
-    if (isFolder && index === null) throw invalid(`${where}: ${shown(text)}: expected the address of a file, found a folder's`);
+    if (isFolder && indexes.length === 0) throw invalid(`${where}: ${shown(text)}: expected the address of a file, found a folder's`);
     if (isFolder) return folderAddress(url);
     if (isSingle(url.pathname)) return singleAddress(url, fileName(url));
-    const told = await this.#ask("tell", { url: url.href, index }, signal);
+    const told = await this.#ask("tell", { url: url.href, indexes }, signal);
     if (told.folder) return folderAddress(url);
     const found = singleAddress(url, told.name ?? fileName(url));
     // Many files may have one address but for its query.
@@ -57,8 +59,9 @@ export class Sources {
   }
 
   /** A repository of the hub, or a folder or a file of one. */
-  async #repository(name, { where, index, signal }) {
-    if (index !== null && `/${name.path}`.endsWith(`/${index}`)) name = { ...name, path: name.path.slice(0, -index.length).replace(/\/$/, "") };
+  async #repository(name, { where, indexes, signal }) {
+    const named = indexes.find((index) => `/${name.path}`.endsWith(`/${index}`));
+    if (named) name = { ...name, path: name.path.slice(0, -named.length).replace(/\/$/, "") };
     const asked = nameOf(name);
     const at = (path) => nameOf({ ...name, path });
     const single = isSingle(name.path);
@@ -66,7 +69,7 @@ export class Sources {
     const below = (path) => (inside ? `${inside}/${path}` : path);
     const { url, files, warnings } = await this.#ask("repository", { ...name, path: inside, asked }, signal);
     const paths = Object.keys(files);
-    if (!single && index !== null && Object.hasOwn(files, index)) {
+    if (!single && indexes.some((index) => Object.hasOwn(files, index))) {
       const source = { kind: "url", url, files, place: `${at(inside)}/`, label: asked };
       return { source, hints: { name: (inside || name.repo).split("/").at(-1) }, warnings };
     }
@@ -78,8 +81,8 @@ export class Sources {
       throw new TintypeError("not-found", `${where}: ${asked}: the repository has no such file${there}`);
     }
     if (!single) {
-      const folders = index === null ? [] : paths.filter((path) => path.endsWith(`/${index}`)).map((path) => at(below(path.slice(0, -index.length - 1))));
-      path = onlyFile(here, { where, place: asked, index, folders, choose: (path) => at(below(path)) });
+      const folders = indexes.flatMap((index) => paths.filter((path) => path.endsWith(`/${index}`)).map((path) => at(below(path.slice(0, -index.length - 1)))));
+      path = onlyFile(here, { where, place: asked, indexes, folders, choose: (path) => at(below(path)) });
     }
     const known = plain(path, "x.safetensors");
     const only = { path: known, files: { [known]: files[path] } };

@@ -1,17 +1,25 @@
 // What `vae` takes → what the engine reads: an autoencoder from elsewhere.
 
-/** `{ source, name? }` in the engine's words; undefined where none is asked for. `call` names who asked. */
+import { gather, isPicked } from "./picked.js";
+
+/** Each makes a folder one with an autoencoder in it: its own, or a checkpoint's. */
+const INDEXES = ["model_index.json", "config.json"];
+
+/**
+ * `{ source, name? }` in the engine's words, and what a person should know of where it comes from; without a source where none is
+ * asked for. `call` names who asked.
+ */
 export async function resolveVae(sources, vae, call, signal) {
-  if (vae === undefined) return undefined;
-  const find = (index) => sources.find(vae, { where: `${call}: vae`, index, signal });
-  const given = ({ source, hints }) => ({ source, name: hints.name });
-  // A whole checkpoint's folder, whose own is taken; else the folder of one alone; else a file.
-  const whole = await find().catch((error) => ({ error }));
-  if (!whole.error && whole.source.path === undefined) return given(whole);
-  try {
-    return given(await find("config.json"));
-  } catch (error) {
-    if (whole.error) throw error;
-    return given(whole);
+  if (vae === undefined) return { warnings: [] };
+  const where = `${call}: vae`;
+  // TAESD's two halves.
+  if (isPicked(vae)) {
+    const files = await gather(vae, where, signal);
+    if (files.length === 2 && files.every(({ path }) => path.endsWith(".safetensors"))) {
+      return { vae: { source: { kind: "files", files } }, warnings: [] };
+    }
+    vae = files;
   }
+  const { source, hints, warnings } = await sources.find(vae, { where, indexes: INDEXES, signal });
+  return { vae: { source, name: hints.name }, warnings };
 }

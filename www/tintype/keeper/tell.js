@@ -22,23 +22,26 @@ async function glance(url, { stallTimeout, hub }, signal) {
 }
 
 /**
- * `{ folder: true }`, if there is a file `index` below `url`; else `{ name? }`, if there is a file. What is kept of either is
- * believed. With `index` null only a file will do.
+ * `{ folder: true }`, if one of the files `indexes` is below `url`; else `{ name? }`, if there is a file. What is kept of either is
+ * believed. Without `indexes` only a file will do.
  */
-export async function tell({ url, index }, keeper, signal) {
-  const below = new URL(url);
-  below.pathname += `/${index}`;
+export async function tell({ url, indexes }, keeper, signal) {
+  const below = indexes.map((index) => {
+    const address = new URL(url);
+    address.pathname += `/${index}`;
+    return address.href;
+  });
   const kept = async (url) => {
     const { record } = (await keeper.store?.find(url, {}).catch(() => null)) ?? {};
     return record?.sha256 ? record : null;
   };
   const file = await kept(url);
   if (file) return { name: file.name };
-  if (index !== null && (await kept(below.href))) return { folder: true };
+  for (const address of below) if (await kept(address)) return { folder: true };
   const failures = [];
-  if (index !== null) {
+  for (const address of below) {
     try {
-      const { start } = await glance(below.href, keeper, signal);
+      const { start } = await glance(address, keeper, signal);
       // Some hosts answer whatever is below a file's address with the file.
       if (/^\s*\{\s*["}]/.test(new TextDecoder().decode(start))) return { folder: true };
     } catch (error) {
@@ -50,9 +53,9 @@ export async function tell({ url, index }, keeper, signal) {
     const { name } = await glance(url, keeper, signal);
     return { name };
   } catch (error) {
-    if (error.code === "cancelled" || index === null) throw error;
+    if (error.code === "cancelled" || indexes.length === 0) throw error;
     const code = [...failures, error].some(({ code }) => code === "network") ? "network" : "not-found";
     const why = [...new Set([error, ...failures].map(({ message }) => message))].join("; ");
-    throw failure(code, `${label(url)}: expected a folder with ${index}, or a file: ${why}`, error);
+    throw failure(code, `${label(url)}: expected a folder with ${indexes.join(" or ")}, or a file: ${why}`, error);
   }
 }
