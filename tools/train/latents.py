@@ -26,8 +26,8 @@ class Pool:
     def __init__(self, name, subjects, renderer, vae, style=None, only=None):
         self.name, self.subjects, self.renderer, self.vae = name, subjects, renderer, vae
         self.style, self.only = style, only
-        self.size = 8192 if on_gpu() else 1024
-        self.first, self.most = (12, 64) if on_gpu() else (2, 96)
+        self.size = 8192 if on_gpu() else 256
+        self.first, self.most = (12, 64) if on_gpu() else (2, 400)
         self.shards = []
         self.made = 0
         weights = hashlib.sha256()

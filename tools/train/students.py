@@ -38,7 +38,7 @@ class Trajectories:
 
     def __init__(self, s, name, teacher, samples_of_teacher):
         self.s, self.name, self.teacher, self.version = s, name, teacher, samples_of_teacher
-        self.size, self.first, self.most = (4096, 2, 24) if on_gpu() else (256, 1, 256)
+        self.size, self.first, self.most = (4096, 2, 24) if on_gpu() else (128, 1, 512)
         self.writer = Writer(s.subjects, subjects_of(name, s.subjects))
         self.chunks = []
 
