@@ -8,7 +8,7 @@ from pathlib import Path
 from .common import home, read_json, say
 
 STAGES = ["drawings", "captions", "tokenizer", "vae", "embedding", "base", "styles", "students", "scores"]
-UNNEEDED = ("state.pt", "state.previous.pt", "spent.json")
+UNNEEDED = ("state.pt", "state.previous.pt", "spent.json", "lock")
 
 
 def pack(file, only=None, piece=None):

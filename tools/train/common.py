@@ -1,6 +1,7 @@
 """Where state lives, which device computes, how a stage is stopped, saved and continued, and what it logs."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -175,8 +176,19 @@ class Trainer:
         self.extra = {}
         self.fresh_at = 0
         self.path = home() / stage / "state.pt"
+        self.lock = self._locked()
         self.before = time.time()
         self._load()
+
+    def _locked(self):
+        """Held while this lives: two runs of one stage would spoil each other's state."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(self.path.with_name("lock"), "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"{self.stage}: another run is at it ({self.path.parent})") from None
+        return lock
 
     def rate(self):
         """Rises, stays, then falls as the square root of samples: it can be extended at any time."""

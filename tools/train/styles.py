@@ -57,6 +57,7 @@ def train(s, name, minutes):
         say(stage, base_went_on_to=base["samples"], begins_anew=True)
         for file in (home() / stage).glob("*.pt"):
             file.unlink()
+        trainer.lock.close()
         unet.load_state_dict(models.unet_of_style(base["unet"], CHECKPOINTS[name]["style"]).state_dict())
         trainer = trainer_of()
     trainer.extra["base"] = base["samples"]
