@@ -23,8 +23,8 @@ def diffusion_loss(unet, context, latents, g, alphas, sigmas, classes=None):
     count = len(latents)
     # One time in each of `count` equal parts.
     t = ((torch.arange(count) + torch.rand(count, generator=g)) / count * 1000).long().clamp(0, 999).to(latents.device)
-    on_its_device = latents.device.type == "cpu"
-    drawn = torch.randn(latents.shape, generator=g) if on_its_device else torch.randn_like(latents)
+    seed = torch.randint(2**62, (1,), generator=g).item()
+    drawn = torch.randn(latents.shape, generator=torch.Generator(latents.device).manual_seed(seed), device=latents.device)
     a, s = alphas[t][:, None, None, None], sigmas[t][:, None, None, None]
     noisy, v = a * latents + s * drawn, a * drawn - s * latents
     with autocast():

@@ -9,7 +9,7 @@ import torch
 
 from .base import Setting
 from .checkpoints import CHECKPOINTS, STUDENTS, prompts_of
-from .common import say, write_json
+from .common import home, say, write_json
 from .render import sheet
 from .sample import GUIDANCE, STEPS, pictures, student_scheduler, teacher_scheduler
 from .students import load_student
@@ -34,6 +34,8 @@ def write_folder(folder, parts, scheduler):
         requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder, safe_serialization=True)
+    for name in ("vocab.json", "merges.txt"):  # which transformers no longer writes
+        shutil.copy(home() / "tokenizer" / name, folder / "tokenizer" / name)
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if k != "_name_or_path"}, indent=2) + "\n")
     for config in folder.glob("*/config.json"):

@@ -1,6 +1,7 @@
 """A pool of scenes that are encoded already, so that a step of training costs the UNet alone. It grows with the samples seen
 (each scene serves about `REUSE` times) and, once full, gives its oldest shard for a new one."""
 
+import functools
 import hashlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -22,12 +23,18 @@ def written(subjects, only, count, seed, style):
     return pack(scenes), tokens.encode(tokens.load(), [s["caption"] for s in scenes]).to(torch.int16)
 
 
+@functools.cache
+def workers():
+    """Processes that write scenes ahead, where a GPU would wait for them."""
+    return ProcessPoolExecutor(6, mp_context=get_context("spawn"))
+
+
 class Pool:
     def __init__(self, name, subjects, renderer, vae, style=None, only=None):
         self.name, self.subjects, self.renderer, self.vae = name, subjects, renderer, vae
         self.style, self.only = style, only
         self.size = 8192 if on_gpu() else 256
-        self.first, self.most = (12, 64) if on_gpu() else (2, 400)
+        self.first, self.most = (12 if style is None else 4, 64) if on_gpu() else (2, 400)
         self.shards = []
         self.made = 0
         weights = hashlib.sha256()
@@ -35,7 +42,7 @@ class Pool:
             weights.update(p.detach().cpu().numpy().tobytes())
         self.folder = home() / "latents" / weights.hexdigest()[:12]
         self.ahead = []
-        self.workers = ProcessPoolExecutor(6, mp_context=get_context("spawn")) if on_gpu() else None
+        self.workers = workers() if on_gpu() else None
 
     def _written(self, number):
         arguments = (self.subjects, self.only, self.size, f"{self.name} {number}", self.style)
@@ -93,5 +100,5 @@ class Pool:
         return joined["latents"].float(), joined["tokens"].long(), joined["style"].long()
 
     def close(self):
-        if self.workers:
-            self.workers.shutdown(wait=False, cancel_futures=True)
+        for later in self.ahead:
+            later.cancel()

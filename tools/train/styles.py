@@ -55,8 +55,8 @@ def train(s, name, minutes):
     trainer = trainer_of()
     if trainer.samples and trainer.extra.get("base") != base["samples"]:
         say(stage, base_went_on_to=base["samples"], begins_anew=True)
-        for file in (home() / stage).glob("*.pt"):
-            file.unlink()
+        for file in [*(home() / stage).glob("*.pt"), home() / stage / "spent.json"]:
+            file.unlink(missing_ok=True)
         trainer.lock.close()
         unet.load_state_dict(models.unet_of_style(base["unet"], CHECKPOINTS[name]["style"]).state_dict())
         trainer = trainer_of()
