@@ -339,8 +339,11 @@ impl Engine {
         // What could not be kept is no reason not to draw; the keeper says so by itself.
         drop(source.end(end).await);
         if let Some(vae) = &options.open.vae {
-            let bytes = |r: &Rc<Resident>| r.components.iter().filter(|c| c.name == "vae").map(|c| c.bytes).sum();
-            drop(vae.end(loaded.as_ref().map(bytes)).await);
+            let end = loaded.as_ref().map(|r| {
+                let bytes = r.components.iter().filter(|c| c.name == "vae").map(|c| c.bytes).sum();
+                (r.vae.as_deref().unwrap_or_default(), bytes)
+            });
+            drop(vae.end(end).await);
         }
         unknown.1 = None;
         loaded

@@ -17,8 +17,9 @@ use tintype::checkpoint::expected::hex;
 use tintype::checkpoint::{Assets, ExpectedFile, Progress, ProgressSink, Source, VaeSource};
 use tintype::engine::{Engine, GenerateOptions, Recipe};
 use tintype::executor::Executor;
+use tintype::image::Rgba;
 use tintype::library::{Library, LoadOptions, Resident, Room};
-use tintype::pipeline::Request;
+use tintype::pipeline::{InitImage, Request};
 
 const KL: &str = "diffusion_pytorch_model.safetensors";
 
@@ -188,7 +189,65 @@ fn draws_what_diffusers_draws(executor: Executor) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-on_each_executor!(draws_what_diffusers_draws);
+on_each_executor!(draws_what_diffusers_draws, draws_over_images_as_diffusers_does);
+
+/// Over an image: the encoder is that of the autoencoder from elsewhere, whatever file it is in. A decoder alone has none.
+fn draws_over_images_as_diffusers_does(executor: Executor) {
+    let library = Library::new(executor, None);
+    let expected = Golden::read("vae/expected.safetensors");
+    let asked: Json = serde_json::from_str(&expected.metadata["over"]).unwrap();
+    let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
+    let (mut wrong, mut alone) = (Vec::new(), 0);
+    for base_name in ["sd1-ddim", "sdxl"] {
+        for (golden, from) in forms() {
+            let said = format!("{base_name}, {golden}: {from:?}");
+            let options = with(from);
+            let resident = loaded(&library, base(base_name), &options);
+            let reading = library.read_encoder(&resident.id, base(base_name), &options, Room::Any, &progress, &cancel);
+            let resident = match pollster::block_on(reading) {
+                Err(error) => {
+                    assert_eq!(error.code(), "unsupported", "{said}: {error}");
+                    assert!(
+                        error
+                            .message()
+                            .contains("taesd_decoder.safetensors: expected an encoder beside"),
+                        "{error}"
+                    );
+                    alone += 1;
+                    continue;
+                }
+                Ok(resident) => resident,
+            };
+            let image = expected.get(&format!("image/{}", golden.trim_end_matches("-file")));
+            let [height, width, 3] = image.shape[..] else {
+                panic!("{:?}", image.shape)
+            };
+            let data = image
+                .bytes
+                .chunks_exact(3)
+                .flat_map(|p| [p[0], p[1], p[2], 255])
+                .collect();
+            let mut request = request(base_name, [height, width]);
+            request.prompt = asked["prompt"].as_str().unwrap().into();
+            request.negative_prompt = String::new();
+            request.steps = asked["steps"].as_u64().unwrap() as usize;
+            request.guidance_scale = asked["guidance_scale"].as_f64().unwrap() as f32;
+            request.seed = asked["seed"].as_u64().unwrap();
+            request.image = Some(InitImage {
+                pixels: Rc::new(Rgba { width, height, data }),
+                mask: None,
+                strength: asked["strength"].as_f64().unwrap(),
+            });
+            let picture = &expected.get(&format!("{base_name}/{golden}/over")).bytes;
+            let far = byte_distance(&draw(&library, &resident, &request), picture);
+            if !is_same_picture(far) {
+                wrong.push(format!("{said}: {far:?}"));
+            }
+        }
+    }
+    assert_eq!(alone, 2 * 3);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
 
 /// The file with CLIP's vocabulary, as far as the golden has it.
 fn single(bytes: Vec<u8>) -> (Source, LoadOptions) {

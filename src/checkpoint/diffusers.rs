@@ -193,11 +193,10 @@ impl Checkpoint {
                 }
             };
             if let Some(from) = &options.vae {
-                let (vae, warnings) =
-                    vae::open(from, options.variant.as_ref(), checkpoint.is_xl(), cancel, progress).await?;
-                checkpoint.components.push(vae);
-                checkpoint.warnings.extend(warnings);
-                checkpoint.vae = Some(from.name());
+                let opened = vae::open(from, options.variant.as_ref(), checkpoint.is_xl(), cancel, progress).await?;
+                checkpoint.components.push(opened.component);
+                checkpoint.warnings.extend(opened.warnings);
+                checkpoint.vae = Some(opened.name);
             }
             progress.set_total(checkpoint.total_bytes());
             Ok(checkpoint)
@@ -223,8 +222,8 @@ impl Checkpoint {
     ) -> Result<Component> {
         let open = async {
             if let Some(from) = &options.vae {
-                let (vae, _) = vae::open(from, options.variant.as_ref(), xl, cancel, progress).await?;
-                return Ok(vae);
+                let opened = vae::open(from, options.variant.as_ref(), xl, cancel, progress).await?;
+                return Ok(opened.component);
             }
             if let Some(path) = &options.file {
                 let mut whole = single::open(source, path, options, cancel, progress).await?;

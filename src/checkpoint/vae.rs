@@ -30,16 +30,6 @@ pub struct VaeSource {
 }
 
 impl VaeSource {
-    /// What pictures call it: a file by its name with the extension, as AUTOMATIC1111 does.
-    pub fn name(&self) -> String {
-        let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
-        let file = self.file.as_deref().and_then(last);
-        let name = file
-            .or_else(|| self.name.clone())
-            .or_else(|| last(&self.source.label()));
-        name.unwrap_or_default()
-    }
-
     /// The same for one load: see [`Source::begin`].
     #[must_use]
     pub fn begin(&self) -> Self {
@@ -49,13 +39,11 @@ impl VaeSource {
         }
     }
 
-    /// How that load ended: with the bytes that were loaded of it, or with an error.
+    /// How that load ended: with its name and the bytes that were loaded of it, or with an error.
     ///
     /// # Errors
     /// Those of the keeper.
-    pub async fn end(&self, loaded: Result<u64, &Error>) -> Result<()> {
-        let name = self.name();
-        let loaded = loaded.map(|bytes| (name.as_str(), bytes));
+    pub async fn end(&self, loaded: Result<(&str, u64), &Error>) -> Result<()> {
         self.source.end_part(&self.source.label(), loaded).await
     }
 }
@@ -63,15 +51,27 @@ impl VaeSource {
 /// What published files of TAESD are called.
 const TINY: [&str; 2] = ["taesd", "taesdxl"];
 
-/// Opens it and reads its header; what shapes do not tell is as for SDXL (`xl`) or for its elders. Gives what a person should know
-/// besides.
-pub(super) async fn open(
+/// An autoencoder whose header was read.
+pub struct Opened {
+    /// It.
+    pub component: Component,
+    /// What pictures call it: a file by its name with the extension, as AUTOMATIC1111 does.
+    pub name: String,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// Opens it and reads its header; what shapes do not tell is as for SDXL (`xl`) or for its elders.
+///
+/// # Errors
+/// Those of the files; [`Error::Unsupported`] for what is none, or none that is read.
+pub async fn open(
     from: &VaeSource,
     variant: Option<&String>,
     xl: bool,
     cancel: &CancelToken,
     progress: &ProgressSink<'_>,
-) -> Result<(Component, Vec<String>)> {
+) -> Result<Opened> {
     let options = OpenOptions {
         variant: variant.cloned(),
         files: from.files.clone(),
@@ -83,13 +83,21 @@ pub(super) async fn open(
         cancel,
         progress,
     };
-    match &from.file {
-        Some(path) => in_files(&folder, std::slice::from_ref(path), xl).await,
-        None => in_folder(&folder, xl).await,
+    let mut opened = match &from.file {
+        Some(path) => in_files(&folder, std::slice::from_ref(path), xl).await?,
+        None => in_folder(&folder, xl).await?,
+    };
+    if let (None, Some(name)) = (&from.file, &from.name) {
+        opened.name.clone_from(name);
     }
+    Ok(opened)
 }
 
-async fn in_folder(folder: &Folder<'_, '_>, xl: bool) -> Result<(Component, Vec<String>)> {
+fn last(path: &str) -> String {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().into()
+}
+
+async fn in_folder(folder: &Folder<'_, '_>, xl: bool) -> Result<Opened> {
     let is_one = |config: &serde_json::Value| {
         let class = config["_class_name"].as_str();
         class.is_some_and(|class| VAE.classes.contains(&class))
@@ -105,8 +113,12 @@ async fn in_folder(folder: &Folder<'_, '_>, xl: bool) -> Result<(Component, Vec<
         (None, Some(config)) => ("", config),
         (None, None) => return in_files(folder, &lone_files(folder).await?, xl).await,
     };
-    let (vae, warning) = folder.configured(&VAE, path, config).await?;
-    Ok((vae, warning.into_iter().collect()))
+    let (component, warning) = folder.configured(&VAE, path, config).await?;
+    Ok(Opened {
+        component,
+        name: last(&folder.source.label()),
+        warnings: warning.into_iter().collect(),
+    })
 }
 
 /// The files that have an autoencoder in a folder without configurations.
@@ -150,8 +162,9 @@ struct Found {
     unknown: Vec<String>,
 }
 
-async fn in_files(folder: &Folder<'_, '_>, paths: &[String], xl: bool) -> Result<(Component, Vec<String>)> {
+async fn in_files(folder: &Folder<'_, '_>, paths: &[String], xl: bool) -> Result<Opened> {
     let (mut class, mut all, mut weights, mut warnings) = (None, Vec::new(), Vec::new(), Vec::new());
+    let mut name = None;
     for path in paths {
         let file = folder.open_file(path, "").await?;
         let place = folder.source.locate(path);
@@ -177,15 +190,18 @@ async fn in_files(folder: &Folder<'_, '_>, paths: &[String], xl: bool) -> Result
                 if count > 3 { ", …" } else { "" }
             ));
         }
+        if found.tensors.iter().any(|tensor| tensor.name.starts_with("decoder.")) {
+            name = Some(last(path));
+        }
         all.extend(found.tensors.iter().cloned());
         weights.push(WeightsFile::part(path.clone(), file, found.tensors)?);
     }
     let place = paths.first().map(|path| folder.source.locate(path)).unwrap_or_default();
-    if !all.iter().any(|tensor| tensor.name.starts_with("decoder.")) {
+    let Some(name) = name else {
         return Err(Error::Unsupported(format!(
             "{place}: expected an autoencoder, found an encoder alone: pictures are made by its decoder"
         )));
-    }
+    };
     let shapes = Shapes::new(&all);
     let class = class.unwrap_or_default();
     let config = match class {
@@ -199,7 +215,11 @@ async fn in_files(folder: &Folder<'_, '_>, paths: &[String], xl: bool) -> Result
         folder.source.clone(),
         Place::file(place),
     )?;
-    Ok((component, warnings))
+    Ok(Opened {
+        component,
+        name,
+        warnings,
+    })
 }
 
 /// What in a file is an autoencoder's, by the names.

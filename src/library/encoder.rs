@@ -19,8 +19,8 @@ impl Library {
     /// the same. If that fails, all is as it was, but for what had to give way. Not to be called while another checkpoint is loaded.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no checkpoint of this id; [`Error::Unsupported`] if the encoder is not implemented;
-    /// [`Error::Corrupt`] if the file has no encoder, or is no longer the one that was loaded; whatever reading brings forth;
+    /// [`Error::NotFound`] if there is no checkpoint of this id; [`Error::Unsupported`] if there is no encoder, or one that is not
+    /// implemented; [`Error::Corrupt`] if the file is no longer the one that was loaded; whatever reading brings forth;
     /// [`Error::OutOfMemory`].
     pub async fn read_encoder(
         &self,
@@ -42,6 +42,11 @@ impl Library {
         let xl = resident.models.unet.config.text_time.is_some();
         let component = Checkpoint::open_vae(source, &options.open, xl, cancel, progress).await?;
         let place = component.place().to_owned();
+        if !component.tensors().any(|tensor| tensor.name.starts_with("encoder.")) {
+            return Err(Error::Unsupported(format!(
+                "{place}: expected an encoder beside the decoder, to draw over an image with, found none"
+            )));
+        }
         let changed = || Error::Corrupt(format!("{place}: the file has changed since the checkpoint was loaded"));
         // What must be there too, if it is still what was loaded.
         let specs: Vec<_> = decoder.params.iter().map(|(spec, _)| spec.clone()).collect();

@@ -5,6 +5,7 @@ tests/golden/vae/: `kl/` and `taesd/`, diffusers' folders, the first one also in
 training leaves in a file; `kl-old.safetensors`, in diffusers' names of before 0.17; `taesd_decoder.safetensors` and
 `taesd_encoder.safetensors`, the second one in its author's names. expected.safetensors: `<checkpoint>/<autoencoder>` u8 [height, width, 3];
 `kl-file` is what a file without a configuration is taken to be. The size of a picture is that of the latents, times the factor.
+`<checkpoint>/<autoencoder>/over` is drawn over `image/<autoencoder>`, as asked for in the metadata entry "over".
 """
 
 import json
@@ -12,8 +13,10 @@ import json
 import numpy as np
 import torch
 from common import GOLDEN, fresh, write
-from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
+from diffusers import AutoencoderKL, AutoencoderTiny, AutoPipelineForImage2Image, DiffusionPipeline
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from images import draw as draw_over
+from images import floats, spread_latents, test_image
 from pipelines import draw, spread_picture, vae_kl, vae_tiny
 from safetensors.torch import load_file
 from single_files import inverted
@@ -21,6 +24,7 @@ from single_files import vae as ldm_names
 
 HERE = GOLDEN / "vae"
 BASES = ["sd1-ddim", "sdxl"]
+OVER = dict(prompt="red apple", negative_prompt="", steps=5, guidance_scale=2.5, strength=0.6, seed=3)
 OLDER = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -53,6 +57,7 @@ def main():
         pipe = load(BASES[0], vae)
         latents, _ = draw(pipe, asked(BASES[0], pipe.vae_scale_factor))
         spread_picture(pipe, latents[-1:].permute(0, 3, 1, 2))
+        spread_latents(vae, floats(test_image(name, 64, 64)))
         vae.save_pretrained(HERE / name)
         if name == "kl":
             vae.half().save_pretrained(HERE / name, variant="fp16")
@@ -77,7 +82,8 @@ def main():
     for side in ["decoder", "encoder"]:
         write(HERE / f"taesd_{side}.safetensors", {original(name): t for name, t in tiny.items() if name.startswith(side)})
 
-    expected = {}
+    images = {name: test_image(name, 32, 48) for name in made}
+    expected = {f"image/{name}": torch.from_numpy(image) for name, image in images.items()}
     for base in BASES:
         own = 0.13025 if base == "sdxl" else 0.18215
         cases = {
@@ -92,9 +98,14 @@ def main():
             print(f"{base}, {name}: {picture.shape}, clipped {clipped:.1%}, std {spread:.0f}")
             assert spread > 15 and clipped < 0.3, (base, name)
             expected[f"{base}/{name}"] = torch.from_numpy(picture)
+            over = AutoPipelineForImage2Image.from_pipe(pipe)
+            over.set_progress_bar_config(disable=True)
+            _, picture = draw_over(over, OVER, images[name.removesuffix("-file")], None)
+            print(f"  over an image: {picture.shape}, std {picture.astype(float).std((0, 1)).min():.0f}")
+            expected[f"{base}/{name}/over"] = torch.from_numpy(picture)
         far = np.abs(expected[f"{base}/kl"].numpy().astype(int) - expected[f"{base}/kl-file"].numpy()).mean()
         assert (far > 1) == (base == "sdxl"), far
-    write(HERE / "expected.safetensors", expected)
+    write(HERE / "expected.safetensors", expected, ("over", OVER))
 
 
 if __name__ == "__main__":

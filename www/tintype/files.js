@@ -103,8 +103,8 @@ class FileSession {
   }
 
   /**
-   * The load succeeded: the files that were read to their end are `checkpoint`, `{ id, name, url, bytes, part }`. One that is a
-   * `part` has only the name of what is kept under its address already.
+   * The load succeeded: the files that were read to their end are `checkpoint`, `{ id, name, url, bytes, part }`. With
+   * `part` they are only some of a checkpoint's, which may be kept under that address.
    */
   commit({ id, name, url, bytes, part }) {
     return this.#end({ type: "commit", checkpoint: { id, name, url, bytes, part } });

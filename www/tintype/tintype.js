@@ -192,7 +192,7 @@ export class Tintype extends EventTarget {
       ]);
     const resolved = await this.#resolve(find, signal);
     if (this.#closed) throw wasClosed();
-    const [{ source: found, hints, warnings }, { loras, warnings: others }, vae] = resolved;
+    const [{ source: found, hints }, { loras }, { vae }] = resolved;
     const recipe = { source: found, options: { ...hints, ...rest }, loras, vae };
     const info = await this.#fetching(() =>
       this.#compute.call(
@@ -203,7 +203,7 @@ export class Tintype extends EventTarget {
       ),
     );
     if (this.#closed) throw wasClosed();
-    const told = { ...info, warnings: [...warnings, ...others, ...(info.warnings ?? [])] };
+    const told = { ...info, warnings: [...resolved.flatMap(({ warnings }) => warnings), ...(info.warnings ?? [])] };
     const checkpoint = new Checkpoint(OURS, told, {
       unload: () => this.#unload(checkpoint),
       setLoras: (...args) => this.#setLoras(checkpoint, ...args),
@@ -252,14 +252,15 @@ export class Tintype extends EventTarget {
   async inspect(source, options) {
     const { signal, vae: other, ...rest } = check("inspect", INSPECT, options);
     if (this.#closed) throw invalid(CLOSED);
-    const find = (signal) => Promise.all([this.#sources.find(source, { signal }), resolveVae(this.#sources, other, "inspect", signal)]);
+    const find = (signal) =>
+      Promise.all([this.#sources.find(source, { signal }), resolveVae(this.#sources, other, "inspect", signal)]);
     const resolved = await this.#resolve(find, signal, "inspect").catch(unsupportedIsSaid);
     if (this.#closed) throw wasClosed();
     if (resolved.unsupported) return resolved;
-    const [{ source: found, hints, warnings }, vae] = resolved;
+    const [{ source: found, hints }, { vae }] = resolved;
     const recipe = { source: found, options: { ...hints, ...rest }, vae };
     const said = await this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
-    return { ...said, warnings: [...warnings, ...said.warnings] };
+    return { ...said, warnings: [...resolved.flatMap(({ warnings }) => warnings), ...said.warnings] };
   }
 
   async profile() {

@@ -1,16 +1,10 @@
 // What `vae` takes → what the engine reads: an autoencoder from elsewhere.
 
-import { TintypeError } from "./error.js";
-import { resolve } from "./source.js";
+import { VAE } from "./source.js";
 
-/** `{ source, name? }` in the engine's words; undefined where none is asked for. `call` names who asked. */
-export async function resolveVae(vae, call, signal) {
-  if (vae === undefined) return undefined;
-  try {
-    const { source, hints } = await resolve(vae, signal);
-    return { source, name: hints.name };
-  } catch (error) {
-    if (!(error instanceof TintypeError)) throw error;
-    throw new TintypeError(error.code, error.message.replace(/^source/, `${call}: vae`), { cause: error.cause });
-  }
+/** `{ vae: { source, name? }, warnings }` in the engine's words; no `vae` where none is asked for. `call` names who asked. */
+export async function resolveVae(sources, vae, call, signal) {
+  if (vae === undefined) return { warnings: [] };
+  const { source, hints, warnings } = await sources.find(vae, { where: `${call}: vae`, kind: VAE, signal });
+  return { vae: { source, name: hints.name }, warnings };
 }

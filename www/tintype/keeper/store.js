@@ -199,7 +199,7 @@ export class Store {
 
   /**
    * Remembers which files a checkpoint is made of. `files`: `[{ url, place, sha256, size }]`; `listing`: what its repository has, at
-   * which commit. With `part` they are only some of what may be kept there already: it stays what it is called.
+   * which commit. With `part` they are only some of those of a checkpoint that may be kept there: it stays what it is called.
    */
   commit({ id, name, url, bytes, part, listing }, files) {
     return alone(async () => {
@@ -226,7 +226,8 @@ export class Store {
           if (moved) await urls.delete(file.url);
           else if ((await urls.get(file.url))?.sha256 === file.sha256) all.push(file);
         }
-        const said = part && older ? { id: older.id, name: older.name, bytes: older.bytes } : { id, name, bytes };
+        const whole = part && older && !older.part;
+        const said = whole ? { id: older.id, name: older.name, bytes: older.bytes } : { id, name, bytes, part };
         await checkpoints.put({ ...said, url, files: all, listing: listing ?? older?.listing, lastUsed: now });
         const used = hashesOf(await checkpoints.all());
         return older ? [...hashesOf([older])].filter((sha256) => !used.has(sha256)) : [];
