@@ -313,6 +313,32 @@ describe("LoRAs and VAEs in the page", { timeout: 1_200_000 }, () => {
     await page.click('#cards [aria-label="Remove sd1-ddim"]');
   });
 
+  test("a checkpoint that comes back in the next visit has its LoRAs and its VAE again", async () => {
+    await page.click("#open-address");
+    await page.fill("#address", new URL(site.folder("sd1", path.join(GOLDEN, "pipelines/sd1-ddim")), site.url).href);
+    await page.keyboard.press("Enter");
+    await known();
+    await page.click("#opening .act button");
+    await page.waitForSelector('.card[data-state="ready"]:has-text("sd1")', DRAWN);
+    await add(at("lcm%20lora.safetensors"));
+    await said("^Over sd1: lcm lora 1\\.");
+    await set("lcm lora", "number", "0.5");
+    await said("^Over sd1: lcm lora 0\\.5\\.");
+    await drop(path.join(GOLDEN, "vae/kl-ldm.safetensors"));
+    await page.keyboard.press("Enter");
+    await said("^kl-ldm is its VAE\\.$");
+    const before = await drawn();
+    await page.reload();
+    await page.waitForSelector("#generate:enabled");
+    // The address of the picture that was drawn last says which it is.
+    await page.waitForFunction(() => document.getElementById("over-sum").textContent === "1 LoRA, kl-ldm");
+    const after = await drawn();
+    const about = (png) => textChunks(png).parameters;
+    assert.equal(about(after), about(before));
+    assert.equal(pixels(after), pixels(before));
+    await page.click('#cards [aria-label="Remove sd1"]');
+  });
+
   test("a LoRA for another family is said to be one, and the checkpoint that it came with draws without it", async () => {
     await drop("tiny.safetensors", "paper.safetensors");
     await page.click("#opening .act button");
