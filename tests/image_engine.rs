@@ -6,10 +6,12 @@ mod common;
 
 use common::{cpu, golden_path};
 use safetensors::SafeTensors;
+use sha2::Digest;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use tintype::checkpoint::{ProgressSink, Source};
+use tintype::checkpoint::expected::hex;
+use tintype::checkpoint::{ExpectedFile, ProgressSink, Source, VaeSource};
 use tintype::engine::{Engine, GenerateOptions, Generated, Recipe};
 use tintype::image::Rgba;
 use tintype::library::{Library, LoadOptions};
@@ -46,6 +48,18 @@ fn recipe(files: Files, id: &str) -> Recipe {
             ..LoadOptions::default()
         },
     }
+}
+
+/// The same with the files' hashes, as a catalogue or the store knows them.
+fn known(files: Files, id: &str) -> Recipe {
+    let expected = |(name, bytes): (&String, &Vec<u8>)| {
+        let sha256 = Some(hex(&sha2::Sha256::digest(bytes)));
+        (name.clone(), ExpectedFile { size: None, sha256 })
+    };
+    let expected = files.iter().map(expected).collect();
+    let mut recipe = recipe(files, id);
+    recipe.options.open.files = expected;
+    recipe
 }
 
 fn loaded(case: &str, budget: Option<u64>) -> (Engine, Recipe) {
@@ -129,13 +143,15 @@ fn the_encoder_is_read_with_the_first_image_and_goes_with_its_checkpoint() {
 
 #[test]
 fn checkpoints_of_one_autoencoder_share_its_encoder() {
-    let (engine, first) = loaded("sd1-image", None);
+    let engine = Engine::new(Library::new(cpu(), None));
+    let first = known(files("sd1-image"), "sd1-image");
+    pollster::block_on(engine.load(0, &first, &ProgressSink::none())).unwrap();
     let mut other = files("sd1-image");
     // Another UNet: a byte of its metadata is not the same.
     let unet = other.get_mut("unet/diffusion_pytorch_model.safetensors").unwrap();
     let at = unet.windows(4).position(|w| w == b"\"pt\"").unwrap();
     unet[at + 1] = b'P';
-    let second = recipe(other, "other");
+    let second = known(other, "other");
     pollster::block_on(engine.load(0, &second, &ProgressSink::none())).unwrap();
     let a = draw(&engine, &first, &asked("sd1-image")).unwrap();
     let (weights, uploaded) = (engine.library.memory().weights, engine.library.counts().uploaded);
@@ -151,10 +167,17 @@ fn checkpoints_of_one_autoencoder_share_its_encoder() {
     for name in [VAE, "vae/config.json"] {
         inpaint.insert(name.into(), files("sd1-image")[name].clone());
     }
-    let third = recipe(inpaint, "third");
-    let before = engine.library.memory().weights;
+    let third = known(inpaint.clone(), "third");
+    let (before, uploaded) = (engine.library.memory().weights, engine.library.counts().uploaded);
     let resident = pollster::block_on(engine.load(0, &third, &ProgressSink::none())).unwrap();
-    assert!(engine.library.memory().weights < before + resident.bytes);
+    let held = engine.library.memory().weights;
+    assert!(held < before + resident.bytes);
+    assert_eq!(engine.library.counts().uploaded - uploaded, held - before);
+    drop(resident);
+    // Where nobody knows the files' hashes, it is read to be known.
+    let fourth = recipe(inpaint, "fourth");
+    pollster::block_on(engine.load(0, &fourth, &ProgressSink::none())).unwrap();
+    assert_eq!(engine.library.memory().weights, held, "held once");
 }
 
 /// The tensors of a file that are to stay.
@@ -178,7 +201,11 @@ fn an_encoder_that_fails_leaves_all_as_it_was() {
         change(files.get_mut(VAE).unwrap());
         self::recipe(files, "sd1-image")
     };
-    let other_bytes = altered(&|vae| *vae.last_mut().unwrap() ^= 1);
+    let other_bytes = altered(&|vae| {
+        let (at, header) = SafeTensors::read_metadata(vae).unwrap();
+        let decoder = header.info("decoder.conv_in.weight").unwrap().data_offsets.0;
+        vae[8 + at + decoder] ^= 1;
+    });
     let no_encoder = altered(&|vae| *vae = keeping(vae, |name| !name.starts_with("encoder.conv_in")));
     let cut_off = altered(&|vae| vae.truncate(vae.len() / 2));
     let gone = {
@@ -447,4 +474,43 @@ fn a_picture_over_an_image_is_cancelled_and_the_next_is_as_before() {
         pixels(&draw(&engine, &recipe, &asked("sd1-image")).unwrap()),
         pixels(&good)
     );
+}
+
+#[test]
+fn an_autoencoder_from_elsewhere_encodes_too() {
+    let tiny = files("sd1-tiny-image");
+    // The same checkpoint, with the other's autoencoder among its files and without.
+    let mut own = files("sd1-image");
+    for name in [VAE, "vae/config.json"] {
+        own.insert(name.into(), tiny[name].clone());
+    }
+    let mut index: serde_json::Value = serde_json::from_slice(&own["model_index.json"]).unwrap();
+    index["vae"] = serde_json::json!(["diffusers", "AutoencoderTiny"]);
+    own.insert("model_index.json".into(), index.to_string().into_bytes());
+    let own = recipe(own, "own");
+    let mut elsewhere = recipe(files("sd1-image"), "elsewhere");
+    elsewhere.options.open.vae = Some(VaeSource {
+        source: Source::memory(tiny),
+        file: None,
+        name: Some("tiny".into()),
+        files: BTreeMap::default(),
+    });
+    let engine = Engine::new(Library::new(cpu(), None));
+    let drawn = [&own, &elsewhere].map(|recipe| {
+        pollster::block_on(engine.load(0, recipe, &ProgressSink::none())).unwrap();
+        let options = GenerateOptions {
+            mask: Some(image()),
+            strength: Some(0.6),
+            ..asked(recipe.options.id.as_deref().unwrap())
+        };
+        draw(&engine, recipe, &options).unwrap()
+    });
+    assert_eq!(pixels(&drawn[0]), pixels(&drawn[1]));
+    let own = loaded("sd1-image", None);
+    let options = GenerateOptions {
+        mask: Some(image()),
+        strength: Some(0.6),
+        ..asked("sd1-image")
+    };
+    assert_ne!(pixels(&draw(&own.0, &own.1, &options).unwrap()), pixels(&drawn[0]));
 }

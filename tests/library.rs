@@ -246,8 +246,8 @@ fn a_checkpoint_is_inspected_without_being_loaded() {
     };
     let said = inspect(Source::Dir(folder("soft")), &LoadOptions::default()).unwrap();
     assert_eq!(
-        (said.layout, said.unsupported.len(), said.warnings.len()),
-        ("diffusers", 0, 0)
+        (said.kind, said.layout, said.unsupported.len(), said.warnings.len()),
+        (Some("checkpoint"), "diffusers", 0, 0)
     );
     let nothing = library.memory();
     assert_eq!((nothing.weights, nothing.working), (0, 0));
@@ -274,18 +274,30 @@ fn a_checkpoint_is_inspected_without_being_loaded() {
     };
     let file = |bytes: Vec<u8>| Source::memory([("x".to_owned(), bytes)]);
     let gguf = inspect(file(b"GGUF\x03\0\0\0more".to_vec()), &single("x")).unwrap();
-    assert_eq!((gguf.layout, gguf.family, gguf.memory), ("single-file", None, None));
+    assert_eq!(
+        (gguf.kind, gguf.layout, gguf.family, gguf.memory),
+        (None, "single-file", None, None)
+    );
     assert!(gguf.unsupported[0].contains("found GGUF"), "{:?}", gguf.unsupported);
     let missing = inspect(file(Vec::new()), &single("y"));
     assert_eq!(missing.unwrap_err().code(), "not-found");
     let damaged = inspect(file(vec![1; 4]), &single("x"));
     assert_eq!(damaged.unwrap_err().code(), "corrupt");
+    let lora = inspect(
+        file(std::fs::read(common::golden_path("lora/kohya.safetensors")).unwrap()),
+        &single("x"),
+    )
+    .unwrap();
+    assert_eq!(
+        (lora.kind, lora.name.as_str(), lora.unsupported.len()),
+        (Some("lora"), "x", 0)
+    );
 
     let small = Library::new(cpu(), Some(1000));
     let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
     let options = LoadOptions::default();
     let tight = pollster::block_on(small.inspect(Source::Dir(folder("soft")), &options, &progress, &cancel)).unwrap();
-    assert_eq!(tight.memory, said.memory);
+    assert_eq!((tight.memory, tight.budget), (said.memory, Some(1000)));
     assert!(
         tight.unsupported[0].contains("memoryBudget is 1000"),
         "{:?}",

@@ -13,6 +13,7 @@ use safetensors::tensor::TensorView;
 use serde_json::{Map, Value as Json, json};
 use sha2::Digest;
 use tintype::cancel::CancelToken;
+use tintype::checkpoint::recognise;
 use tintype::checkpoint::single::{Layout, Part};
 use tintype::checkpoint::{Assets, Header, OpenOptions, ProgressSink, Source};
 use tintype::executor::Executor;
@@ -797,4 +798,42 @@ fn headers_that_were_tampered_with_are_judged() {
         "{outcomes:?}"
     );
     assert!(outcomes["corrupt"] > 100 && outcomes.contains_key("fine"));
+}
+
+#[test]
+fn what_is_brought_in_place_of_a_checkpoint_is_known() {
+    let key = "down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k";
+    let lora = |width: usize| Shapes::from([(format!("lora_unet_{key}.lora_down.weight"), vec![4, width])]);
+    let peft = Shapes::from([(
+        "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight".into(),
+        vec![4, 2048],
+    )]);
+    let named = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| ((*name).to_owned(), vec![1]))
+            .collect::<Shapes>()
+    };
+    let cases = [
+        (lora(768), Some("lora"), Some("SD 1.x")),
+        (lora(1024), Some("lora"), Some("SD 2.x")),
+        (peft, Some("lora"), Some("SDXL")),
+        (lora(32), Some("lora"), None),
+        (
+            named(&["decoder.conv_in.weight", "decoder.mid.block_1.norm1.weight"]),
+            Some("vae"),
+            None,
+        ),
+        (named(&["decoder.layers.0.weight"]), Some("vae"), None),
+        (named(&["control_model.input_hint_block.0.weight"]), None, None),
+        (named(&["text_model.encoder.layers.0.mlp.fc1.weight"]), None, None),
+    ];
+    for (tensors, kind, family) in cases {
+        let header = header(&tensors, &[]);
+        assert_eq!(recognise::kind(&header), kind, "{tensors:?}");
+        assert_eq!(recognise::lora_family(&header), family, "{tensors:?}");
+    }
+    for (name, shapes) in files() {
+        assert_eq!(recognise::kind(&header(&shapes, &[])), Some("checkpoint"), "{name}");
+    }
 }

@@ -129,6 +129,18 @@ const PARTS: &[(&[Sign], &str)] = &[
     (&[Start("visual.")], "a CLIP image encoder"),
 ];
 
+/// What else than a checkpoint is of use: a person who brings one is told what for.
+const KINDS: &[(&str, &str)] = &[
+    ("a LoRA", "lora"),
+    ("a LoRA (LoHa)", "lora"),
+    ("a LoRA (LoKr)", "lora"),
+    ("an autoencoder alone", "vae"),
+    ("a tiny autoencoder (TAESD) alone", "vae"),
+];
+
+/// Widths of text that attention reads, each of one family.
+const TEXT_WIDTHS: &[(usize, &str)] = &[(768, "SD 1.x"), (1024, "SD 2.x"), (2048, "SDXL")];
+
 impl Sign {
     fn fits(&self, name: &str) -> bool {
         let below = name.strip_prefix(UNET).unwrap_or(name);
@@ -188,6 +200,28 @@ pub fn recognise(header: &Header) -> Result<Recognised, String> {
         zero_snr,
         has_vae: below("first_stage_model.") || below("vae."),
     })
+}
+
+/// `checkpoint`, `lora` or `vae`, if it is one of them.
+pub fn kind(header: &Header) -> Option<&'static str> {
+    match recognise(header) {
+        Ok(_) => Some("checkpoint"),
+        Err(what) => KINDS.iter().find(|(known, _)| *known == what).map(|(_, kind)| *kind),
+    }
+}
+
+/// The family that a LoRA is for, where it changes what reads the text.
+pub fn lora_family(header: &Header) -> Option<&'static str> {
+    let is_input = |name: &str| {
+        ["lora_down", "lora_A", "lora.down", "hada_w1_b"]
+            .iter()
+            .any(|part| name.contains(part))
+    };
+    let mut keys = header.tensors().iter();
+    let key = keys.find(|t| t.name.contains("attn2") && t.name.contains("to_k") && is_input(&t.name))?;
+    let width = key.shape.get(1)?;
+    let known = TEXT_WIDTHS.iter().find(|(known, _)| known == width);
+    known.map(|(_, family)| *family)
 }
 
 /// What a UNet predicts is nowhere in its tensors. Some files have marks, others remarks.

@@ -52,16 +52,20 @@ impl VaeSource {
 const TINY: [&str; 2] = ["taesd", "taesdxl"];
 
 /// An autoencoder whose header was read.
-pub(super) struct Opened {
-    pub(super) component: Component,
+pub struct Opened {
+    /// It.
+    pub component: Component,
     /// What pictures call it: a file by its name with the extension, as AUTOMATIC1111 does.
-    pub(super) name: String,
+    pub name: String,
     /// What a person should know.
-    pub(super) warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 /// Opens it and reads its header; what shapes do not tell is as for SDXL (`xl`) or for its elders.
-pub(super) async fn open(
+///
+/// # Errors
+/// Those of the files; [`Error::Unsupported`] for what is none, or none that is read.
+pub async fn open(
     from: &VaeSource,
     variant: Option<&String>,
     xl: bool,

@@ -5,15 +5,22 @@ use super::resident::describe;
 use super::wanted::Wanted;
 use super::{ComponentInfo, Defaults, Library, LoadOptions, Working};
 use crate::cancel::CancelToken;
-use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source};
+use crate::checkpoint::recognise::{kind, lora_family};
+use crate::checkpoint::{Checkpoint, Component, ExpectedFile, OpenFile, ProgressSink, Source, VaeSource, vae};
 use crate::error::{Error, Result};
 use crate::graph::Plan;
 use crate::pipeline::Key;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// What is said of a checkpoint that is not loaded.
+/// The most bytes of an index.
+const MAX_INDEX: u64 = 4 << 20;
+
+/// What is said of a checkpoint that is not loaded, or of what a person brings in its place.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inspection {
+    /// `checkpoint`, `lora` or `vae`; nothing, if it is none of them.
+    pub kind: Option<&'static str>,
     /// `diffusers` (a folder) or `single-file`.
     pub layout: &'static str,
     /// What a person calls it; empty if it could not be opened.
@@ -32,7 +39,9 @@ pub struct Inspection {
     pub sampler: Option<&'static str>,
     /// Bytes that it takes on this device.
     pub memory: Option<Needs>,
-    /// Why it can't be loaded; it can, if there is nothing.
+    /// What all checkpoints may take together.
+    pub budget: Option<u64>,
+    /// Why it can't be used as what it is; it can, if there is nothing.
     pub unsupported: Vec<String>,
     /// What a person should know and is no error.
     pub warnings: Vec<String>,
@@ -68,6 +77,45 @@ impl Inspection {
             Err(error) => Err(error),
         }
     }
+
+    /// Says of a file that is no checkpoint whether it is of use otherwise.
+    async fn look_otherwise(&mut self, source: &Source, path: &str, cancel: &CancelToken) -> Result<()> {
+        // Why it can't be read was noted.
+        let Ok(file) = OpenFile::open(source, path, "", ExpectedFile::default(), cancel).await else {
+            return Ok(());
+        };
+        self.kind = kind(file.header());
+        self.bytes = file.file_bytes();
+        if matches!(self.kind, Some("lora" | "vae")) {
+            self.name = path.rsplit_once('.').map_or(path, |(stem, _)| stem).into();
+            self.unsupported.clear();
+        }
+        if self.kind == Some("lora") {
+            self.family = lora_family(file.header());
+        }
+        drop(file);
+        if self.kind == Some("vae") {
+            let vae = self.look_at_vae(source, Some(path), cancel).await;
+            self.note(vae)?;
+        }
+        Ok(())
+    }
+
+    /// Says what an autoencoder by itself is: a file, or a folder.
+    async fn look_at_vae(&mut self, source: &Source, file: Option<&str>, cancel: &CancelToken) -> Result<()> {
+        let from = VaeSource {
+            source: source.clone(),
+            file: file.map(str::to_owned),
+            name: None,
+            files: BTreeMap::new(),
+        };
+        let opened = vae::open(&from, None, false, cancel, &ProgressSink::none()).await?;
+        self.kind = Some("vae");
+        self.bytes = opened.component.bytes();
+        self.components = vec![describe(&opened.component)];
+        self.warnings = opened.warnings;
+        Ok(())
+    }
 }
 
 impl Library {
@@ -88,12 +136,26 @@ impl Library {
             } else {
                 "diffusers"
             },
+            budget: self.budget,
             ..Inspection::default()
         };
-        let opened = Checkpoint::open(source, &options.open, cancel, progress).await;
+        let opened = Checkpoint::open(source.clone(), &options.open, cancel, progress).await;
+        if options.open.file.is_none()
+            && matches!(opened, Err(Error::NotFound(_)))
+            && !has_index(&source).await
+            && said.look_at_vae(&source, None, cancel).await.is_ok()
+        {
+            said.name = options.open.name.clone().unwrap_or_else(|| source.label());
+            return Ok(said);
+        }
         let Some(checkpoint) = said.note(opened)? else {
+            match &options.open.file {
+                Some(path) => said.look_otherwise(&source, path, cancel).await?,
+                None => said.kind = Some("checkpoint"),
+            }
             return Ok(said);
         };
+        said.kind = Some("checkpoint");
         said.name.clone_from(&checkpoint.name);
         said.components = checkpoint.components.iter().map(describe).collect();
         said.bytes = checkpoint.total_bytes();
@@ -172,4 +234,12 @@ impl Library {
         let bytes = fits().map_err(|e| e.at(vae.place()))?;
         Ok((bytes, plan))
     }
+}
+
+/// Whether a folder is a whole checkpoint's, or is meant to be.
+async fn has_index(source: &Source) -> bool {
+    let index = source
+        .read("model_index.json", MAX_INDEX, &ExpectedFile::default())
+        .await;
+    !matches!(index, Err(Error::NotFound(_)))
 }

@@ -306,9 +306,11 @@ pub(super) fn inspection(i: &Inspection) -> Result<JsValue, JsValue> {
                 "withImage",
                 or_null(needs.with_image.map(|bytes| (bytes as f64).into())),
             ),
+            ("budget", i.budget.map_or(JsValue::NULL, |b| (b as f64).into())),
         ])
     });
     object([
+        ("kind", or_null(i.kind.map(Into::into))),
         ("layout", i.layout.into()),
         ("name", i.name.as_str().into()),
         ("family", or_null(i.family.map(Into::into))),

@@ -5,15 +5,15 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { listen, parseRange } from "../../tools/serve.mjs";
 
-const GOLDENS = fileURLToPath(new URL("../golden/pipelines/", import.meta.url));
+const GOLDENS = fileURLToPath(new URL("../golden/", import.meta.url));
 const EXPOSED = "X-Repo-Commit,X-Request-Id,X-Error-Code,X-Error-Message,X-Total-Count,ETag,Link,Accept-Ranges,Content-Range,X-Linked-Size,X-Linked-ETag,X-Xet-Hash";
 
 const hash = (kind, bytes) => createHash(kind).update(bytes).digest("hex");
 const isLarge = (name) => /\.(safetensors|ckpt|bin|gguf|zip)$/.test(name);
 
-/** The files of a golden checkpoint by their paths, without what only tests read. */
-export function golden(name) {
-  const root = path.join(GOLDENS, name);
+/** The files of a golden checkpoint, or of another folder of goldens, by their paths, without what only tests read. */
+export function golden(name, folder = "pipelines") {
+  const root = path.join(GOLDENS, folder, name);
   const entries = readdirSync(root, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   const paths = entries.map((entry) => path.relative(root, path.join(entry.parentPath ?? entry.path, entry.name)));
   const files = paths.filter((name) => !["case.json", "expected.safetensors"].includes(name));

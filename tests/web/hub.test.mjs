@@ -351,6 +351,50 @@ describe("the hub", { timeout: 1_200_000 }, () => {
     assert.equal(again.error, undefined, again.error?.message);
   });
 
+  test("autoencoders", async () => {
+    const both = golden("", "vae");
+    const taesd = { "taesd_decoder.safetensors": both["taesd_decoder.safetensors"], "taesd_encoder.safetensors": both["taesd_encoder.safetensors"] };
+    hub.push("someone/tiny", TINY);
+    hub.push("someone/vae", golden("kl", "vae"));
+    hub.push("someone/files", { ...within("taesd", taesd), "kl.safetensors": both["kl-ldm.safetensors"] });
+    hub.push("someone/too-many", { "a.safetensors": pickle, "b.safetensors": pickle, "c.safetensors": pickle });
+    const folder = site.folder("vaes", fileURLToPath(new URL("../golden/vae", import.meta.url)));
+    /** The picture with this autoencoder, which is an expression of the page's. */
+    const draw = async (vae) => {
+      const { value, error } = await api.outcome(`async () => {
+        const checkpoint = await tintype.load("hf:someone/tiny", { vae: ${vae} });
+        const { images } = await tintype.generate({ checkpoint, prompt: "fox", steps: 1, seed: 1 });
+        await checkpoint.unload();
+        return { rgba: Array.from(images[0].imageData.data), vae: images[0].parameters.vae };
+      }`);
+      assert.equal(error, undefined, error?.message);
+      return value;
+    };
+    const picked = Object.entries(taesd).map(([name, bytes]) => `new File([Uint8Array.from(atob("${bytes.toString("base64")}"), (c) => c.charCodeAt(0))], "${name}")`);
+    const [own, kl, tiny] = [await draw("null"), await draw(`"${folder}kl"`), await draw(`[${picked}]`)];
+    assert.notDeepEqual(kl.rgba, own.rgba);
+    assert.notDeepEqual(tiny.rgba, own.rgba);
+    assert.deepEqual((await draw('"hf:someone/vae"')).rgba, kl.rgba);
+    assert.deepEqual((await draw('"hf:someone/vae/config.json"')).rgba, kl.rgba);
+    for (const source of ["hf:someone/tiny", "hf:someone/tiny/vae", "hf:someone/tiny/vae/diffusion_pytorch_model.safetensors"]) {
+      assert.deepEqual((await draw(`"${source}"`)).rgba, own.rgba, source);
+    }
+    assert.deepEqual((await draw('"hf:someone/files/taesd"')).rgba, tiny.rgba);
+    assert.equal((await draw('"hf:someone/files"')).vae, "kl.safetensors");
+    const kept = (await list()).map(({ url, name }) => [url, name]);
+    assert.ok(kept.some(([url, name]) => url === "hf:someone/tiny" && name === "tiny"), JSON.stringify(kept));
+    for (const [source, code, message] of [
+      ["hf:someone/too-many", "invalid-argument", /load: vae: hf:someone\/too-many: expected a folder with vae\/config\.json or config\.json, or one .*choose one: hf:someone\/too-many\/a/],
+      ["hf:someone/none", "not-found", /^load: vae: hf:someone\/none: there is no repository/],
+      ["hf:someone", "invalid-argument", /load: vae: "hf:someone": expected "hf:org\/name"/],
+    ]) {
+      await api.refuses(`() => tintype.load("hf:someone/tiny", { vae: "${source}" })`, code, message);
+    }
+    hub.state.shut = true;
+    await create();
+    assert.deepEqual((await draw('"hf:someone/vae"')).rgba, kl.rgba);
+  });
+
   test("what create() takes of a hub", async () => {
     for (const [hub, message] of [
       [`7`, /hub: expected an object, found 7/],

@@ -199,6 +199,7 @@ describe("the page", { timeout: 1_200_000 }, () => {
     const fetched = [];
     own.page.on("request", (request) => fetched.push(request.url()));
     await bring(own.page, path.join(DIST, "checkpoints/flat"));
+    await own.page.click("#opening .act button:enabled");
     await own.page.waitForSelector('.card[data-state="ready"]:has([value^="own-"]:checked)', DRAWN);
     assert.deepEqual(fetched.filter((url) => url.endsWith(".safetensors")), [], "read from the host, not from the folder");
     await own.page.fill("#prompt", "fox");

@@ -95,18 +95,22 @@ describe("the page's memory and storage", { timeout: 600_000 }, () => {
     assert.equal(await page.isHidden("#shelf-persist"), persisted);
   });
 
-  test("an address of a person's own is kept, and opened again in a later visit", async () => {
+  test("an address of a person's own has its card in a later visit; removed, it is opened again from what is kept", async () => {
     const address = new URL(site.changed("mine", {}, "flat"), site.url).href;
     await page.click("#open-address");
     await page.fill("#address", address);
     await page.keyboard.press("Enter");
+    await page.click("#opening .act button:enabled");
     await listed("#shelf-list", ["mine", "Ink", "Soft"]);
     assert.equal(await page.$('#shelf-list [aria-label="Open mine"]'), null, "there is a card of it");
 
     const next = await openPage(context, site.url);
     const fetched = [];
     next.page.on("response", (response) => fetched.push(`${response.request().method()} ${response.status()} ${response.url()}`));
+    await next.page.waitForSelector('.card[data-state="here"]:has([value^="own-"])');
+    await next.page.click('#cards [aria-label="Remove mine"]');
     await next.page.click('#shelf-list [aria-label="Open mine"]');
+    await next.page.click("#opening .act button:enabled");
     await next.page.waitForSelector('.card[data-state="ready"]:has([value^="own-"]:checked)', DRAWN);
     await next.page.waitForFunction(() => !document.querySelector('#shelf-list [aria-label="Open mine"]'));
     // Its host is asked whether there is another one by now.

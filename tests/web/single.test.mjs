@@ -30,7 +30,7 @@ describe("single files", () => {
   test("inspect says what one is without reading its weights", async () => {
     const { value, error } = await api.outcome(`() => tintype.inspect("${url}")`);
     assert.equal(error, undefined, error?.message);
-    assert.deepEqual([value.layout, value.name, value.family, value.predictionType], ["single-file", "tiny model", "SD 1.x", "epsilon"]);
+    assert.deepEqual([value.kind, value.layout, value.name, value.family, value.predictionType], ["checkpoint", "single-file", "tiny model", "SD 1.x", "epsilon"]);
     assert.deepEqual(value.components.map(({ name, dtypes }) => [name, dtypes]), [["text_encoder", ["f16", "i64"]], ["unet", ["f32"]], ["vae", ["f32"]]]);
     assert.deepEqual([value.unsupported, value.warnings], [[], []]);
     assert.equal(value.bytes, readFileSync(path.join(folder, FILE)).length);
@@ -40,11 +40,13 @@ describe("single files", () => {
   });
 
   test("inspect says why one can't be loaded, and load refuses it so", async () => {
-    for (const [name, message] of [["old.ckpt", /pickle/], ["lora.safetensors", /found a LoRA/]]) {
+    for (const [name, message, kind] of [["old.ckpt", /pickle/, null], ["lora.safetensors", /found a LoRA/, "lora"]]) {
       const address = `/folders/single/${name}`;
       const { value } = await api.outcome(`() => tintype.inspect("${address}")`);
-      assert.equal(value.family, null);
-      assert.match(value.unsupported.join(), message);
+      assert.deepEqual([value.kind, value.family], [kind, null]);
+      // A LoRA is of use, and is no checkpoint.
+      if (kind) assert.deepEqual(value.unsupported, []);
+      else assert.match(value.unsupported.join(), message);
       await api.refuses(`() => tintype.load("${address}")`, "unsupported", message);
     }
     await api.refuses(`() => tintype.inspect("/folders/single/none.safetensors")`, "not-found", /none\.safetensors/);

@@ -61,7 +61,7 @@ const SOURCES = {
 /** Values of kinds that an option does not take; each option takes some of them. */
 const VALUES = ["7", "-1", "1.5", "NaN", "1e300", "2n ** 70n", '"word"', "true", "{}", "[1]", "() => 7", "new Date(0)", "Symbol('s')"];
 
-/** For each option the values of VALUES that it takes; what it refuses, it must refuse by its name. */
+/** For each option the values of VALUES that it takes, a word as an address too; what it refuses, it must refuse by its name. */
 const TAKEN = {
   create: { backend: [], memoryBudget: ["7"], threads: [] },
   load: { signal: [], onProgress: ["() => 7"], name: ['"word"'], variant: ['"word"'], predictionType: ['"word"'], loras: [], vae: ['"word"'], embeddings: [] },
@@ -76,9 +76,9 @@ const TAKEN = {
     sampler: [],
     seed: ["7"],
     count: ["7"],
-    image: [],
+    image: ['"word"'],
     strength: [],
-    mask: [],
+    mask: ['"word"'],
     signal: [],
     onStep: ["() => 7"],
     preview: ["true"],

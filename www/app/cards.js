@@ -30,8 +30,8 @@ export class Cards extends EventTarget {
   }
 
   add(entry) {
-    const label = document.createElement("label");
-    label.className = "card";
+    const place = make("div", { className: "place" });
+    const label = make("label", { className: "card" });
     const radio = make("input", { type: "radio", name: "checkpoint", value: entry.id });
     const frame = make("span", { className: "thumb" });
     const key = make("kbd", { className: "key", ariaHidden: "true" });
@@ -44,8 +44,10 @@ export class Cards extends EventTarget {
     head.append(name, mark);
     words.append(head, about);
     label.append(radio, frame, key, words, bar);
-    this.#root.append(label);
-    this.#cards.set(entry, { label, radio, frame, key, mark, about, bar });
+    place.append(label);
+    if (entry.own) place.append(this.#removal(entry));
+    this.#root.append(place);
+    this.#cards.set(entry, { place, label, radio, frame, key, mark, about, bar });
     this.#number();
     this.picture(entry, entry.image);
     radio.addEventListener("change", () => {
@@ -54,8 +56,21 @@ export class Cards extends EventTarget {
     });
   }
 
+  /** A button that takes a card of a person's own away. */
+  #removal(entry) {
+    const button = make("button", { type: "button", className: "icon remove", ariaLabel: `Remove ${entry.name}`, title: "Remove" });
+    // A copy of the one in the document, for its drawing.
+    button.append(document.querySelector("#error-close svg").cloneNode(true));
+    button.addEventListener("click", () => this.dispatchEvent(new CustomEvent("remove", { detail: entry })));
+    return button;
+  }
+
+  has(entry) {
+    return this.#cards.has(entry);
+  }
+
   remove(entry) {
-    this.#cards.get(entry).label.remove();
+    this.#cards.get(entry).place.remove();
     this.#cards.delete(entry);
     this.#number();
   }

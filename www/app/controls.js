@@ -2,8 +2,7 @@
 
 const NUMBERS = ["steps", "guidanceScale", "width", "height"];
 const TEXTS = ["prompt", "negativePrompt", "sampler"];
-const MIN_SIZE = 64;
-const MAX_SIZE = 1024;
+const POINTED_MS = 2000;
 
 /** 32 bits: what the noise's generator takes of a seed. */
 export const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0]);
@@ -14,6 +13,8 @@ export class Controls {
   /** Fields that a person or a restored picture has set: a checkpoint's defaults leave these alone. */
   #set = new Set();
   #defaults = {};
+  /** What a person had set before a LoRA brought other defaults: { default, value } by name. */
+  #aside = new Map();
   #seedIsUsed = false;
 
   constructor(form) {
@@ -105,6 +106,7 @@ export class Controls {
   /** Takes a checkpoint's defaults for what nobody has set. */
   offer(defaults) {
     this.#defaults = { ...defaults };
+    this.#fields.sampler.options[0].textContent = defaults.sampler ? `Default (${defaults.sampler})` : "Default";
     if (defaults.factor) this.#fields.width.step = this.#fields.height.step = defaults.factor;
     for (const name of NUMBERS) {
       if (!this.#set.has(name) && defaults[name] !== undefined) this.#setField(name, defaults[name]);
@@ -112,8 +114,37 @@ export class Controls {
     this.#show();
   }
 
+  /**
+   * Takes other defaults of the same checkpoint, as a LoRA brings them. Where one is another, it goes before what a person has
+   * set; that comes back with the former default, unless they set something since. Gives the names of the others.
+   */
+  bring(defaults) {
+    const before = this.#defaults;
+    const others = [...NUMBERS, "sampler"].filter((name) => defaults[name] !== before[name]);
+    for (const name of others) {
+      const kept = this.#aside.get(name);
+      if (kept && kept.default === defaults[name]) {
+        this.#aside.delete(name);
+        if (!this.#set.has(name)) this.restore({ [name]: kept.value });
+      } else if (this.#set.delete(name)) {
+        if (!kept) this.#aside.set(name, { default: before[name], value: this.#fields[name].value });
+        if (name === "sampler") this.#setField(name, "");
+      }
+      this.#point(this.#fields[name].closest(".field"));
+    }
+    this.offer(defaults);
+    return others;
+  }
+
+  /** Shows that a field changed by itself. */
+  #point(field) {
+    field.classList.add("brought");
+    setTimeout(() => field.classList.remove("brought"), POINTED_MS);
+  }
+
   reset() {
     for (const name of [...NUMBERS, "sampler"]) this.#set.delete(name);
+    this.#aside.clear();
     this.#setField("sampler", "");
     this.offer(this.#defaults);
   }
@@ -127,8 +158,9 @@ export class Controls {
 
   #setField(name, value) {
     const field = this.#fields[name];
-    // A slider would silently take the nearest value that it can show.
-    if (field.type === "range" && Number(value) > Number(field.max)) field.max = value;
+    // A slider would silently take the nearest value that it can show; a size that a checkpoint has itself can be drawn.
+    if (field.max && Number(value) > Number(field.max)) field.max = value;
+    if (field.min && Number(value) < Number(field.min)) field.min = value;
     if (field.type === "range" && Number(value) % Number(field.step || 1) !== 0) field.step = "any";
     const missing = field.options && ![...field.options].some((option) => option.value === value);
     if (missing) field.add(new Option(value, value));
@@ -139,7 +171,7 @@ export class Controls {
     if (field.value === "") return;
     const step = Number(field.step);
     const nearest = Math.round(field.valueAsNumber / step) * step;
-    field.value = Math.min(MAX_SIZE, Math.max(MIN_SIZE, nearest || MIN_SIZE));
+    field.value = Math.min(field.max, Math.max(field.min, nearest || field.min));
   }
 
   #swap() {

@@ -1,20 +1,25 @@
 // The page: ties the form, the cards, the plate and the strip to the maker.
 
 import { Tintype } from "../tintype/tintype.js";
+import { listen as listenForThings } from "./bring.js";
 import { Cards } from "./cards.js";
 import { Compare } from "./compare.js";
 import { Controls } from "./controls.js";
 import { el, make } from "./dom.js";
 import { listen as listenForKeys } from "./keys.js";
-import { fromHash, toHash } from "./link.js";
+import { entryFor, fromHash, isShort, layersFor, thingFor, toHash } from "./link.js";
 import { Maker } from "./maker.js";
 import { Memory } from "./memory.js";
+import { Mine } from "./mine.js";
 import { Notices } from "./notices.js";
-import { addressOf, keptEntry, listen as listenForOwn } from "./own.js";
+import { Opening } from "./opening.js";
+import { Over } from "./over.js";
+import { keptAddress, remember } from "./own.js";
 import { hideError, say, showBackend, showError, showNotRunning, showStarting } from "./says.js";
 import { Shelf } from "./shelf.js";
 import { Stage } from "./stage.js";
 import { Strip } from "./strip.js";
+import { fromAddress } from "./things.js";
 
 /** Moving over the cards with the arrow keys should not fetch each of them, where they are to be fetched. */
 const CHOICE_SETTLES_MS = 250;
@@ -27,7 +32,14 @@ const strip = new Strip(el("strip"));
 const notices = new Notices(el("notices"));
 const shelf = new Shelf({
   store: () => maker.store,
-  hasCard: (url) => cards.entries.some((entry) => addressOf(entry) === url),
+  hasCard: (url) => cards.entries.some((entry) => keptAddress(entry) === url),
+});
+const mine = new Mine(cards, maker, { onChange: cardsChanged, onChoose: (entry) => chosen(entry), onFail: showError });
+const over = new Over(maker, { onError: showError });
+const opening = new Opening({
+  inspect: (thing, options) => maker.inspect(thing, options),
+  target: () => cards.chosen,
+  coming: () => maker.coming,
 });
 new Memory(maker);
 const compare = new Compare({
@@ -79,7 +91,7 @@ function present(item) {
   compare.mark(item);
   showWarnings(item.warnings);
   showActions();
-  history.replaceState(null, "", toHash({ ...item.recipe, checkpoint: item.entry.own ? "" : item.entry.id }));
+  history.replaceState(null, "", toHash(item.recipe, item));
 }
 
 /** Draws `count` pictures of a recipe, one after the other, each with the next seed. */
@@ -167,8 +179,14 @@ function drawAgain(recipe = stage.shown.recipe) {
 function showStates() {
   cards.update((entry) => {
     const state = maker.state(entry);
-    return state.state === "absent" && shelf.keeps(addressOf(entry)) ? { ...state, state: "here" } : state;
+    return state.state === "absent" && shelf.keeps(keptAddress(entry)) ? { ...state, state: "here" } : state;
   });
+}
+
+/** What belongs to the card that is chosen now. */
+function showChosen(entry) {
+  showPrompts(entry);
+  over.show(entry);
 }
 
 function showPrompts(entry) {
@@ -184,7 +202,7 @@ function showPrompts(entry) {
 }
 
 function chosen(entry, { settled = maker.state(entry).state === "ready" } = {}) {
-  showPrompts(entry);
+  showChosen(entry);
   controls.offer({ ...entry.defaults, ...maker.state(entry).checkpoint?.defaults });
   showActions();
   clearTimeout(choiceTimer);
@@ -194,6 +212,8 @@ function chosen(entry, { settled = maker.state(entry).state === "ready" } = {}) 
 
 /** The choice stands: it is drawn with, or else loaded beside the picture that is being drawn. */
 function settle(entry) {
+  // Its card may be gone by now.
+  if (!cards.has(entry)) return;
   maker.keepOnly(entry);
   const recipe = work?.recipe ?? stage.shown?.recipe;
   if (controls.keepsSeed && recipe) return drawAgain(recipe);
@@ -201,10 +221,15 @@ function settle(entry) {
 }
 
 function restore(item) {
+  const { entry, recipe, loras, vae } = item;
   work?.controller.abort();
-  cards.choose(item.entry);
-  showPrompts(item.entry);
-  controls.restore(item.recipe);
+  // One whose card was removed is only shown.
+  if (cards.has(entry)) {
+    cards.choose(entry);
+    showChosen(entry);
+    over.restore({ loras, vae });
+  }
+  controls.restore(recipe);
   hideError();
   present(item);
   say(`Showing ${item.parameters.prompt}, ${item.name}.`);
@@ -213,11 +238,16 @@ function restore(item) {
 function restoreFromAddress() {
   const recipe = fromHash(location.hash);
   if (!recipe) return;
-  const entry = cards.entries.find(({ id }) => id === recipe.checkpoint);
-  if (entry && entry !== cards.chosen) {
-    cards.choose(entry);
-    showPrompts(entry);
+  const entry = entryFor(recipe, cards.entries);
+  if (entry) {
+    if (entry !== cards.chosen) cards.choose(entry);
+    showChosen(entry);
+    over.restore(layersFor(recipe, entry));
     controls.offer(entry.defaults ?? {});
+  } else if (recipe.from) {
+    // Whoever made the link chose what it loads: it is looked at, and a person decides.
+    const thing = thingFor(recipe);
+    if (thing) openThings([thing]);
   }
   controls.restore(recipe);
   showActions();
@@ -228,51 +258,48 @@ function cardsChanged() {
   shelf.refresh();
 }
 
-/** A card for a person's own checkpoint, which goes again if it can't be loaded. */
-async function addOwn(entry) {
-  const before = cards.chosen;
+function removeOwn(entry) {
+  mine.remove(entry);
+  el("cards").querySelector("input:checked")?.focus();
+  say(`${entry.name} was removed.`);
+}
+
+function openThings(things) {
   hideError();
-  cards.add(entry);
-  cardsChanged();
-  cards.choose(entry);
-  chosen(entry);
-  try {
-    await maker.load(entry);
-  } catch (error) {
-    // Else the choice, which waits a moment, would load the card that is gone.
-    clearTimeout(choiceTimer);
-    if (error.code === "cancelled") return;
-    showError(error);
-    cards.remove(entry);
-    cardsChanged();
-    if (cards.chosen !== entry || !before) return;
-    cards.choose(before);
-    showPrompts(before);
-    showActions();
-  }
+  opening.open(things);
+}
+
+/** What LoRAs do to a checkpoint's defaults is seen in the form, and said. */
+function bringDefaults(entry, { defaults }) {
+  if (cards.chosen !== entry) return;
+  const others = controls.bring(defaults);
+  if (others.length) over.saySettings(defaults, others);
 }
 
 async function addCatalogue() {
   const entries = await Tintype.catalogue("checkpoints/checkpoints.json");
   for (const source of entries) {
     const { id, name, description, image, prompts, defaults } = source;
-    cards.add({ id, name: name ?? id, description, image, prompts, defaults, source });
+    cards.add({ id, name: name ?? id, description, image, prompts, defaults, source, loras: [], vae: null });
   }
   const credits = entries.filter(({ credits }) => credits).map(({ name, credits }) => `${name} from ${credits}`);
   el("credits").firstElementChild.textContent = `What the checkpoints learned from: ${credits.join("; ")}.`;
   el("credits").hidden = credits.length === 0;
+}
+
+function chooseFirst() {
   const [first] = cards.entries;
   if (!first) return;
   cards.choose(first);
-  showPrompts(first);
+  showChosen(first);
   controls.offer(first.defaults ?? {});
 }
 
-async function flash(button, action) {
+async function flash(button, action, done = "Copied") {
   const label = button.textContent;
   try {
     await action();
-    button.textContent = "Copied";
+    button.textContent = done;
   } catch {
     button.textContent = "Not allowed";
   }
@@ -289,7 +316,10 @@ el("error-close").addEventListener("click", () => hideError({ refocus: true }));
 el("copy").addEventListener("click", () =>
   flash(el("copy"), () => navigator.clipboard.write([new ClipboardItem({ "image/png": stage.shown.blob })])),
 );
-el("link").addEventListener("click", () => flash(el("link"), () => navigator.clipboard.writeText(location.href)));
+el("link").addEventListener("click", () => {
+  const done = isShort(stage.shown) ? "Copied, but for what is on this device" : "Copied";
+  flash(el("link"), () => navigator.clipboard.writeText(location.href), done);
+});
 el("runs-on").addEventListener("change", () => {
   work?.controller.abort();
   compare.cancel();
@@ -297,7 +327,8 @@ el("runs-on").addEventListener("change", () => {
   startEngine();
 });
 addEventListener("keydown", (event) => {
-  if (event.isComposing) return;
+  // The panel has keys of its own.
+  if (event.isComposing || opening.isOpen) return;
   const inPrompt = event.target === el("prompt") && !event.shiftKey;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey || inPrompt)) {
     event.preventDefault();
@@ -313,7 +344,7 @@ cards.addEventListener("pick", () => {
   chosen(cards.chosen, { settled: true });
   say(`${cards.chosen.name} is chosen.`);
 });
-listenForKeys((digit) => cards.pick(digit));
+listenForKeys((digit) => !opening.isOpen && cards.pick(digit));
 strip.addEventListener("pick", ({ detail }) => restore(detail));
 compare.addEventListener("pick", ({ detail }) => {
   restore(detail);
@@ -327,9 +358,22 @@ maker.addEventListener("held", () => {
 // What the line of the backend says need not be said twice.
 maker.addEventListener("notice", ({ detail }) => detail !== maker.backend?.reason && notices.add(detail));
 shelf.addEventListener("change", showStates);
-shelf.addEventListener("open", ({ detail }) => addOwn(keptEntry(detail)));
+shelf.addEventListener("open", ({ detail: { name, url } }) => openThings([{ ...fromAddress(url), name }]));
+cards.addEventListener("remove", ({ detail }) => removeOwn(detail));
+opening.addEventListener("load", ({ detail }) => mine.add(detail));
+opening.addEventListener("lay", ({ detail }) => over.add(detail));
+opening.addEventListener("vae", ({ detail }) => {
+  over.reveal();
+  over.useVae(detail);
+});
+over.addEventListener("change", ({ detail }) => remember(detail));
+// What comes with LoRAs is told apart from what the checkpoint has by itself.
+maker.layers.addEventListener("laying", ({ detail: { entry, checkpoint, progress } }) => {
+  if (!progress && cards.chosen === entry) controls.offer(checkpoint.defaults);
+});
+over.addEventListener("laid", ({ detail: { entry, checkpoint } }) => bringDefaults(entry, checkpoint));
 addEventListener("hashchange", restoreFromAddress);
-listenForOwn({ onEntry: addOwn, onError: showError });
+listenForThings({ onThings: openThings, onError: showError });
 
 const engine = startEngine();
 try {
@@ -337,6 +381,8 @@ try {
 } catch (error) {
   showError(error);
 }
+await mine.restore();
+chooseFirst();
 cardsChanged();
 restoreFromAddress();
 el("generate").disabled = false;

@@ -4,12 +4,16 @@
 //   "notice"  what Tintype wants a person to know: its text
 
 import { Tintype } from "../tintype/tintype.js";
+import { Layers } from "./layers.js";
+import { permit } from "./permit.js";
 
 export class Maker extends EventTarget {
   #tintype = null;
   #starting = null;
   /** What was loaded or is on its way, by entry: { promise, controller, progress, done, users, drawing }. */
   #loads = new Map();
+  /** The LoRAs over them. */
+  layers = new Layers();
 
   /** Starts the engine, in place of the one there was. Gives what it runs on; nothing if another start overtook it. */
   async start(backend) {
@@ -63,6 +67,11 @@ export class Maker extends EventTarget {
     return { state: this.residents.includes(load.done) ? "ready" : "absent", checkpoint: load.done };
   }
 
+  /** The entry that is being loaded, if one is. */
+  get coming() {
+    return [...this.#loads].find(([, { done }]) => !done)?.[0];
+  }
+
   /** Brings an entry's checkpoint into memory, unless it is there or on its way. */
   load(entry) {
     const known = this.#loads.get(entry);
@@ -86,10 +95,63 @@ export class Maker extends EventTarget {
       load.progress = progress;
       this.#tell("change");
     };
-    load.done = await tintype.load(entry.source, { name: entry.name, signal: load.controller.signal, onProgress });
+    const { name, variant, predictionType, vae, loras } = entry;
+    // Asked now, as long as it is known that a person has just chosen it; without a LoRA it can be loaded all the same.
+    for (const thing of [entry, vae]) if (thing) await permit(thing);
+    for (const lora of loras) if (lora.on) await permit(lora).catch(() => {});
+    const options = { name, variant, predictionType, ...(vae && { vae: vae.source }), signal: load.controller.signal, onProgress };
+    load.done = await tintype.load(entry.source, options);
     for (const warning of load.done.warnings) this.#notice(`${entry.name}: ${warning}`);
     this.#tell("change");
+    // What could not be laid is told; the checkpoint draws without it.
+    await this.layers.lay(entry, load.done).catch(() => {});
     return load.done;
+  }
+
+  /** What a thing is and would need here, from its headers alone. */
+  async inspect(thing, { variant, predictionType, vae, signal }) {
+    const tintype = await this.#starting;
+    for (const each of [thing, vae]) if (each) await permit(each);
+    return tintype.inspect(thing.source, { variant, predictionType, ...(vae && { vae: vae.source }), signal });
+  }
+
+  /** Lays the LoRAs that an entry wishes over its checkpoint; if that is not there, they come with it. */
+  async lay(entry) {
+    const load = this.#loads.get(entry);
+    if (load?.done) await this.layers.lay(entry, load.done);
+    else await this.load(entry);
+  }
+
+  /**
+   * Loads an entry's checkpoint anew, after `changes` to the entry. What it shares with the former one is not read again. If it
+   * can't be loaded so, all is as it was.
+   */
+  async reload(entry, changes) {
+    const before = Object.fromEntries(Object.keys(changes).map((key) => [key, entry[key]]));
+    const former = this.#loads.get(entry);
+    Object.assign(entry, changes);
+    this.#loads.delete(entry);
+    if (former && !former.done) former.controller.abort();
+    try {
+      await this.load(entry);
+    } catch (error) {
+      if (error.code === "cancelled") former?.done?.unload();
+      else {
+        Object.assign(entry, before);
+        if (former?.done) this.#loads.set(entry, former);
+        this.#tell("change");
+      }
+      throw error;
+    }
+    former?.done?.unload();
+  }
+
+  /** Lets go of an entry's checkpoint, loaded or on its way. */
+  remove(entry) {
+    const load = this.#loads.get(entry);
+    this.#loads.delete(entry);
+    load?.controller.abort();
+    load?.done?.unload();
   }
 
   /** Gives up the downloads that no picture waits for, but for `entry`'s. */
@@ -110,6 +172,9 @@ export class Maker extends EventTarget {
   async draw(entry, recipe, { signal, onLoading, onLoaded, onStep }) {
     // One that gave way to others comes back by itself.
     const checkpoint = this.#loads.get(entry)?.done ?? (await this.#loaded(entry, { signal, onLoading }));
+    await this.layers.lay(entry, checkpoint);
+    const { loras } = this.layers.over(checkpoint);
+    const { vae } = entry;
     onLoaded(checkpoint);
     const began = performance.now();
     const hear = (event) => (event.step === undefined ? onLoading(event) : onStep(event));
@@ -119,7 +184,7 @@ export class Maker extends EventTarget {
     try {
       const { images, warnings } = await this.#tintype.generate(request);
       const [{ imageData, parameters, toBlob }] = images;
-      return { imageData, parameters, blob: await toBlob(), ms: performance.now() - began, warnings };
+      return { imageData, parameters, blob: await toBlob(), ms: performance.now() - began, warnings, loras, vae };
     } finally {
       if (load) load.drawing -= 1;
     }

@@ -1,70 +1,79 @@
-// Checkpoints of a person's own: a folder picked or dropped, or an address. Each becomes an entry like the catalogue's.
+// Checkpoints of a person's own as entries like the catalogue's, and what is remembered of them for the next visit.
 
-import { el } from "./dom.js";
+import { addressOf, isLasting } from "./things.js";
+
+const DATABASE = "tintype-page";
+const STORE = "own";
 
 let made = 0;
 
-function entry(name, description, source) {
+/** A LoRA over a checkpoint: a thing with how much of it there is. Its `key` stays, whatever else is changed. */
+export const loraOf = ({ name, source }, scale = 1) => ({ key: (made += 1), name, source, scale, on: true });
+
+/** The entry of a thing that is loaded so. */
+export function entryOf(thing, { options = {}, defaults, loras = [] } = {}) {
   made += 1;
-  return { id: `own-${made}`, name, description, source, own: true };
+  const { name = thing.name, variant, predictionType, vae = null } = options;
+  const { from, source } = thing;
+  const description = isLasting(thing) ? from : `${from}, for this visit`;
+  const at = Date.now();
+  const id = `own-${made}`;
+  return { id, own: true, key: `${at}-${made}`, at, name, from, description, source, variant, predictionType, vae, defaults, loras, missing: [] };
 }
 
-function fromAddress(address) {
-  const url = new URL(address, document.baseURI);
-  const last = url.pathname.split("/").filter(Boolean).at(-1);
-  return entry(decodeURIComponent(last ?? url.host), url.host, url.href);
+/** The address that an entry's checkpoint is kept under; nothing for a person's own files. */
+export const keptAddress = (entry) =>
+  addressOf(entry)
+    ?.replace(/[?#].*$/s, "")
+    .replace(/\/model_index\.json$/, "")
+    .replace(/\/+$/, "");
+
+const done = (request) =>
+  new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+
+async function store(mode) {
+  const opening = indexedDB.open(DATABASE, 1);
+  opening.onupgradeneeded = () => opening.result.createObjectStore(STORE, { keyPath: "key" });
+  return (await done(opening)).transaction(STORE, mode).objectStore(STORE);
 }
 
-/** What was kept of an address in an earlier visit. */
-export const keptEntry = ({ name, url }) => entry(name, new URL(url).host, url);
-
-/** The address that an entry's checkpoint is kept under: a folder's; nothing for a person's own files. */
-export function addressOf({ source }) {
-  const address = typeof source === "string" ? source : source?.url;
-  return address?.replace(/[?#].*$/s, "").replace(/\/model_index\.json$/, "/").replace(/\/*$/, "/");
+/** Where nothing can be kept, as in a private window, the page works all the same. */
+async function quietly(work, otherwise) {
+  try {
+    return await work();
+  } catch (error) {
+    console.info(`Own checkpoints are not remembered: ${error.message}`);
+    return otherwise;
+  }
 }
 
-/** Calls `onEntry` with each checkpoint that a person brings, and `onError` with what was wrong with it. */
-export function listen({ onEntry, onError }) {
-  const folder = el("folder");
-  const address = el("address");
-  const row = el("address-row");
-  const toggle = el("open-address");
+/** Remembers an entry as it is now, if it can be opened again; of files that were picked for it, only the names. */
+export async function remember(entry) {
+  if (!entry.own || !isLasting(entry)) return;
+  const { key, at, name, from, source, variant, predictionType, vae, defaults, loras } = entry;
+  const lost = [vae, ...loras].filter((thing) => thing && !isLasting(thing));
+  const record = { key, at, name, from, source, variant, predictionType, defaults };
+  record.vae = lost.includes(vae) ? null : vae;
+  record.loras = loras.filter(isLasting);
+  record.missing = [...entry.missing, ...lost.map(({ name }) => name)];
+  await quietly(async () => done((await store("readwrite")).put(record)));
+}
 
-  el("open-folder").addEventListener("click", () => folder.click());
-  folder.addEventListener("change", () => {
-    const files = [...folder.files];
-    folder.value = "";
-    if (files.length) onEntry(entry(files[0].webkitRelativePath.split("/")[0] || "Folder", "From this device", files));
-  });
+const again = (lora) => ({ ...loraOf(lora, lora.scale), on: lora.on });
 
-  toggle.addEventListener("click", () => {
-    row.hidden = !row.hidden;
-    toggle.setAttribute("aria-expanded", String(!row.hidden));
-    if (!row.hidden) address.focus();
-  });
-  const add = () => {
-    if (!address.value.trim() || !address.reportValidity()) return;
-    onEntry(fromAddress(address.value.trim()));
-    address.value = "";
-    row.hidden = true;
-    toggle.setAttribute("aria-expanded", "false");
-  };
-  el("address-add").addEventListener("click", add);
-  address.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    add();
-  });
+export const forget = ({ key }) => quietly(async () => done((await store("readwrite")).delete(key)));
 
-  addEventListener("dragover", (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
-  addEventListener("drop", async (event) => {
-    const item = [...(event.dataTransfer?.items ?? [])].find(({ kind }) => kind === "file");
-    if (!item) return;
-    event.preventDefault();
-    const handle = await item.getAsFileSystemHandle?.();
-    if (handle?.kind === "directory") onEntry(entry(handle.name, "From this device", handle));
-    else
-      onError({ code: "unsupported", message: "Drop a checkpoint's folder here, or pick it with “Open a folder…”." });
-  });
+/** The entries of earlier visits, the oldest first. */
+export async function remembered() {
+  const records = await quietly(async () => done((await store("readonly")).getAll()), []);
+  records.sort((a, b) => a.at - b.at);
+  return records.map(({ key, at, name, from, source, variant, predictionType, vae, defaults, loras, missing }) => ({
+    ...entryOf({ name, from, source }, { options: { variant, predictionType, vae }, defaults, loras: loras.map(again) }),
+    key,
+    at,
+    missing,
+  }));
 }

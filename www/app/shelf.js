@@ -2,11 +2,11 @@
 
 import { el, make } from "./dom.js";
 import { meter } from "./meter.js";
-import { addressOf } from "./own.js";
+import { keptAddress } from "./own.js";
 import { ago, size } from "./words.js";
 
-/** An address that `addressOf` gives an entry with it. */
-const folder = (url) => addressOf({ source: url });
+/** An address as `keptAddress` gives it of an entry. */
+const folder = (url) => keptAddress({ source: url });
 
 export class Shelf extends EventTarget {
   #store = () => undefined;

@@ -2,8 +2,9 @@
 
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
-/** "18.0 MB", "1.42 GB": of files. */
+/** "42 kB", "18.0 MB", "1.42 GB": of files. */
 export function size(bytes) {
+  if (bytes < 99_500) return `${Math.ceil(bytes / 1000)} kB`;
   return bytes < 999.5e6 ? `${megabytes(bytes)} MB` : `${(bytes / 1e9).toFixed(bytes < 99.5e9 ? 2 : 0)} GB`;
 }
 
@@ -31,11 +32,16 @@ export function duration(ms) {
   return `${Math.round(ms / 60_000)} min`;
 }
 
-/** "Ink · seed 42 · 20 steps · …": a picture's parameters in one line. */
-export function summary({ name, parameters, ms }) {
+/** "paper 0.8": what lay over a checkpoint when it drew. */
+const layers = (loras = []) => loras.filter(({ on, scale }) => on && scale !== 0).map(({ name, scale }) => `${name}\u00a0${scale}`);
+
+/** "Ink · paper 0.8 · seed 42 · 20 steps · …": a picture's parameters in one line. */
+export function summary({ name, parameters, ms, loras, vae }) {
   const { seed, steps, guidanceScale, sampler, width, height } = parameters;
   const parts = [
     name,
+    ...layers(loras),
+    vae && `VAE\u00a0${vae.name}`,
     `seed ${seed}`,
     `${steps} ${steps === 1 ? "step" : "steps"}`,
     `guidance ${guidanceScale}`,

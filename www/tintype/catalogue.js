@@ -31,7 +31,7 @@ export async function catalogue(url, options) {
  * The folder of an entry whose `url` is relative to a catalogue that the entry doesn't name: the first of the places
  * where this page's catalogue is likely to be that has a checkpoint there.
  */
-export async function findEntry(entry, signal) {
+export async function findEntry(entry, where, signal) {
   const catalogues = (globalThis.performance?.getEntriesByType("resource") ?? [])
     .map(({ name }) => name)
     .filter((name) => /\/checkpoints\.json$/.test(name.replace(/[?#].*$/, "")))
@@ -39,7 +39,7 @@ export async function findEntry(entry, signal) {
   const bases = [...catalogues, new URL("checkpoints/", page()).href, page()];
   const found = bases.filter((base) => URL.canParse(entry.url, base)).map((base) => folder(new URL(entry.url, base)));
   const candidates = [...new Set(found)];
-  if (candidates.length === 0) throw invalid(`source: url: ${shown(entry.url)} is not a URL`);
+  if (candidates.length === 0) throw invalid(`${where}: url: ${shown(entry.url)} is not a URL`);
   const failures = [];
   for (const candidate of candidates) {
     const probe = new URL(candidate);
@@ -58,7 +58,7 @@ export async function findEntry(entry, signal) {
   const unasked = failures.find(({ code }) => code === "network");
   throw new TintypeError(
     unasked ? "network" : "not-found",
-    `source: nothing there for the entry ${shown(entry.url)}: ${failures.map(({ message }) => message).join("; ")}`,
+    `${where}: nothing there for the entry ${shown(entry.url)}: ${failures.map(({ message }) => message).join("; ")}`,
     { cause: unasked ?? failures[0] },
   );
 }

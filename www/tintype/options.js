@@ -218,7 +218,7 @@ const ENTRY = {
 };
 
 /** What the engine takes of a `checkpoints.json`'s entry, checked. It may have other fields: those are for people. */
-export const entryFields = (entry) => fields(entry, ENTRY, "source: ");
+export const entryFields = (entry, where) => fields(entry, ENTRY, `${where}: `);
 
 /**
  * The options that were given, checked. `undefined` and `null` mean "left out"; a name that `known` lacks is an error,

@@ -110,13 +110,13 @@ const OTHERS = [
 ];
 
 /**
- * The one safetensors file of these paths, for there is no folder with any of `indexes`. Where there are several, or none, the error tells;
+ * The one safetensors file of these paths, for there is no folder of the `kind`. Where there are several, or none, the error tells;
  * `choose(path)` is how a person names one of them, and `folders` are names of what may be meant too.
  */
-export function onlyFile(paths, { where, place, indexes, choose = shown, folders = [] }) {
+export function onlyFile(paths, { where, place, kind: { index }, choose = shown, folders = [] }) {
   const files = paths.filter(isSafetensors);
   if (files.length === 1) return files[0];
-  const expected = `${where}: ${place}: expected ${indexes.length > 0 ? `a folder with ${indexes.join(" or ")}, or ` : ""}one .safetensors file`;
+  const expected = `${where}: ${place}: expected ${index.length > 0 ? `a folder with ${index.join(" or ")}, or ` : ""}one .safetensors file`;
   const choices = [...folders, ...files.map(choose)];
   if (choices.length > 0) throw invalid(`${expected}, found several things: choose one: ${shortened(choices)}`);
   for (const [pattern, what] of OTHERS) {
@@ -126,19 +126,27 @@ export function onlyFile(paths, { where, place, indexes, choose = shown, folders
   throw new TintypeError("not-found", `${expected}, found ${paths.length === 0 ? "no files" : shortened(paths)}`);
 }
 
-/** Picked files in the engine's words, with the name that a single one gives. `indexes` are the files that make a folder what it is. */
-export function pickedSource(picked, { where, indexes }) {
+/** The name of the outermost folder of the `kind`, empty where there is none around it; undefined if there is no such folder. */
+function outermost(paths, { index }) {
+  const depth = (path) => path.split("/").length;
+  for (const name of index) {
+    const [found] = paths.filter((path) => `/${path}`.endsWith(`/${name}`)).sort((a, b) => depth(a) - depth(b) || (a < b ? -1 : 1));
+    if (found !== undefined) return fileName(found.slice(0, -name.length).replace(/\/$/, "")) || found.split("/").at(-2) || "";
+  }
+  return undefined;
+}
+
+/** Picked files in the engine's words, with the name that a folder or a single one gives. */
+export function pickedSource(picked, { where, kind }) {
   const files = picked.filter(({ path }) => !isHidden(path));
   const paths = files.map(({ path }) => path);
-  const depth = (path) => path.split("/").length;
-  const outermost = (a, b) => depth(a) - depth(b) || (a < b ? -1 : 1);
-  const [found] = indexes.flatMap((index) => paths.filter((path) => fileName(path) === index).sort(outermost));
-  if (found !== undefined) {
-    const name = found.split("/").at(-2);
-    return { source: { kind: "files", files }, hints: name && name !== "." ? { name } : {} };
+  const found = outermost(paths, kind);
+  const count = paths.filter(isSafetensors).length;
+  if (found !== undefined || (count > 1 && count <= kind.most)) {
+    return { source: { kind: "files", files }, hints: found && found !== "." ? { name: found } : {} };
   }
   const lone = picked.length === 1 && !picked[0].path.includes("/");
-  const only = lone ? picked[0].path : onlyFile(paths, { where, place: "picked files", indexes });
+  const only = lone ? picked[0].path : onlyFile(paths, { where, place: "picked files", kind });
   const path = plain(fileName(only), "x.safetensors");
   const { file } = picked.find((one) => one.path === only);
   return { source: { kind: "files", files: [{ path, file }], path }, hints: { name: stem(fileName(only)) } };

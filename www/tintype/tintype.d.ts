@@ -189,12 +189,14 @@ export interface InspectOptions {
   vae?: VaeSource | null;
 }
 
-/** What a checkpoint is and would need, as `inspect` says it. */
+/** What a checkpoint is and would need, as `inspect` says it; or what a person brought in its place. */
 export interface Inspection {
+  /** A LoRA goes over a checkpoint, a VAE into one. Null, if it is none of these. */
+  kind: "checkpoint" | "lora" | "vae" | null;
   layout: "diffusers" | "single-file";
   /** Empty, if it could not be opened. */
   name: string;
-  /** Such as `SD 1.x`; null, if it is none that is known. */
+  /** Such as `SD 1.x`; null, if it is none that is known. Of a LoRA, what it is for, as far as its shapes tell. */
   family: string | null;
   components: { name: string; class: string; dtypes: string[]; bytes: number }[];
   /** Of its weights' files. */
@@ -203,11 +205,11 @@ export interface Inspection {
   predictionType: string | null;
   defaults: (Defaults & { factor: number }) | null;
   /**
-   * Bytes on this device: of its weights, of a picture with the defaults besides, and of both; and of both where the picture is
-   * drawn over an image, or null if its autoencoder can't encode.
+   * Bytes on this device: of its weights, of a picture with the defaults besides, and of both; of both where the picture is drawn
+   * over an image, or null if its autoencoder can't encode; and what all checkpoints may take together.
    */
-  memory: { weights: number; working: number; peak: number; withImage: number | null } | null;
-  /** Why it can't be loaded here, by name: what is not implemented, and what is too large. Empty, if it can. */
+  memory: { weights: number; working: number; peak: number; withImage: number | null; budget: number | null } | null;
+  /** Why it can't be used here as what it is, by name: what is not implemented, and what is too large. Empty, if it can. */
   unsupported: string[];
   /** What a person should know and that is no error. */
   warnings: string[];

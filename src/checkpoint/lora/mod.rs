@@ -90,7 +90,7 @@ impl Lora {
         let read = cancel.guard(read(&source, from, modules, progress, cancel)).await;
         let said = read.as_ref().map(|lora| (from.path.as_str(), lora.bytes));
         // What could not be kept is no reason not to draw; the keeper says so by itself.
-        drop(source.end_part(&source.locate(&from.path), said).await);
+        drop(source.end_part(&source.label(), said).await);
         let mut lora = read?;
         lora.warnings.extend(source.warnings());
         Ok(lora)

@@ -22,14 +22,14 @@ async function glance(url, { stallTimeout, hub }, signal) {
 }
 
 /**
- * `{ folder: true }`, if one of the files `indexes` is below `url`; else `{ name? }`, if there is a file. What is kept of either is
- * believed. Without `indexes` only a file will do.
+ * `{ folder: true }`, if there is one of the files `index` below `url`; else `{ name? }`, if there is a file. What is kept of either is
+ * believed.
  */
-export async function tell({ url, indexes }, keeper, signal) {
-  const below = indexes.map((index) => {
-    const address = new URL(url);
-    address.pathname += `/${index}`;
-    return address.href;
+export async function tell({ url, index }, keeper, signal) {
+  const below = index.map((name) => {
+    const below = new URL(url);
+    below.pathname += `/${name}`;
+    return below.href;
   });
   const kept = async (url) => {
     const { record } = (await keeper.store?.find(url, {}).catch(() => null)) ?? {};
@@ -37,11 +37,11 @@ export async function tell({ url, indexes }, keeper, signal) {
   };
   const file = await kept(url);
   if (file) return { name: file.name };
-  for (const address of below) if (await kept(address)) return { folder: true };
+  for (const url of below) if (await kept(url)) return { folder: true };
   const failures = [];
-  for (const address of below) {
+  for (const url of below) {
     try {
-      const { start } = await glance(address, keeper, signal);
+      const { start } = await glance(url, keeper, signal);
       // Some hosts answer whatever is below a file's address with the file.
       if (/^\s*\{\s*["}]/.test(new TextDecoder().decode(start))) return { folder: true };
     } catch (error) {
@@ -53,9 +53,9 @@ export async function tell({ url, indexes }, keeper, signal) {
     const { name } = await glance(url, keeper, signal);
     return { name };
   } catch (error) {
-    if (error.code === "cancelled" || indexes.length === 0) throw error;
+    if (error.code === "cancelled" || below.length === 0) throw error;
     const code = [...failures, error].some(({ code }) => code === "network") ? "network" : "not-found";
     const why = [...new Set([error, ...failures].map(({ message }) => message))].join("; ");
-    throw failure(code, `${label(url)}: expected a folder with ${indexes.join(" or ")}, or a file: ${why}`, error);
+    throw failure(code, `${label(url)}: expected a folder with ${index.join(" or ")}, or a file: ${why}`, error);
   }
 }

@@ -1,0 +1,276 @@
+"""Where state lives, which device computes, how a stage is stopped, saved and continued, and what it logs."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+STYLES = ["soft", "flat", "3d", "ink"]
+SIZE = 128
+
+
+def home():
+    """The folder of all state, outside git."""
+    folder = Path(os.environ.get("TINTYPE_TRAIN") or Path.home() / ".cache/tintype/train")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def device():
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def on_gpu():
+    return device().type == "cuda"
+
+
+def autocast():
+    """bf16 where the device multiplies it faster than f32."""
+    if on_gpu() or torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX"):
+        return torch.autocast(device().type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def write_atomic(path, write):
+    """Calls `write` with a name beside `path`, then gives the file its own name."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    write(beside)
+    with open(beside, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def write_json(path, value):
+    write_atomic(path, lambda p: p.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n"))
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
+class Stop:
+    """Whether to save and end: SIGTERM, SIGINT, or a file named `stop` in the state folder."""
+
+    def __init__(self):
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_):
+        self.asked = True
+
+    def __bool__(self):
+        return self.asked or (home() / "stop").exists()
+
+
+STOP = None
+
+
+def stop_asked():
+    global STOP
+    if STOP is None:
+        STOP = Stop()
+    return bool(STOP)
+
+
+def say(stage, **values):
+    """One line on the terminal and in the stage's log.jsonl."""
+    values = {"stage": stage, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **values}
+    path = home() / stage / "log.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as log:
+        log.write(json.dumps(values) + "\n")
+    print(" ".join(f"{k}={v:.5g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()), flush=True)
+
+
+class Clock:
+    """Time of one stage over all its runs, the budget of this run, and when to save or log."""
+
+    SAVE_EVERY = 300
+
+    def __init__(self, minutes):
+        self.start = time.time()
+        self.end = self.start + 60 * minutes
+        self.saved = self.start
+        self.marks = {}
+
+    def over(self):
+        return time.time() >= self.end or stop_asked()
+
+    def save_due(self):
+        if time.time() - self.saved < self.SAVE_EVERY:
+            return False
+        self.saved = time.time()
+        return True
+
+    def due(self, name, seconds):
+        """Whether `seconds` have passed since this last was true."""
+        now = time.time()
+        if now - self.marks.setdefault(name, self.start) < seconds:
+            return False
+        self.marks[name] = now
+        return True
+
+
+class Ema:
+    """The average of a network's weights over about the last tenth of the training, however long that is (the power
+    function of arXiv 2312.02696, gamma 6.94), so that it need not be known beforehand when the training ends."""
+
+    GAMMA = 6.94
+
+    def __init__(self, modules):
+        self.live = [p for m in modules for p in m.parameters()]
+        self.mean = [p.detach().clone().float() for p in self.live]
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self):
+        self.steps += 1
+        keep = (1 - 1 / self.steps) ** (self.GAMMA + 1)
+        torch._foreach_lerp_(self.mean, [p.detach() for p in self.live], 1 - keep)
+
+    @contextlib.contextmanager
+    def applied(self):
+        """The modules have the averaged weights meanwhile."""
+        with torch.no_grad():
+            kept = [p.detach().clone() for p in self.live]
+            for p, m in zip(self.live, self.mean):
+                p.copy_(m)
+            try:
+                yield
+            finally:
+                for p, k in zip(self.live, kept):
+                    p.copy_(k)
+
+    def state_dict(self):
+        return {"mean": self.mean, "steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+        with torch.no_grad():
+            for mine, its in zip(self.mean, state["mean"], strict=True):
+                mine.copy_(its)
+
+
+class Trainer:
+    """Modules with optimizer and average, counters, and the file they are kept in (the last two of it)."""
+
+    def __init__(self, stage, modules, lr, horizon, warmup=20_000, weight_decay=0.01):
+        self.stage = stage
+        self.modules = modules
+        self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=on_gpu() or None
+        )
+        self.lr, self.horizon, self.warmup = lr, horizon, warmup
+        self.ema = Ema(list(modules.values()))
+        self.samples = self.steps = 0
+        self.seconds = 0.0
+        self.extra = {}
+        self.fresh_at = 0
+        self.path = home() / stage / "state.pt"
+        self.lock = self._locked()
+        self.before = time.time()
+        self._load()
+
+    def _locked(self):
+        """Held while this lives: two runs of one stage would spoil each other's state."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(self.path.with_name("lock"), "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"{self.stage}: another run is at it ({self.path.parent})") from None
+        return lock
+
+    def rate(self):
+        """Rises, stays, then falls as the square root of samples: it can be extended at any time."""
+        rise = min(1.0, (self.samples - self.fresh_at + 1) / self.warmup)
+        return self.lr * rise * min(1.0, (self.horizon / max(self.samples, 1)) ** 0.5)
+
+    def generator(self, where="cpu"):
+        """Randomness of this step, the same after a restart."""
+        number = int.from_bytes(self.stage.encode()[-4:], "little") * 1_000_003 + self.steps
+        return torch.Generator(where).manual_seed(number % 2**62)
+
+    def step(self, loss, count):
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.optimizer.step()
+        self.ema.update()
+        self.samples += count
+        self.steps += 1
+        return norm
+
+    def save(self):
+        now = time.time()
+        self.seconds += now - self.before
+        self.before = now
+        state = {
+            "modules": {k: m.state_dict() for k, m in self.modules.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict(),
+            "samples": self.samples,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "extra": self.extra,
+        }
+
+        def write(path):
+            torch.save(state, path)
+            if self.path.exists():
+                os.replace(self.path, self.path.with_name("state.previous.pt"))
+
+        write_atomic(self.path, write)
+        write_json(self.path.with_name("spent.json"), {"seconds": round(self.seconds, 1), "samples": self.samples})
+
+    def publish(self):
+        """The averaged weights, in f16: what later stages start from, and what training goes on from where the state is not."""
+        with self.ema.applied():
+            kept = {k: {n: w.half() for n, w in m.state_dict().items()} for k, m in self.modules.items()}
+        kept |= {"samples": self.samples, "steps": self.steps, "extra": self.extra}
+        write_atomic(self.path.with_name("model.pt"), lambda p: torch.save(kept, p))
+
+    def _load(self):
+        for path in (self.path, self.path.with_name("state.previous.pt")):
+            if not path.exists():
+                continue
+            try:
+                state = torch.load(path, map_location=device(), weights_only=True)
+            except Exception as error:  # cut off by a crash: the one before it will do
+                print(f"{path} can't be read ({error}); taking the one before", flush=True)
+                continue
+            for name, module in self.modules.items():
+                module.load_state_dict(state["modules"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.ema.load_state_dict(state["ema"])
+            self.samples, self.steps = state["samples"], state["steps"]
+            self.seconds, self.extra = state["seconds"], state["extra"]
+            say(self.stage, going_on_at=self.samples)
+            return
+        model = self.path.with_name("model.pt")
+        if model.exists():
+            kept = torch.load(model, map_location=device(), weights_only=True)
+            for name, module in self.modules.items():
+                module.load_state_dict(kept[name])
+            self.samples, self.steps, self.extra = kept["samples"], kept["steps"], kept["extra"]
+            self.fresh_at = self.samples
+            self.ema = Ema(list(self.modules.values()))
+            self.ema.steps = self.steps
+            say(self.stage, going_on_without_optimizer_at=self.samples)
+
+
+def seconds_spent(stage):
+    """How long a stage has trained in all, as its last state tells."""
+    path = home() / stage / "spent.json"
+    return read_json(path)["seconds"] if path.exists() else 0.0
