@@ -3,7 +3,7 @@
 import argparse
 import os
 
-STAGES = ["drawings", "captions", "tokenizer", "check", "vae", "embedding", "base", "styles", "students", "scores", "export"]
+STAGES = ["drawings", "captions", "tokenizer", "check", "smoke", "vae", "embedding", "base", "styles", "students", "scores", "export"]
 
 
 def main():

@@ -1,0 +1,127 @@
+"""Every trained stage for a few steps, with tiny networks and 24 subjects, in a folder of its own beside the state: whether all of
+it runs, is continued, scored and exported. About a minute of one core."""
+
+import json
+import os
+import random
+import shutil
+
+from . import base, bundle, checkpoints, common, embedding, export, latents, models, sample, scores, students, styles, vae
+
+NAMES = """fox rocket octopus cat strawberry ghost owl banana crown frog bear balloon umbrella pizza robot penguin whale panda house sun
+bicycle guitar spider zebra""".split()
+
+
+class FewSteps(common.Clock):
+    left = 0
+
+    def __init__(self, minutes):
+        super().__init__(minutes)
+        self.left = 3
+
+    def over(self):
+        self.left -= 1
+        return self.left < 0
+
+    def due(self, name, seconds):
+        return name == "log"
+
+
+def tiny_unet(classes=None):
+    return models.UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(32, 32), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=192, attention_head_dim=4, norm_num_groups=8, num_class_embeds=classes,
+    )  # fmt: skip
+
+
+def smaller():
+    for module in (vae, embedding, base, styles, students):
+        module.Clock = FewSteps
+    models.unet = tiny_unet
+    plain_vae = models.vae
+    models.vae = lambda decoder=48: plain_vae(8, 8)
+    pool, way, asked = latents.Pool.__init__, students.Trajectories.__init__, scores.Questions.__init__
+
+    def small_pool(self, *args, **more):
+        pool(self, *args, **more)
+        self.size = 8
+
+    def small_way(self, *args):
+        way(self, *args)
+        self.size = 4
+
+    def few_questions(self, s, name, subjects, seeds):
+        asked(self, s, name, subjects, seeds)
+        self.grounds, self.hues = self.grounds[:2], self.hues[:2]
+
+    latents.Pool.__init__, students.Trajectories.__init__, scores.Questions.__init__ = small_pool, small_way, few_questions
+    quick = base.Setting.quick_score
+    base.Setting.quick_score = lambda self, parts, which, count, **more: quick(self, parts, which[:1], 2, **more)
+    for module in (styles, students, scores, export):
+        module.prompts_of = lambda name: ["fox", "owl on blue"]
+    scores.unseen_prompts = lambda: ["blue fox", "cat and rocket"]
+    few = scores.chosen
+    scores.chosen = lambda s, name, count: few(s, name, count)[:4]
+    some = random.Random.sample
+    random.Random.sample = lambda self, of, k: some(self, of, min(k, len(of)))
+    base.LOOK = base.LOOK[:2]
+    for module in (styles, scores, export):
+        module.CHECKPOINTS = {k: checkpoints.CHECKPOINTS[k] for k in ("soft", "animals")}
+    students.CHECKPOINTS = scores.CHECKPOINTS
+
+
+def run():
+    whole = common.home()
+    home = whole / "smoke"
+    shutil.rmtree(home, ignore_errors=True)
+    for folder in ("drawings", "captions", "tokenizer"):
+        shutil.copytree(whole / folder, home / folder)
+    os.environ["TINTYPE_TRAIN"] = str(home)
+    subjects = common.read_json(home / "drawings/subjects.json")
+    common.write_json(home / "drawings/subjects.json", [s for s in subjects if s["name"] in NAMES])
+    smaller()
+    vae.run(9)
+    embedding.run(9)
+    base.run(9, batch=4)
+    went_on = common.read_json(home / "base/spent.json")["samples"]
+    base.run(9, batch=4)
+    assert common.read_json(home / "base/spent.json")["samples"] == 2 * went_on == 24
+    vae.run(9)  # the decoder alone, now that there is a base
+    styles.run(9)
+    base.run(9, batch=4)
+    styles.run(9, only=["soft"])  # begins anew, the base having gone on
+    students.run(9)
+    scores.run(4, 1)
+    export.run(home / "out")
+    (home / "base/state.pt").unlink()
+    bundle.pack(home / "packed", piece=15)
+    bundle.unpack(home / "packed")
+    base.run(9, batch=4)  # without the optimizer's state
+    bundle.status()
+    same_as_pipeline(home / "out/soft-4")
+    catalogue = json.loads((home / "out/checkpoints.json").read_text())["checkpoints"]
+    assert [c["id"] for c in catalogue] == ["soft", "soft-4", "soft-1", "animals", "animals-4", "animals-1"]
+    print("all stages run")
+
+
+def same_as_pipeline(folder):
+    """What is exported draws, in the pipeline of diffusers, what the scores looked at."""
+    import numpy as np
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    prompt = "owl on blue"
+    parts = {k: getattr(pipeline, k) for k in ("unet", "text_encoder", "tokenizer", "vae")}
+    mine = sample.pictures(
+        {k: v if k == "tokenizer" else v.to(common.device()) for k, v in parts.items()},
+        [prompt], [5], steps=4, guidance=1, scheduler=sample.student_scheduler(),
+    )  # fmt: skip
+    its = pipeline(
+        prompt, num_inference_steps=4, guidance_scale=1, generator=torch.Generator().manual_seed(5), output_type="np", height=128, width=128
+    ).images[0]
+    off = np.abs(mine[0].permute(1, 2, 0).cpu().numpy() - its).max()
+    print(f"exported, by the pipeline: off by {off:.2g}")
+    assert off < (0.05 if common.on_gpu() else 1e-3)
