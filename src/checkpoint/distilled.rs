@@ -243,24 +243,24 @@ const NO_NAMES: [&str; 6] = [
     "checkpoint",
 ];
 
-/// What may tell what a file is: its remarks, its name, and if that is one that all files have, the folders that it is in, the
-/// nearest first.
-pub fn names(place: &str, header: &Header) -> Vec<String> {
+/// What may tell what the file `path` is: its remarks, its name, and if that is one that all files have, the folders that it is in, the
+/// nearest first. `place` is where it is: an address may have another end than the name that its host gives the file.
+pub fn names(path: &str, place: &str, header: &Header) -> Vec<String> {
     let remarks = ["modelspec.title", "ss_output_name", "name"];
     let remarks = remarks.iter().filter_map(|key| header.metadata(key));
-    // A host's name says nothing.
-    let path = place
-        .split_once("://")
-        .map_or(place, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
-    let mut parts = path.rsplit('/');
-    let file = parts.next().unwrap_or_default();
+    let file = path.rsplit('/').next().unwrap_or_default();
     let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
     let plain = stem.to_lowercase();
     let is_none = NO_NAMES.iter().any(|name| {
         let rest = plain.strip_prefix(name);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     });
-    let folders = parts.take(if is_none { 4 } else { 0 });
+    // A host's name says nothing.
+    let address = place
+        .split_once("://")
+        .map(|(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
+    let folders = address.unwrap_or(place).rsplit('/').skip(1);
+    let folders = folders.take(if is_none { 4 } else { 0 });
     remarks.chain([stem]).chain(folders).map(str::to_owned).collect()
 }
 
@@ -325,7 +325,7 @@ mod tests {
 
     /// Name, steps, guidance, scheduler.
     fn taken(kind: Kind, family: Family, place: &str) -> Option<(&'static str, usize, f32, &'static str)> {
-        let names = names(place, &header("{}"));
+        let names = names(place, place, &header("{}"));
         let (taken, _) = Taken::of(kind, family, &names)?;
         Some((taken.name, taken.steps, taken.of.guidance_scale, taken.of.scheduler))
     }
@@ -488,7 +488,7 @@ mod tests {
     #[test]
     fn remarks_go_before_names() {
         let header = header(r#"{"modelspec.title": "Hyper-SDXL 4 steps", "ss_output_name": 7}"#);
-        let names = names("my_lcm.safetensors", &header);
+        let names = names("my_lcm.safetensors", "https://host/lightning/7", &header);
         assert_eq!(names, ["Hyper-SDXL 4 steps", "my_lcm"]);
         let (taken, name) = Taken::of(Kind::Lora, Family::Sdxl, &names).unwrap();
         assert_eq!((taken.name, taken.steps, name), ("Hyper-SDXL", 4, "Hyper-SDXL 4 steps"));

@@ -57,11 +57,11 @@ impl Layout {
     /// [`Error::Unsupported`] naming what the file is, if it is no checkpoint that is read; [`Error::Corrupt`] for one that
     /// lacks something.
     pub fn of(header: &Header) -> Result<Self> {
-        Self::new(header, true)
+        Self::new(header, header.file(), true)
     }
 
-    /// Understands a header. The autoencoder is left out where another one takes its place.
-    fn new(header: &Header, with_vae: bool) -> Result<Self> {
+    /// Understands the header of the file that is called `path`. The autoencoder is left out where another one takes its place.
+    fn new(header: &Header, path: &str, with_vae: bool) -> Result<Self> {
         let place = header.file();
         let no_vae =
             "a checkpoint without an autoencoder: it draws with one from elsewhere, which the option vae names";
@@ -74,10 +74,11 @@ impl Layout {
                 "{place}: expected a checkpoint of SD 1.x, SD 2.x or SDXL, found {what}"
             ))
         })?;
-        Self::parts(header, known, with_vae).map_err(|e| if e.message().starts_with(place) { e } else { e.at(place) })
+        Self::parts(header, path, known, with_vae)
+            .map_err(|e| if e.message().starts_with(place) { e } else { e.at(place) })
     }
 
-    fn parts(header: &Header, known: Recognised, with_vae: bool) -> Result<Self> {
+    fn parts(header: &Header, path: &str, known: Recognised, with_vae: bool) -> Result<Self> {
         let mut mapped = ldm::map(header)?;
         let names: &[&'static str] = match known.family {
             Family::Sdxl => &["text_encoder", "text_encoder_2", "unet", "vae"],
@@ -122,7 +123,7 @@ impl Layout {
             warnings.push(format!("tensors of no use: {} ({first}{more})", unknown.len()));
         }
         let mut scheduler = shapes::scheduler(known, is_told_guidance);
-        let names = distilled::names(header.file(), header);
+        let names = distilled::names(path, header.file(), header);
         let distilled = Taken::of(Kind::Checkpoint, known.family, &names).filter(|_| !is_told_guidance);
         if let Some((taken, name)) = distilled {
             let changes = taken.scheduler();
@@ -180,7 +181,7 @@ pub(super) async fn open(
     progress.opening(path);
     let expected = options.files.get(path).cloned().unwrap_or_default();
     let file = OpenFile::open(&source, path, "", expected, cancel).await?;
-    let layout = Layout::new(file.header(), options.vae.is_none())?;
+    let layout = Layout::new(file.header(), path, options.vae.is_none())?;
     let merges = options.assets.merges().await?;
     let file = Rc::new(SharedFile::new(path.into(), file));
     let family = layout.known.family;

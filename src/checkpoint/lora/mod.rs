@@ -218,7 +218,7 @@ async fn read(
     let warnings = names::shortened(&unused).map(|keys| format!("{place}: keys of no use here: {keys}"));
     Ok(Lora {
         name: from.name().into(),
-        names: distilled::names(&place, &header),
+        names: distilled::names(&from.path, &place, &header),
         bytes,
         scale: from.scale,
         adapters,
