@@ -18,9 +18,11 @@ function repository(org, name, rest, refuse) {
   if (!NAME.test(org) || !NAME.test(name) || revision === undefined) throw refuse(EXPECTED);
   if (["datasets", "spaces"].includes(org)) throw refuse(`expected a model's repository, found one of ${org}`);
   const parts = path === "" ? [] : path.replace(/\/$/, "").split("/").map(decoded);
-  const leaves = (part) => ["", ".", ".."].includes(part) || /[\\/\0]/.test(part);
+  const leaves = (part) => ["", ".", ".."].includes(part) || /[\\/\0]/.test(part) || !part.isWellFormed();
   if (parts.some(leaves)) throw refuse("expected a path inside of the repository");
-  return { repo: `${org}/${name}`, revision: decoded(revision), path: parts.join("/") };
+  const named = decoded(revision);
+  if (named.split("/").some(leaves)) throw refuse("expected the name of a revision");
+  return { repo: `${org}/${name}`, revision: named, path: parts.join("/") };
 }
 
 /** What `hf:org/name@revision/path` names. */

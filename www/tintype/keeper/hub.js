@@ -11,13 +11,14 @@ const SHA256 = /^[0-9a-f]{64}$/;
 /** Repositories of checkpoints have some tens of files. */
 const MOST_PAGES = 20;
 const MOST_BYTES = 32 << 20;
+const MOST_LINK = 8 << 10;
 /** Milliseconds that the hub is waited for where a listing is here already. */
 const PATIENCE = 5000;
 
 const encoded = (path) => path.split("/").map(encodeURIComponent).join("/");
 
 /** The address after `rel="next"` of a Link header. */
-const nextOf = (link) => /<([^>]*)>\s*;[^,]*\brel="?next\b/.exec(link ?? "")?.[1];
+const nextOf = (link) => /<([^<>]*)>\s*;[^,<]*\brel="?next\b/.exec((link ?? "").slice(0, MOST_LINK))?.[1];
 
 export class Hub {
   #url;
@@ -136,9 +137,11 @@ export class Hub {
     return files;
   }
 
-  #take({ type, path, size, lfs } = {}, folder, files) {
-    const inside = folder === "" || path?.startsWith(`${folder}/`);
-    if (type !== "file" || typeof path !== "string" || !inside) return;
+  #take(entry, folder, files) {
+    const { type, path, size, lfs } = entry ?? {};
+    // What can't be asked for is not there.
+    if (type !== "file" || typeof path !== "string" || !path.isWellFormed()) return;
+    if (folder !== "" && !path.startsWith(`${folder}/`)) return;
     const bytes = lfs?.size ?? size;
     files[folder === "" ? path : path.slice(folder.length + 1)] = {
       ...(Number.isSafeInteger(bytes) && bytes >= 0 && { size: bytes }),
