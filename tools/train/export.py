@@ -79,7 +79,7 @@ def run(out):
             if student:
                 makes.append((f"{name}-{steps}", student, steps, 1, student_scheduler()))
         for ident, parts, steps, guidance, scheduler in makes:
-            made = pictures(parts, words, [7] * 4, steps=steps, guidance=guidance, scheduler=scheduler)
+            made = pictures(parts, words, [7] * len(words), steps=steps, guidance=guidance, scheduler=scheduler)
             copied = {k: v if k == "tokenizer" else type(v)(v.config) if k == "text_encoder" else type(v).from_config(v.config) for k, v in parts.items()}
             for k, v in parts.items():
                 if k != "tokenizer":
