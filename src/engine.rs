@@ -1,6 +1,8 @@
 //! What a page asks for, without JavaScript: jobs that load checkpoints and draw pictures, and that can be cancelled.
 
 mod asked;
+#[cfg(test)]
+mod tests;
 
 use crate::cancel::CancelToken;
 use crate::checkpoint::{LoraSource, ProgressSink, Source};
@@ -284,6 +286,12 @@ impl Engine {
             return Ok(resident);
         }
         let _turn = self.loading.turn().await;
+        // It may have been let go while this waited; then all of it is read again.
+        if let Err(missing) = self.library.get(id) {
+            let mut recipe = recipe()?.ok_or(missing)?;
+            recipe.options.encodes = true;
+            return self.read_now(&recipe, Some(id), room, progress, token).await;
+        }
         let unknown = || {
             Error::NotFound(format!(
                 "checkpoint {id:?}: where its encoder is read from is not known"

@@ -241,8 +241,22 @@ fn an_encoder_that_fails_leaves_all_as_it_was() {
     let resident = pollster::block_on(engine.load(0, &decodes, &ProgressSink::none())).unwrap();
     assert!(resident.warnings.is_empty(), "{:?}", resident.warnings);
     drop(resident);
-    let refused = draw(&engine, &decodes, &asked("decodes")).err().unwrap();
-    assert_eq!(refused.code(), "unsupported", "{refused}");
+    // Whether it is in memory or read again for it.
+    for _ in 0..2 {
+        let refused = draw(&engine, &decodes, &asked("decodes")).err().unwrap();
+        assert_eq!(refused.code(), "unsupported", "{refused}");
+        assert!(refused.message().contains("expected an encoder"), "{refused}");
+        drop(engine.library.unload("decodes"));
+    }
+    // One that paints into images can't do without: that is said of it before it is loaded.
+    let mut inpaint = self::files("sd1-inpaint");
+    let vae = inpaint.get_mut(VAE).unwrap();
+    *vae = keeping(vae, |name| !name.starts_with("encoder."));
+    let inpaint = self::recipe(inpaint, "inpaint");
+    let said = pollster::block_on(engine.inspect(5, &inpaint, &ProgressSink::none())).unwrap();
+    assert!(said.unsupported[0].contains("expected an encoder"), "{said:?}");
+    let refused = pollster::block_on(engine.load(0, &inpaint, &ProgressSink::none()));
+    assert_eq!(refused.err().unwrap().code(), "unsupported");
     let mut text = text;
     text.checkpoint = "decodes".into();
     assert_eq!(pixels(&draw(&engine, &decodes, &text).unwrap()), pixels(&good));
@@ -414,7 +428,7 @@ fn what_cannot_be_is_refused_by_name_before_anything_is_read() {
             with(&|o| o.strength = Some(0.4)),
             "strength: of 2 steps 0.4 leaves none to take; expected at least 0.5",
         ),
-        (with(&|o| o.strength = Some(0.0)), "strength: of 2 steps 0 leaves none"),
+        (with(&|o| o.strength = Some(0.0)), "strength: of 2 steps 0.0 leaves none"),
         (
             with(&|o| o.image = translucent()),
             "image: expected opaque pixels, found an alpha of 0 in column 1, row 0",

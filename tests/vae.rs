@@ -469,6 +469,73 @@ fn it_is_inspected_with_its_checkpoint() {
     );
 }
 
+#[test]
+fn it_is_inspected_by_itself_as_it_would_be_loaded() {
+    let library = Library::new(cpu(), None);
+    let cancel = CancelToken::default();
+    let inspect = |vae: VaeSource| {
+        let mut options = LoadOptions::default();
+        (options.open.file, options.open.files) = (vae.file, vae.files);
+        pollster::block_on(library.inspect(vae.source, &options, &ProgressSink::none(), &cancel))
+    };
+    let (config, weights) = (read("vae/kl/config.json"), read(&format!("vae/kl/{KL}")));
+    let prefixed = |name: &str, prefix: &str| {
+        let tensors = Golden::read(name).tensors;
+        let tensors = tensors.iter().map(|(name, t)| {
+            let view = TensorView::new(t.dtype, t.shape.clone(), &t.bytes).unwrap();
+            (format!("{prefix}{name}"), view)
+        });
+        let bytes = safetensors::serialize(tensors, None).unwrap();
+        vae(memory(&[("x.safetensors", bytes)]), Some("x.safetensors"))
+    };
+    let kl = format!("vae/kl/{KL}");
+    for from in [
+        folder("vae/kl"),
+        file(&kl),
+        file("vae/taesd_decoder.safetensors"),
+        // As parts of a checkpoint's file.
+        prefixed("vae/kl-ldm.safetensors", "first_stage_model."),
+        prefixed("vae/kl-ldm.safetensors", "vae."),
+        prefixed(&kl, "vae."),
+        // Weights beside those that are read, and files of something else below.
+        vae(
+            memory(&[
+                ("config.json", config.clone()),
+                (KL, weights.clone()),
+                ("diffusion_pytorch_model.fp16.safetensors", weights.clone()),
+            ]),
+            None,
+        ),
+        vae(
+            memory(&[
+                ("TAESD_decoder.SFT", read("vae/taesd_decoder.safetensors")),
+                ("a/b.safetensors", weights.clone()),
+                ("a/c.safetensors", weights.clone()),
+            ]),
+            None,
+        ),
+    ] {
+        let said = inspect(from.clone()).unwrap();
+        assert_eq!(
+            (said.kind, said.unsupported.len()),
+            (Some("vae"), 0),
+            "{from:?}: {said:?}"
+        );
+        loaded(&library, base("sd1-ddim"), &with(from));
+    }
+    let changed = |from: &str, to: &str| {
+        let config = String::from_utf8(config.clone()).unwrap();
+        assert!(config.contains(from));
+        let config = config.replace(from, to).into_bytes();
+        inspect(vae(memory(&[("config.json", config), (KL, weights.clone())]), None))
+    };
+    let said = changed("\"silu\"", "\"mish\"").unwrap();
+    assert_eq!(said.kind, Some("vae"));
+    assert!(said.unsupported[0].contains("mish"), "{said:?}");
+    let refused = changed("\"layers_per_block\": 1", "\"layers_per_block\": 7").unwrap_err();
+    assert_eq!(refused.code(), "corrupt", "{refused}");
+}
+
 /// A file whose tensors have these shapes, and none of their bytes.
 fn header(tensors: &[(&str, &[usize])]) -> Vec<u8> {
     let mut end = 0;

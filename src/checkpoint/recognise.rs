@@ -1,6 +1,7 @@
 //! What a single file is, by the names and shapes of its tensors alone.
 
 use crate::checkpoint::safetensors::Header;
+use crate::checkpoint::vae::PREFIXES;
 
 /// A kind of checkpoint that is read from a single file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +130,8 @@ const PARTS: &[(&[Sign], &str)] = &[
     (&[Start("visual.")], "a CLIP image encoder"),
 ];
 
+const WITHOUT_UNET: &str = "parts of a checkpoint without a UNet";
+
 /// What else than a checkpoint is of use: a person who brings one is told what for.
 const KINDS: &[(&str, &str)] = &[
     ("a LoRA", "lora"),
@@ -166,10 +169,10 @@ pub fn recognise(header: &Header) -> Result<Recognised, String> {
     let below = |prefix: &str| names().any(|name| name.starts_with(prefix));
     if !below("model.diffusion_model.input_blocks.") {
         let part = find(PARTS).map(|(_, what)| *what);
-        let lone = ["first_stage_model.", "cond_stage_model.", "conditioner."];
+        let mut lone = PREFIXES.into_iter().chain(["cond_stage_model.", "conditioner."]);
         return Err(match part {
             Some(what) => what.into(),
-            None if lone.iter().any(|prefix| below(prefix)) => "parts of a checkpoint without a UNet".into(),
+            None if lone.any(|prefix| below(prefix)) => WITHOUT_UNET.into(),
             None => "a file of unknown tensors".into(),
         });
     }
@@ -198,7 +201,7 @@ pub fn recognise(header: &Header) -> Result<Recognised, String> {
         family,
         prediction_type,
         zero_snr,
-        has_vae: below("first_stage_model.") || below("vae."),
+        has_vae: PREFIXES.into_iter().any(below),
     })
 }
 
@@ -206,8 +209,20 @@ pub fn recognise(header: &Header) -> Result<Recognised, String> {
 pub fn kind(header: &Header) -> Option<&'static str> {
     match recognise(header) {
         Ok(_) => Some("checkpoint"),
+        Err(what) if what == WITHOUT_UNET => has_decoder(header).then_some("vae"),
         Err(what) => KINDS.iter().find(|(known, _)| *known == what).map(|(_, kind)| *kind),
     }
+}
+
+/// Whether what a checkpoint's file has of an autoencoder makes pictures.
+fn has_decoder(header: &Header) -> bool {
+    let below = |name: &str| {
+        PREFIXES
+            .iter()
+            .find_map(|prefix| name.strip_prefix(prefix))
+            .is_some_and(|name| name.starts_with("decoder."))
+    };
+    header.tensors().iter().any(|tensor| below(&tensor.name))
 }
 
 /// The family that a LoRA is for, where it changes what reads the text.

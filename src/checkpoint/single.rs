@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::cancel::CancelToken;
 use crate::checkpoint::component::{Component, SharedFile};
-use crate::checkpoint::diffusers::{Checkpoint, OpenOptions, TokenizerFiles, Vocabulary};
 use crate::checkpoint::distilled::{self, Kind, Taken};
 use crate::checkpoint::ldm;
+use crate::checkpoint::open::{Checkpoint, OpenOptions, TokenizerFiles, Vocabulary};
 use crate::checkpoint::progress::ProgressSink;
 use crate::checkpoint::reader::OpenFile;
 use crate::checkpoint::recognise::{Family, Recognised, recognise};

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use crate::Result;
 use crate::cancel::CancelToken;
 use crate::checkpoint::component::{Component, Place, WeightsFile};
-use crate::checkpoint::diffusers::{Folder, OpenOptions, VAE};
+use crate::checkpoint::diffusers::{Folder, VAE};
 use crate::checkpoint::expected::ExpectedFile;
+use crate::checkpoint::open::OpenOptions;
 use crate::checkpoint::progress::ProgressSink;
 use crate::checkpoint::recognise::recognise;
 use crate::checkpoint::safetensors::{Header, TensorInfo};
@@ -47,6 +48,9 @@ impl VaeSource {
         self.source.end_part(&self.source.label(), loaded).await
     }
 }
+
+/// What a whole checkpoint's file puts before the names of its autoencoder.
+pub(super) const PREFIXES: [&str; 2] = ["first_stage_model.", "vae."];
 
 /// What published files of TAESD are called.
 const TINY: [&str; 2] = ["taesd", "taesdxl"];
@@ -126,7 +130,9 @@ async fn lone_files(folder: &Folder<'_, '_>) -> Result<Vec<String>> {
     let mut found: Vec<String> = Vec::new();
     match folder.paths() {
         Some(paths) => {
-            let files = paths.into_iter().filter(|path| path.ends_with(".safetensors"));
+            let files = paths
+                .into_iter()
+                .filter(|path| !path.contains('/') && is_safetensors(path));
             found.extend(files.map(str::to_owned));
         }
         None => {
@@ -153,6 +159,12 @@ async fn lone_files(folder: &Folder<'_, '_>) -> Result<Vec<String>> {
         )));
     }
     Ok(found)
+}
+
+/// By its extension, in either form.
+fn is_safetensors(path: &str) -> bool {
+    let extension = path.rsplit_once('.').map(|(_, extension)| extension.to_lowercase());
+    matches!(extension.as_deref(), Some("safetensors" | "sft"))
 }
 
 /// A file with what is an autoencoder's in it.
@@ -234,7 +246,23 @@ fn find(header: &Header) -> Result<Found> {
             unknown,
         })
     };
-    if has(&|name| name.starts_with("first_stage_model.") || name.starts_with("vae.")) {
+    let renamed = |tensor: &TensorInfo, name: &str| TensorInfo {
+        name: names::canonical(kl, name).into_owned(),
+        ..tensor.clone()
+    };
+    if let Some(prefix) = PREFIXES
+        .into_iter()
+        .find(|prefix| has(&|name| name.starts_with(prefix)))
+    {
+        // Some tools put it before diffusers' names.
+        if has(&|name| {
+            name.strip_prefix(prefix)
+                .is_some_and(|name| name.starts_with("decoder.up_blocks."))
+        }) {
+            let tensors = header.tensors().iter();
+            let tensors = tensors.filter_map(|tensor| Some(renamed(tensor, tensor.name.strip_prefix(prefix)?)));
+            return found(kl, tensors.collect(), Vec::new());
+        }
         let tensors = ldm::map(header)?.components.remove(VAE.name);
         return match tensors {
             Some(tensors) => found(kl, tensors, Vec::new()),
@@ -249,11 +277,12 @@ fn find(header: &Header) -> Result<Found> {
             let (tensors, unknown) = ldm::map_autoencoder(header)?;
             return found(kl, tensors, unknown);
         }
-        let renamed = |tensor: &TensorInfo| TensorInfo {
-            name: names::canonical(kl, &tensor.name).into_owned(),
-            ..tensor.clone()
-        };
-        return found(kl, header.tensors().iter().map(renamed).collect(), Vec::new());
+        let tensors = header.tensors().iter();
+        return found(
+            kl,
+            tensors.map(|tensor| renamed(tensor, &tensor.name)).collect(),
+            Vec::new(),
+        );
     }
     if named("decoder.layers.0.weight") || named("encoder.layers.0.weight") {
         return found(tiny, header.tensors().to_vec(), Vec::new());

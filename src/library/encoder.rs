@@ -8,11 +8,22 @@ use super::wanted::Wanted;
 use super::{Library, LoadOptions, Resident, Room};
 use crate::cancel::CancelToken;
 use crate::checkpoint::component::file_bytes;
-use crate::checkpoint::{Checkpoint, ProgressSink, Source, TensorInfo};
+use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source, TensorInfo};
 use crate::error::{Error, Result};
 use crate::pipeline::Key;
 use futures_util::future::try_join;
 use std::rc::Rc;
+
+/// Refuses an autoencoder that has no encoder.
+pub(super) fn expect_encoder(vae: &Component) -> Result<()> {
+    match vae.tensors().any(|tensor| tensor.name.starts_with("encoder.")) {
+        true => Ok(()),
+        false => Err(Error::Unsupported(format!(
+            "{}: expected an encoder beside the decoder, to draw over an image with, found none",
+            vae.place()
+        ))),
+    }
+}
 
 impl Library {
     /// Brings the encoder of a resident checkpoint into memory, from where the checkpoint was loaded, or from another one that has
@@ -42,11 +53,7 @@ impl Library {
         let xl = resident.models.unet.config.text_time.is_some();
         let component = Checkpoint::open_vae(source, &options.open, xl, cancel, progress).await?;
         let place = component.place().to_owned();
-        if !component.tensors().any(|tensor| tensor.name.starts_with("encoder.")) {
-            return Err(Error::Unsupported(format!(
-                "{place}: expected an encoder beside the decoder, to draw over an image with, found none"
-            )));
-        }
+        expect_encoder(&component)?;
         let changed = || Error::Corrupt(format!("{place}: the file has changed since the checkpoint was loaded"));
         // What must be there too, if it is still what was loaded.
         let specs: Vec<_> = decoder.params.iter().map(|(spec, _)| spec.clone()).collect();
@@ -61,7 +68,8 @@ impl Library {
             return Ok(self.with_encoder(&resident, found));
         }
         progress.set_total(file_bytes([&component]));
-        let _coming = self.make_room(&resident.name, model.bytes, &resident.keys, room)?;
+        let keys: Vec<_> = resident.keys.iter().cloned().chain([key]).collect();
+        let _coming = self.make_room(&resident.name, model.bytes, &keys, room)?;
         let params = model.wanted.params.clone();
         let mut job = Job {
             component,

@@ -1,16 +1,19 @@
 //! What a checkpoint is and would need, from its configurations and headers alone.
 
+use super::encoder::expect_encoder;
 use super::parts::Parts;
 use super::resident::describe;
 use super::wanted::Wanted;
 use super::{ComponentInfo, Defaults, Library, LoadOptions, Working};
 use crate::cancel::CancelToken;
 use crate::checkpoint::recognise::{kind, lora_family};
-use crate::checkpoint::{Checkpoint, Component, ExpectedFile, OpenFile, ProgressSink, Source, VaeSource, vae};
+use crate::checkpoint::{
+    Checkpoint, Component, ExpectedFile, OpenFile, OpenOptions, ProgressSink, Source, VaeSource, vae,
+};
 use crate::error::{Error, Result};
 use crate::graph::Plan;
+use crate::models::vae::VaeConfig;
 use crate::pipeline::Key;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// The most bytes of an index.
@@ -77,45 +80,6 @@ impl Inspection {
             Err(error) => Err(error),
         }
     }
-
-    /// Says of a file that is no checkpoint whether it is of use otherwise.
-    async fn look_otherwise(&mut self, source: &Source, path: &str, cancel: &CancelToken) -> Result<()> {
-        // Why it can't be read was noted.
-        let Ok(file) = OpenFile::open(source, path, "", ExpectedFile::default(), cancel).await else {
-            return Ok(());
-        };
-        self.kind = kind(file.header());
-        self.bytes = file.file_bytes();
-        if matches!(self.kind, Some("lora" | "vae")) {
-            self.name = path.rsplit_once('.').map_or(path, |(stem, _)| stem).into();
-            self.unsupported.clear();
-        }
-        if self.kind == Some("lora") {
-            self.family = lora_family(file.header());
-        }
-        drop(file);
-        if self.kind == Some("vae") {
-            let vae = self.look_at_vae(source, Some(path), cancel).await;
-            self.note(vae)?;
-        }
-        Ok(())
-    }
-
-    /// Says what an autoencoder by itself is: a file, or a folder.
-    async fn look_at_vae(&mut self, source: &Source, file: Option<&str>, cancel: &CancelToken) -> Result<()> {
-        let from = VaeSource {
-            source: source.clone(),
-            file: file.map(str::to_owned),
-            name: None,
-            files: BTreeMap::new(),
-        };
-        let opened = vae::open(&from, None, false, cancel, &ProgressSink::none()).await?;
-        self.kind = Some("vae");
-        self.bytes = opened.component.bytes();
-        self.components = vec![describe(&opened.component)];
-        self.warnings = opened.warnings;
-        Ok(())
-    }
 }
 
 impl Library {
@@ -142,15 +106,24 @@ impl Library {
         let opened = Checkpoint::open(source.clone(), &options.open, cancel, progress).await;
         if options.open.file.is_none()
             && matches!(opened, Err(Error::NotFound(_)))
-            && !has_index(&source).await
-            && said.look_at_vae(&source, None, cancel).await.is_ok()
+            && !has_index(&source, &options.open).await
         {
-            said.name = options.open.name.clone().unwrap_or_else(|| source.label());
-            return Ok(said);
+            match self.look_at_vae(&mut said, &source, &options.open, cancel).await {
+                Ok(()) => {
+                    said.name = options.open.name.clone().unwrap_or_else(|| source.label());
+                    return Ok(said);
+                }
+                Err(error @ Error::Corrupt(_)) => return Err(error),
+                // It is none, so that a checkpoint is what was meant.
+                Err(_) => {}
+            }
         }
         let Some(checkpoint) = said.note(opened)? else {
             match &options.open.file {
-                Some(path) => said.look_otherwise(&source, path, cancel).await?,
+                Some(path) => {
+                    self.look_otherwise(&mut said, &source, path, &options.open, cancel)
+                        .await?;
+                }
                 None => said.kind = Some("checkpoint"),
             }
             return Ok(said);
@@ -222,8 +195,74 @@ impl Library {
         Ok(said)
     }
 
+    /// Says of a file that is no checkpoint whether it is of use otherwise.
+    async fn look_otherwise(
+        &self,
+        said: &mut Inspection,
+        source: &Source,
+        path: &str,
+        open: &OpenOptions,
+        cancel: &CancelToken,
+    ) -> Result<()> {
+        // Why it can't be read was noted.
+        let Ok(file) = OpenFile::open(source, path, "", ExpectedFile::default(), cancel).await else {
+            return Ok(());
+        };
+        said.kind = kind(file.header());
+        said.bytes = file.file_bytes();
+        if matches!(said.kind, Some("lora" | "vae")) {
+            said.name = path.rsplit_once('.').map_or(path, |(stem, _)| stem).into();
+            said.unsupported.clear();
+        }
+        if said.kind == Some("lora") {
+            said.family = lora_family(file.header());
+        }
+        drop(file);
+        if said.kind == Some("vae") {
+            let vae = self.look_at_vae(said, source, open, cancel).await;
+            said.note(vae)?;
+        }
+        Ok(())
+    }
+
+    /// Says what an autoencoder by itself is: a file, or a folder.
+    async fn look_at_vae(
+        &self,
+        said: &mut Inspection,
+        source: &Source,
+        open: &OpenOptions,
+        cancel: &CancelToken,
+    ) -> Result<()> {
+        let from = VaeSource {
+            source: source.clone(),
+            file: open.file.clone(),
+            name: None,
+            files: open.files.clone(),
+        };
+        let opened = vae::open(&from, open.variant.as_ref(), false, cancel, &ProgressSink::none()).await?;
+        said.kind = Some("vae");
+        said.bytes = opened.component.bytes();
+        said.components = vec![describe(&opened.component)];
+        said.warnings = opened.warnings;
+        let decoder = self.check_decoder(&opened.component);
+        said.note(decoder)?;
+        Ok(())
+    }
+
+    /// Whether an autoencoder's decoder is all there, and can be on this device.
+    fn check_decoder(&self, vae: &Component) -> Result<()> {
+        let config = VaeConfig::from_json(&vae.class, &vae.config).map_err(|e| e.at(vae.config_place()))?;
+        // Of any size: the parameters are the same.
+        let key = Key::decoder(&config, [8, 8]);
+        let plan = self.plans.plan(&key).map_err(|e| e.at(vae.config_place()))?;
+        let wanted = Wanted::new(vae, &plan.params).map_err(|e| e.at(vae.place()))?;
+        let limits = self.executor.check_weights(&wanted.params);
+        limits.map_err(|e| e.at(vae.place()))
+    }
+
     /// Bytes of the encoder's weights, and its plan.
     fn encoder_bytes(&self, vae: &Component, key: &Key) -> Result<(u64, Rc<Plan>)> {
+        expect_encoder(vae)?;
         let plan = self.plans.plan(key).map_err(|e| e.at(vae.config_place()))?;
         let fits = || -> Result<u64> {
             let wanted = Wanted::new(vae, &plan.params)?;
@@ -237,9 +276,11 @@ impl Library {
 }
 
 /// Whether a folder is a whole checkpoint's, or is meant to be.
-async fn has_index(source: &Source) -> bool {
-    let index = source
-        .read("model_index.json", MAX_INDEX, &ExpectedFile::default())
-        .await;
+async fn has_index(source: &Source, open: &OpenOptions) -> bool {
+    const INDEX: &str = "model_index.json";
+    if !open.files.is_empty() {
+        return open.files.contains_key(INDEX);
+    }
+    let index = source.read(INDEX, MAX_INDEX, &ExpectedFile::default()).await;
     !matches!(index, Err(Error::NotFound(_)))
 }

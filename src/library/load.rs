@@ -1,6 +1,7 @@
 //! Reading a checkpoint into memory.
 
 use super::content::address;
+use super::encoder::expect_encoder;
 use super::lora::Loras;
 use super::parts::Parts;
 use super::pool::Shared;
@@ -92,6 +93,7 @@ impl Library {
             });
         }
         if let (Some(job), Some(key)) = (jobs.last_mut(), keys.iter().find(|key| key.runs_alone())) {
+            expect_encoder(&job.component)?;
             let encoder = self.reading(&job.component, key)?;
             job.models.push(encoder);
         }

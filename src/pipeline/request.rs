@@ -70,12 +70,12 @@ impl InitImage {
         let strength = self.strength;
         if !(0.0..=1.0).contains(&strength) {
             return Err(Error::InvalidArgument(format!(
-                "strength: expected a number from 0 to 1, found {strength}"
+                "strength: expected a number from 0 to 1, found {strength:?}"
             )));
         }
         match steps - ((steps as f64 * strength) as usize).min(steps) {
             skipped if skipped == steps && steps > 0 => Err(Error::InvalidArgument(format!(
-                "strength: of {steps} steps {strength} leaves none to take; expected at least {}",
+                "strength: of {steps} steps {strength:?} leaves none to take; expected at least {}",
                 1.0 / steps as f64
             ))),
             skipped => Ok(skipped),

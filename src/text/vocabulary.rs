@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::TokenizerFiles;
-use crate::checkpoint::diffusers::Vocabulary;
 use crate::checkpoint::json;
+use crate::checkpoint::open::Vocabulary;
 use crate::text::bpe::{Merges, byte_char};
 use crate::{Error, Result};
 

@@ -1,6 +1,7 @@
 //! What the worker sees: [`Engine`] for JavaScript. Thin: values are turned from JavaScript's to ours and back, nothing else.
 
 mod backend;
+mod given;
 mod sha256;
 mod values;
 
@@ -9,6 +10,7 @@ use crate::engine;
 use crate::image::png;
 use crate::library::Library;
 use crate::pipeline::StepReport;
+use given::Held;
 use js_sys::{Function, Uint8Array};
 use std::rc::Rc;
 use values::{CreateOptions, to_js};
@@ -18,6 +20,7 @@ use wasm_bindgen::prelude::*;
 #[wasm_bindgen]
 pub struct Engine {
     engine: Rc<engine::Engine>,
+    given: Held,
     reason: String,
 }
 
@@ -45,6 +48,7 @@ impl Engine {
         let library = Library::new(executor, Some(options.memory_budget.map_or(default, |b| b as u64)));
         Ok(Engine {
             engine: Rc::new(engine::Engine::new(library)),
+            given: Held::default(),
             reason,
         })
     }
@@ -59,10 +63,11 @@ impl Engine {
         to_js(&crate::sampler::SamplerKind::names())
     }
 
-    /// Loads a checkpoint by its recipe: `{ source, options }`, where `source` is `{ kind: "url", url, files?, path?, place?, label? }`
-    /// or `{ kind: "files", files: [{ path, file }], path? }`; `loras`, if there are any, are `[{ source, path, scale }]`. `path` is the
-    /// name of the one file that has all of it, `files` what is known of those at a URL, `place` and `label` are in place of the URL in
-    /// messages and in the store.
+    /// Loads a checkpoint by its recipe: `{ source, options, loras?, vae? }`, where `source` is
+    /// `{ kind: "url", url, files?, path?, place?, label? }` or `{ kind: "files", files: [{ path, file }], path? }`; `loras`, if there are
+    /// any, are `[{ source, path, scale }]`, and `vae`, if it is from elsewhere, is `{ source, name? }`. `path` is the name of the one file
+    /// that has all of it, `files` what is known of those at a URL, `place` and `label` are in place of the URL in messages and in the
+    /// store.
     pub fn load(&self, job: u32, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {
         let engine = self.engine.clone();
         wasm_bindgen_futures::future_to_promise(async move {
@@ -92,12 +97,13 @@ impl Engine {
         recipe: Function,
         on_event: Option<Function>,
     ) -> js_sys::Promise {
-        let engine = self.engine.clone();
+        let (engine, given) = (self.engine.clone(), self.given.clone());
         wasm_bindgen_futures::future_to_promise(async move {
-            let (image, mask) = (values::given(&request, "image")?, values::given(&request, "mask")?);
+            // Held until the pictures are drawn.
+            let given = given.take(&request)?;
             let options = engine::GenerateOptions {
-                image,
-                mask,
+                image: given.image.clone(),
+                mask: given.mask.clone(),
                 ..values::read(request, "generate")?
             };
             let recipe = || values::known_recipe(&recipe);

@@ -91,18 +91,6 @@ pub(super) fn read<T: DeserializeOwned + Default>(value: JsValue, call: &str) ->
     serde_wasm_bindgen::from_value(value).map_err(|e| error(Error::Internal(format!("{call}: {e}"))))
 }
 
-/// A picture that was given for an option: `{ width, height, rgba }`.
-pub(super) fn given(request: &JsValue, option: &str) -> Result<Option<Rc<Rgba>>, JsValue> {
-    let picture = Reflect::get(request, &option.into())?;
-    if picture.is_undefined() {
-        return Ok(None);
-    }
-    let get = |key: &str| Reflect::get(&picture, &key.into());
-    let [width, height] = [get("width")?, get("height")?].map(|side| side.as_f64().unwrap_or(0.0) as usize);
-    let data = Uint8Array::new(&get("rgba")?).to_vec();
-    Ok(Some(Rc::new(Rgba { width, height, data })))
-}
-
 /// How a checkpoint is loaded, in the worker's words.
 pub(super) fn recipe(value: &JsValue) -> Result<Recipe, JsValue> {
     let mut options: LoadValues = read(Reflect::get(value, &"options".into())?, "load")?;

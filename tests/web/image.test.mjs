@@ -214,6 +214,8 @@ describe("images that are none", { timeout: 600_000 }, () => {
       [`{ image: ${IMAGE}, strength: 1.01 }`, "invalid-argument", /generate: strength: expected a number from 0 to 1, found 1.01/],
       [`{ image: ${IMAGE}, strength: NaN }`, "invalid-argument", /generate: strength: expected a number from 0 to 1/],
       [`{ image: ${IMAGE}, strength: "1" }`, "invalid-argument", /generate: strength: expected a number from 0 to 1, found "1"/],
+      [`{ image: ${IMAGE}, strength: 1e-300 }`, "invalid-argument", /strength: of 2 steps 1e-300 leaves none/],
+      ["{ image: Object.create(URL.prototype) }", "invalid-argument", /generate: image: expected a/],
       [`{ image: ${IMAGE}, strength: 0.1 }`, "invalid-argument", /strength: of 2 steps 0.1 leaves none to take/],
       ["{ image: canvas(0, 5) }", "invalid-argument", /generate: image: expected 1 to 8192 pixels a side, found an HTMLCanvasElement of 0 x 5/],
       ["{ image: new OffscreenCanvas(20000, 1) }", "invalid-argument", /generate: image: expected 1 to 8192 pixels a side, found an OffscreenCanvas of 20000 x 1/],
@@ -245,6 +247,29 @@ describe("images that are none", { timeout: 600_000 }, () => {
   test("one that paints into images says what to give", async () => {
     await refuses("{}", "unsupported", /cannot draw from a text alone: give the options image and mask/, "sd1-inpaint");
     await refuses(`{ image: ${IMAGE} }`, "unsupported", /give the option mask too/, "sd1-inpaint");
+  });
+
+  test("those of calls that wait are bounded together", async () => {
+    const { value, error } = await api.outcome(`async () => {
+      const controller = new AbortController();
+      const { signal } = controller;
+      // The others wait for it.
+      const first = draw({ image: ${IMAGE}, steps: 100, count: 64, signal });
+      const image = new ImageData(new Uint8ClampedArray(4 * 8192 * 8192).fill(255), 8192, 8192);
+      const large = () => draw({ image, width: 64, height: 64, signal });
+      const waiting = [first, large()];
+      const outcome = (promise) => promise.then(() => "drawn", ({ code, message }) => [code, message]);
+      const refused = await outcome(large());
+      controller.abort();
+      const cancelled = await Promise.all(waiting.map(outcome));
+      const after = await outcome(draw({ image: ${IMAGE} }));
+      return { refused, cancelled: cancelled.map(([code]) => code), after };
+    }`);
+    assert.equal(error, undefined, error?.message);
+    assert.equal(value.refused[0], "out-of-memory");
+    assert.match(value.refused[1], /image: 8192 x 8192 pixels are 268435456 bytes; calls that wait hold \d+ of the 536870912/);
+    assert.deepEqual(value.cancelled, ["cancelled", "cancelled"]);
+    assert.equal(value.after, "drawn");
   });
 
   test("one that takes long to come is given up with the call", async () => {

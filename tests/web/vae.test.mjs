@@ -13,7 +13,7 @@ const FOX = { prompt: "fox", seed: 7, steps: 1 };
 const UNET = "unet/diffusion_pytorch_model.safetensors";
 
 describe("autoencoders from elsewhere", { timeout: 1_200_000 }, () => {
-  let api, close, site, page, faults, vae, borrowed;
+  let api, close, site, page, faults, vae, borrowed, whole;
   const fetched = [];
 
   /** Loads and draws in the page; `options` and `source` are code that runs there. */
@@ -36,6 +36,10 @@ describe("autoencoders from elsewhere", { timeout: 1_200_000 }, () => {
     ({ api, close, site, page, faults } = await openApi());
     vae = site.folder("vae", GOLDEN);
     // Nothing of its own autoencoder is there.
+    whole = site.changed("whole", {
+      "vae/config.json": readFileSync(`${GOLDEN}/taesd/config.json`),
+      "vae/diffusion_pytorch_model.safetensors": readFileSync(`${GOLDEN}/taesd/diffusion_pytorch_model.safetensors`),
+    });
     borrowed = site.changed("borrowed", { "vae/config.json": notFound, "vae/diffusion_pytorch_model.safetensors": notFound });
     page.context().on("request", (request) => fetched.push(new URL(request.url()).pathname));
     await api.create({ backend: "cpu", debug: true });
@@ -62,6 +66,9 @@ describe("autoencoders from elsewhere", { timeout: 1_200_000 }, () => {
       `{ vae: { kind: "file", name: "a:b.safetensors", getFile: async () => new File([await file("taesd_decoder.safetensors")], "a:b.safetensors") } }`,
       `{ vae: [{ path: "x/config.json", file: await file("taesd/config.json") }, { path: "x/diffusion_pytorch_model.safetensors", file: await file("taesd/diffusion_pytorch_model.safetensors") }] }`,
       `{ vae: { url: new URL("${vae}taesd/", location.href).href, name: "an entry" } }`,
+      // Of a whole checkpoint, by the address of its index; and an entry whose address is relative.
+      `{ vae: "${whole}model_index.json" }`,
+      `{ vae: { url: "${vae.slice(1)}taesd", name: "relative" } }`,
     ];
     await page.evaluate((vae) => {
       window.file = async (name) => new File([await (await fetch(vae + name)).blob()], name.split("/").pop());
@@ -75,7 +82,7 @@ describe("autoencoders from elsewhere", { timeout: 1_200_000 }, () => {
     }
     assert.deepEqual(
       all.map(({ vae }) => vae),
-      ["taesd", "taesd_decoder.safetensors", "diffusion_pytorch_model.safetensors", "taesd_decoder.safetensors", "taesd_decoder.safetensors", "a_b.safetensors", "x", "an entry"],
+      ["taesd", "taesd_decoder.safetensors", "diffusion_pytorch_model.safetensors", "taesd_decoder.safetensors", "taesd_decoder.safetensors", "a_b.safetensors", "x", "an entry", "whole", "relative"],
     );
   });
 
@@ -104,7 +111,28 @@ describe("autoencoders from elsewhere", { timeout: 1_200_000 }, () => {
     assert.deepEqual([value.components[2].class, value.defaults.factor, value.unsupported], ["AutoencoderKL", 2, []]);
     const encoder = await api.outcome(`() => tintype.inspect("${SOFT}", { vae: "${vae}taesd_encoder.safetensors" })`);
     assert.match(encoder.value.unsupported.join(), /taesd_encoder\.safetensors: .*an encoder alone/);
+    // What is wrong with it is not said of the checkpoint.
+    await api.refuses(`() => tintype.inspect("${SOFT}", { vae: new File([], "a.ckpt") })`, "unsupported", /^inspect: vae: /);
   });
+
+  test("one is looked at by itself as it is loaded", async () => {
+    const kl = `${vae}kl/diffusion_pytorch_model.safetensors`;
+    const { value, error } = await api.outcome(`async () => {
+      const file = async (name, url) => ({ path: "kl/" + name, file: new File([await (await fetch(url)).blob()], name) });
+      const weights = await Promise.all(["a", "diffusion_pytorch_model"].map((name) => file(name + ".safetensors", "${kl}")));
+      const picked = [await file("config.json", "${vae}kl/config.json"), ...weights];
+      const said = [await tintype.inspect(picked), await tintype.inspect("${vae}kl/"), await tintype.inspect("${kl}")];
+      const checkpoint = await tintype.load("${SOFT}", { vae: picked });
+      await checkpoint.unload();
+      return said.map(({ kind, name, components, unsupported }) => [kind, name, components.length, unsupported.length]);
+    }`);
+    assert.equal(error, undefined, error?.message);
+    assert.deepEqual(value, [["vae", "kl", 1, 0], ["vae", "kl", 1, 0], ["vae", "diffusion_pytorch_model", 1, 0]]);
+    // Two files that say nothing of being one thing are to be chosen from, as load wants it.
+    const two = `["a", "b"].map((name) => new File(["x"], name + ".safetensors"))`;
+    await api.refuses(`() => tintype.inspect(${two})`, "invalid-argument", /choose one: "a\.safetensors", "b\.safetensors"/);
+    const other = `[...${two}, new File(['{"_class_name": "UNet2DConditionModel"}'], "config.json")]`;
+    await api.refuses(`() => tintype.inspect(${other})`, "invalid-argument", /choose one: /);  });
 
   test("what does not fit is refused by name", async () => {
     for (const [given, code, message] of [

@@ -17,6 +17,15 @@ export const page = () => globalThis.document?.baseURI ?? globalThis.location.hr
 /** Where a file is, for messages: without the query, which may hold a token, and without a file's own bytes. */
 export const place = (url) => (url.startsWith("data:") ? "data:…" : url.replace(/[?#].*$/s, ""));
 
+/** The text of an address, given as one or as a URL. */
+export function addressText(where, url) {
+  try {
+    return String(url);
+  } catch (error) {
+    throw new TintypeError("invalid-argument", `${where}: expected a URL, found one that has no address`, { cause: error });
+  }
+}
+
 /** `url` as a URL of one of the `schemes`, or of the page's own: an app's or an extension's pages have others than http. */
 export function parse(where, url, schemes) {
   if (!URL.canParse(url, page())) throw invalid(`${where}: ${shown(url)} is not a URL`);

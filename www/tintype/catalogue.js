@@ -1,6 +1,6 @@
 // A `checkpoints.json`, and where its entries are.
 
-import { fetched, folder, get, isSingle, json, page, parse, place } from "./address.js";
+import { addressText, fetched, folder, get, isSingle, json, page, parse, place } from "./address.js";
 import { TintypeError } from "./error.js";
 import { CATALOGUE, check, invalid, shown } from "./options.js";
 
@@ -10,7 +10,7 @@ export async function catalogue(url, options) {
   if (typeof url !== "string" && !(url instanceof URL)) {
     throw invalid(`catalogue: url: expected a string or a URL, found ${shown(url)}`);
   }
-  const { href } = parse("catalogue: url", String(url), ["https:", "http:", "blob:", "data:"]);
+  const { href } = parse("catalogue: url", addressText("catalogue: url", url), ["https:", "http:", "blob:", "data:"]);
   const found = await json(href, signal);
   if (!Array.isArray(found?.checkpoints)) {
     throw new TintypeError("corrupt", `${place(href)}: expected { "checkpoints": [...] }`);
@@ -29,9 +29,9 @@ export async function catalogue(url, options) {
 
 /**
  * The folder of an entry whose `url` is relative to a catalogue that the entry doesn't name: the first of the places
- * where this page's catalogue is likely to be that has a checkpoint there.
+ * where this page's catalogue is likely to be that has something of the `kind` there.
  */
-export async function findEntry(entry, where, signal) {
+export async function findEntry(entry, { where, kind, signal }) {
   const catalogues = (globalThis.performance?.getEntriesByType("resource") ?? [])
     .map(({ name }) => name)
     .filter((name) => /\/checkpoints\.json$/.test(name.replace(/[?#].*$/, "")))
@@ -42,16 +42,19 @@ export async function findEntry(entry, where, signal) {
   if (candidates.length === 0) throw invalid(`${where}: url: ${shown(entry.url)} is not a URL`);
   const failures = [];
   for (const candidate of candidates) {
-    const probe = new URL(candidate);
-    const single = isSingle(probe.pathname);
-    if (!single) probe.pathname += "model_index.json";
-    try {
-      if (single) await fetched(candidate, signal, () => get(candidate, signal, "HEAD"));
-      else await json(probe.href, signal);
-      return candidate;
-    } catch (error) {
-      if (error.code === "cancelled") throw error;
-      failures.push(error);
+    const { pathname } = new URL(candidate);
+    const single = isSingle(pathname);
+    for (const index of single ? [""] : kind.index) {
+      const probe = new URL(candidate);
+      probe.pathname += index;
+      try {
+        if (single) await fetched(candidate, signal, () => get(candidate, signal, "HEAD"));
+        else await json(probe.href, signal);
+        return candidate;
+      } catch (error) {
+        if (error.code === "cancelled") throw error;
+        failures.push(error);
+      }
     }
   }
   // A host that could not be asked may have it: that is not the same as to know that it is nowhere.

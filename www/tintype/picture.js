@@ -1,7 +1,7 @@
 // What `image` and `mask` of `generate` may be → pixels: { width, height, rgba }. They are taken as they are: no colour profile is
 // applied, and an alpha is neither multiplied in nor dropped; the engine refuses it.
 
-import { fetched, get, parse } from "./address.js";
+import { addressText, fetched, get, parse } from "./address.js";
 import { TintypeError } from "./error.js";
 import { DRAWABLE, invalid, platformName, shown } from "./options.js";
 
@@ -19,10 +19,11 @@ function check(width, height, what, where) {
 function copied({ width, height, data }, where) {
   check(width, height, "an ImageData", where);
   if (platformName(data) !== "Uint8ClampedArray") throw invalid(`${where}: expected an ImageData of bytes, found ${shown(data)}`);
-  if (data.length !== width * height * 4) {
-    throw invalid(`${where}: expected an ImageData of ${width} x ${height} pixels, found ${data.length} bytes in it: were they handed over?`);
+  const rgba = new Uint8Array(data);
+  if (rgba.length !== width * height * 4) {
+    throw invalid(`${where}: expected an ImageData of ${width} x ${height} pixels, found ${rgba.length} bytes in it: were they handed over?`);
   }
-  return { width, height, rgba: new Uint8Array(data) };
+  return { width, height, rgba };
 }
 
 /** The pixels of what can be drawn. */
@@ -72,7 +73,8 @@ async function pixels(value, where, signal) {
   if (platformName(value) === "ImageData") return copied(value, where);
   if (DRAWABLE.includes(platformName(value))) return drawn(value, where);
   if (platformName(value) !== "Blob" && platformName(value) !== "File") {
-    return decoded(await downloaded(String(value), where, signal), shown(String(value)), where);
+    const address = addressText(where, value);
+    return decoded(await downloaded(address, where, signal), shown(address), where);
   }
   return decoded(value, `the ${platformName(value)}`, where);
 }

@@ -2,7 +2,7 @@
 // { kind: "url", url, files?, path?, place?, label? } or { kind: "files", files: [{ path, file }], path? }. `path` is the one file that
 // has all of it, `files` what is known beforehand; `place` and `label` are what messages and the store call it in place of the URL.
 
-import { fileName, folder, isSafetensors, isSingle, parse, shownAddress } from "./address.js";
+import { addressText, fileName, folder, isSafetensors, isSingle, parse, shownAddress } from "./address.js";
 import { findEntry } from "./catalogue.js";
 import { TintypeError } from "./error.js";
 import { plain, stem } from "./file.js";
@@ -17,6 +17,10 @@ import { gather, isPicked, onlyFile, pickedSource } from "./picked.js";
 export const CHECKPOINT = { index: ["model_index.json"], most: 1 };
 export const VAE = { index: ["vae/config.json", "config.json"], most: 2 };
 export const LORA = { index: [], most: 1 };
+/** A folder that says of itself that it is an autoencoder's. */
+const VAE_FOLDER = { ...VAE, most: 1 };
+/** What can be looked at: a checkpoint, or what is one's part in a file, and else an autoencoder's folder. */
+export const ANY = { ...CHECKPOINT, otherwise: VAE_FOLDER };
 
 /** Finds what is meant by an address, a repository, an entry, or what a person picked. Whatever takes a source asks here. */
 export class Sources {
@@ -31,11 +35,29 @@ export class Sources {
 
   /**
    * What `source`, which messages call `where` and which is to be of a `kind`, is. What was dropped is asked before the first await.
+   * Where it is only what may be `otherwise`, `instead` is why it is not of the kind itself.
    */
   async find(source, { where = "source", kind = CHECKPOINT, signal } = {}) {
     const about = { where, kind, signal };
-    if (typeof source === "string" || source instanceof URL) return this.#address(String(source), about);
-    if (isPicked(source)) return { ...pickedSource(await gather(source, where, signal), about), warnings: [] };
+    const picked = isPicked(source) ? await gather(source, where, signal) : null;
+    const find = async (kind) =>
+      picked ? { ...pickedSource(picked, { ...about, kind }), warnings: [] } : this.#told(source, { ...about, kind });
+    const { otherwise } = kind;
+    if (!otherwise) return find(kind);
+    try {
+      return await find(kind);
+    } catch (instead) {
+      if (instead.code === "cancelled" || instead.code === "network") throw instead;
+      const found = await find(otherwise).catch(() => {
+        throw instead;
+      });
+      return { ...found, instead };
+    }
+  }
+
+  async #told(source, about) {
+    const { where, kind } = about;
+    if (typeof source === "string" || source instanceof URL) return this.#address(addressText(where, source), about);
     const folders = kind.index.length > 0;
     if (folders && typeof source === "object" && source !== null && "url" in source) return this.#entry(source, about);
     const more = folders ? ", several, a folder's handle, a drop or a checkpoints.json's entry" : "";
@@ -112,7 +134,7 @@ export class Sources {
   async #entry(entry, about) {
     if (typeof entry.url !== "string") throw invalid(`${about.where}: url: expected a string, found ${shown(entry.url)}`);
     const { files, ...hints } = entryFields(entry, about.where);
-    const url = URL.canParse(entry.url) ? entry.url : await findEntry(entry, about.where, about.signal);
+    const url = URL.canParse(entry.url) ? entry.url : await findEntry(entry, about);
     const found = await this.#address(url, about);
     if (files && Object.keys(files).length > 0) {
       const known = found.source.files ?? {};
@@ -123,8 +145,11 @@ export class Sources {
   }
 }
 
-/** The file that makes a folder one of the kind, if a path ends with one. */
-const indexOf = (path, { index }) => index.map((name) => name.split("/").at(-1)).find((name) => path.endsWith(`/${name}`));
+/** The file that makes a folder one of the kind, or a whole checkpoint's, if a path ends with one. */
+const indexOf = (path, { index }) => {
+  const names = index.length > 0 ? [...index.map((name) => name.split("/").at(-1)), ...CHECKPOINT.index] : [];
+  return names.find((name) => path.endsWith(`/${name}`));
+};
 
 const folderAddress = (url) => ({ source: { kind: "url", url: folder(url) }, hints: {}, warnings: [] });
 

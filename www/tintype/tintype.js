@@ -18,7 +18,7 @@ import {
   shown,
 } from "./options.js";
 import { pictures } from "./picture.js";
-import { Sources } from "./source.js";
+import { ANY, Sources } from "./source.js";
 import { Storage, storeOf } from "./storage.js";
 import { resolveVae } from "./vae.js";
 
@@ -98,7 +98,7 @@ export class Tintype extends EventTarget {
   #residents = [];
   #memory = null;
   #closed = false;
-  /** What ends, for each `load` that still finds out what its source is, when this closes. */
+  /** What ends, for each call that still finds out what it was given, when this closes. */
   #resolving = new Set();
 
   constructor(ours, { store, stallTimeout, hub, debug, ...options }) {
@@ -253,13 +253,20 @@ export class Tintype extends EventTarget {
     const { signal, vae: other, ...rest } = check("inspect", INSPECT, options);
     if (this.#closed) throw invalid(CLOSED);
     const find = (signal) =>
-      Promise.all([this.#sources.find(source, { signal }), resolveVae(this.#sources, other, "inspect", signal)]);
-    const resolved = await this.#resolve(find, signal, "inspect").catch(unsupportedIsSaid);
+      Promise.all([
+        this.#sources.find(source, { kind: ANY, signal }).catch(unsupportedIsSaid),
+        resolveVae(this.#sources, other, "inspect", signal),
+      ]);
+    const resolved = await this.#resolve(find, signal, "inspect");
     if (this.#closed) throw wasClosed();
-    if (resolved.unsupported) return resolved;
-    const [{ source: found, hints }, { vae }] = resolved;
+    const [{ source: found, hints, instead, ...rejected }, { vae }] = resolved;
+    if (!found) return rejected;
     const recipe = { source: found, options: { ...hints, ...rest }, vae };
-    const said = await this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
+    const inspecting = this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
+    const said = await inspecting.catch((error) => {
+      throw instead && error.code === "not-found" ? instead : error;
+    });
+    if (instead && said.kind !== "vae") throw instead;
     return { ...said, warnings: [...resolved.flatMap(({ warnings }) => warnings), ...said.warnings] };
   }
 
