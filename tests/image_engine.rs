@@ -428,7 +428,10 @@ fn what_cannot_be_is_refused_by_name_before_anything_is_read() {
             with(&|o| o.strength = Some(0.4)),
             "strength: of 2 steps 0.4 leaves none to take; expected at least 0.5",
         ),
-        (with(&|o| o.strength = Some(0.0)), "strength: of 2 steps 0.0 leaves none"),
+        (
+            with(&|o| o.strength = Some(0.0)),
+            "strength: of 2 steps 0.0 leaves none",
+        ),
         (
             with(&|o| o.image = translucent()),
             "image: expected opaque pixels, found an alpha of 0 in column 1, row 0",

@@ -109,10 +109,7 @@ impl Library {
             && !has_index(&source, &options.open).await
         {
             match self.look_at_vae(&mut said, &source, &options.open, cancel).await {
-                Ok(()) => {
-                    said.name = options.open.name.clone().unwrap_or_else(|| source.label());
-                    return Ok(said);
-                }
+                Ok(()) => return Ok(said),
                 Err(error @ Error::Corrupt(_)) => return Err(error),
                 // It is none, so that a checkpoint is what was meant.
                 Err(_) => {}
@@ -241,6 +238,9 @@ impl Library {
         };
         let opened = vae::open(&from, open.variant.as_ref(), false, cancel, &ProgressSink::none()).await?;
         said.kind = Some("vae");
+        if open.file.is_none() {
+            said.name = open.name.clone().unwrap_or(opened.name);
+        }
         said.bytes = opened.component.bytes();
         said.components = vec![describe(&opened.component)];
         said.warnings = opened.warnings;

@@ -13,7 +13,6 @@ use js_sys::{Array, Function, Object, Reflect, Uint8Array};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 
 /// Options of `create`, with what the worker found out about the GPU.

@@ -112,7 +112,7 @@ describe("autoencoders from elsewhere", { timeout: 1_200_000 }, () => {
     const encoder = await api.outcome(`() => tintype.inspect("${SOFT}", { vae: "${vae}taesd_encoder.safetensors" })`);
     assert.match(encoder.value.unsupported.join(), /taesd_encoder\.safetensors: .*an encoder alone/);
     // What is wrong with it is not said of the checkpoint.
-    await api.refuses(`() => tintype.inspect("${SOFT}", { vae: new File([], "a.ckpt") })`, "unsupported", /^inspect: vae: /);
+    await api.refuses(`() => tintype.inspect("${SOFT}", { vae: [new File(["x"], "a.ckpt"), new File(["x"], "b.ckpt")] })`, "unsupported", /^inspect: vae: /);
   });
 
   test("one is looked at by itself as it is loaded", async () => {
