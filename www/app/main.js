@@ -51,6 +51,8 @@ const compare = new Compare({
 
 /** What is being drawn: { controller, recipe }, or null. */
 let work = null;
+/** LoRAs that bring no settings any more: they did, or came with a recipe that has its own. Each is an entry's list of them. */
+const settled = new WeakSet();
 let choiceTimer = 0;
 
 async function startEngine() {
@@ -228,6 +230,7 @@ function restore(item) {
     cards.choose(entry);
     showChosen(entry);
     over.restore({ loras, vae });
+    settled.add(entry.loras);
   }
   controls.restore(recipe);
   hideError();
@@ -243,6 +246,7 @@ function restoreFromAddress() {
     if (entry !== cards.chosen) cards.choose(entry);
     showChosen(entry);
     over.restore(layersFor(recipe, entry));
+    settled.add(entry.loras);
     controls.offer(entry.defaults ?? {});
   } else if (recipe.from) {
     // Whoever made the link chose what it loads: it is looked at, and a person decides.
@@ -272,8 +276,9 @@ function openThings(things) {
 /** What LoRAs do to a checkpoint's defaults is seen in the form, and said. */
 function bringDefaults(entry, { defaults }) {
   if (cards.chosen !== entry) return;
-  const others = controls.bring(defaults);
-  if (others.length) over.saySettings(defaults, others);
+  const taken = controls.bring(defaults, { keepsSet: settled.has(entry.loras) });
+  settled.add(entry.loras);
+  if (taken.length) over.saySettings(defaults, taken);
 }
 
 async function addCatalogue() {
@@ -360,7 +365,11 @@ maker.addEventListener("notice", ({ detail }) => detail !== maker.backend?.reaso
 shelf.addEventListener("change", showStates);
 shelf.addEventListener("open", ({ detail: { name, url } }) => openThings([{ ...fromAddress(url), name }]));
 cards.addEventListener("remove", ({ detail }) => removeOwn(detail));
-opening.addEventListener("load", ({ detail }) => mine.add(detail));
+opening.addEventListener("load", ({ detail }) => {
+  // A link's recipe is in the form already.
+  if (detail.thing.meant) settled.add(detail.loras);
+  mine.add(detail);
+});
 opening.addEventListener("lay", ({ detail }) => over.add(detail));
 opening.addEventListener("vae", ({ detail }) => {
   over.reveal();
