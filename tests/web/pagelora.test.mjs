@@ -375,6 +375,31 @@ describe("LoRAs and VAEs in the page", { timeout: 1_200_000 }, () => {
     await page.close();
   });
 
+  test("of two VAEs that are chosen at once the last counts; if it can't be, all is as it was before both", async () => {
+    await choose("soft");
+    await page.$eval("#over", (details) => (details.open = true));
+    await page.fill("#prompt", "fox");
+    const takeOver = (...addresses) =>
+      page.$eval('#over [aria-label="another VAE"]', (row, addresses) => {
+        for (const address of addresses) {
+          row.querySelector('input[type="text"]').value = address;
+          row.lastElementChild.click();
+        }
+      }, addresses);
+    await takeOver(at("bright.safetensors?first"), at("paper.safetensors?last"));
+    await page.waitForSelector("#error", { state: "visible" });
+    assert.match(await page.textContent("#error-message"), /paper\.safetensors.*expected an autoencoder/);
+    assert.equal(await page.textContent("#over-sum"), "");
+    assert.equal(await page.$eval("#vae", ({ value }) => value), "own");
+    assert.equal(await page.$eval('.card:has([value="soft"])', ({ dataset }) => dataset.state), "ready", "what was loaded is there");
+    await page.click("#error-close");
+    await takeOver(at("paper.safetensors?first"), at("bright.safetensors?last"));
+    await said("^bright is its VAE\\.$");
+    assert.ok(await page.isHidden("#error"));
+    await page.selectOption("#vae", "own");
+    await said("^It has its own VAE\\.$");
+  });
+
   test("a LoRA for another family is said to be one, and the checkpoint that it came with draws without it", async () => {
     await drop("tiny.safetensors", "paper.safetensors");
     await page.click("#opening .act button");
