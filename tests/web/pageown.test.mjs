@@ -8,7 +8,7 @@ import { openPage, startBrowser, startSite } from "./harness.mjs";
 import { golden, startHub } from "./hub.mjs";
 import { lora } from "./made.mjs";
 import { wholeVocabulary } from "./safetensors.mjs";
-import { DIST, shipped, silent } from "./server.mjs";
+import { DIST, notFound, send, shipped, silent } from "./server.mjs";
 
 const DRAWN = { timeout: 120_000 };
 const PICKLE = Buffer.concat([Buffer.from("PK\x03\x04\0\0\x08\x08", "latin1"), Buffer.alloc(4000)]);
@@ -142,6 +142,33 @@ describe("a person's own checkpoints in the page", { timeout: 1_200_000 }, () =>
     await drop(["picture.png"]);
     await page.waitForSelector("#error", { state: "visible" });
     assert.match(await page.textContent("#error-message"), /nothing in it to open/);
+  });
+
+  test("two addresses that differ in their query alone are two checkpoints, and are kept as two", async () => {
+    const named = (request, response) => send(request, response, wholeVocabulary(), "application/octet-stream", { "content-disposition": 'attachment; filename="x.safetensors"' });
+    const host = new URL(site.changed("host", { download: named, "*": notFound }), site.url).href;
+    for (const [id, name] of [["7", "Seven"], ["8", "Eight"]]) {
+      await page.click("#open-address");
+      await page.fill("#address", `${host}download?id=${id}&token=secret`);
+      await page.keyboard.press("Enter");
+      await known();
+      await page.fill('#opening input[type="text"]', name);
+      await page.click("#opening .act button");
+      await ready(name);
+      await page.waitForSelector(`#shelf-list [aria-label="Remove ${name}"]`);
+    }
+    const open = () => page.$$eval("#shelf-list [aria-label^=Open]", (all) => all.map(({ ariaLabel }) => ariaLabel).filter((label) => /Seven|Eight/.test(label)));
+    assert.deepEqual(await open(), [], "there is a card of each");
+    await page.click('#cards [aria-label="Remove Eight"]');
+    await page.waitForSelector('#shelf-list [aria-label="Open Eight"]');
+    assert.deepEqual(await open(), ["Open Eight"]);
+    await page.click('#shelf-list [aria-label="Remove Eight"]');
+    await page.waitForFunction(() => document.getElementById("shelf-said").textContent === "Eight was removed.");
+    assert.ok(await page.$('#shelf-list [aria-label="Remove Seven"]'));
+    await page.reload();
+    await page.waitForSelector('.card[data-state="here"]:has-text("Seven")', DRAWN);
+    await page.click('.card:has-text("Seven")');
+    await page.click('#cards [aria-label="Remove Seven"]');
   });
 
   test("looking can be given up, and what is brought next takes its place", async () => {

@@ -14,7 +14,7 @@ import { Mine } from "./mine.js";
 import { Notices } from "./notices.js";
 import { Opening } from "./opening.js";
 import { Over } from "./over.js";
-import { keptAddress, remember } from "./own.js";
+import { isKeptAt, remember } from "./own.js";
 import { hideError, say, showBackend, showError, showNotRunning, showStarting } from "./says.js";
 import { Shelf } from "./shelf.js";
 import { Stage } from "./stage.js";
@@ -32,7 +32,7 @@ const strip = new Strip(el("strip"));
 const notices = new Notices(el("notices"));
 const shelf = new Shelf({
   store: () => maker.store,
-  hasCard: (url) => cards.entries.some((entry) => keptAddress(entry) === url),
+  hasCard: (url) => cards.entries.some((entry) => isKeptAt(entry, url)),
 });
 const mine = new Mine(cards, maker, { onChange: cardsChanged, onChoose: (entry) => chosen(entry), onFail: showError });
 const over = new Over(maker, { onError: showError });
@@ -181,7 +181,7 @@ function drawAgain(recipe = stage.shown.recipe) {
 function showStates() {
   cards.update((entry) => {
     const state = maker.state(entry);
-    return state.state === "absent" && shelf.keeps(keptAddress(entry)) ? { ...state, state: "here" } : state;
+    return state.state === "absent" && shelf.keeps(entry) ? { ...state, state: "here" } : state;
   });
 }
 
