@@ -559,7 +559,7 @@ describe("the keeper", { timeout: 120_000 }, () => {
     const { events, ...verified } = await keeper.store("verify");
     assert.deepEqual(verified, { files: 3, bytes: 6 * MB, bad: [] });
     assert.equal(events.at(-1).loadedBytes, 6 * MB);
-    await assert.rejects(keeper.stopped("verify"), { code: "cancelled", message: /store\.verify/ });
+    await assert.rejects(keeper.stopped("verify"), { code: "cancelled", message: "it was cancelled" });
 
     await keeper.damage(sha256(y), { flip: 1000 });
     const damaged = Buffer.from(y);

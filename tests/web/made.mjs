@@ -1,6 +1,14 @@
 // Files that the tests bring: tiny, and made here.
-import { join, parse, tensors } from "./safetensors.mjs";
+import { join, parse, tensors, wholeVocabulary, without } from "./safetensors.mjs";
 import { shipped } from "./server.mjs";
+
+/** A single file that has no VAE in it. */
+export function withoutVae() {
+  const whole = wholeVocabulary();
+  return tensors(parse(whole).header)
+    .filter((name) => name.startsWith("first_stage_model."))
+    .reduce(without, whole);
+}
 
 /** A LoRA over attention of the shipped checkpoint, of rank 2, with kohya's names; `strength` is how much it changes. */
 export function lora(strength) {

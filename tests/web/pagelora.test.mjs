@@ -339,6 +339,67 @@ describe("LoRAs and VAEs in the page", { timeout: 1_200_000 }, () => {
     await page.click('#cards [aria-label="Remove sd1"]');
   });
 
+  test("a recipe keeps its settings where its LoRA brings others: from a link, in the next visit, and back from the strip", async () => {
+    const from = new URL(site.folder("few", path.join(GOLDEN, "pipelines/sd1-ddim")), site.url).href;
+    const recipe = { from, prompt: "fox", seed: "7", steps: "3", guidanceScale: "2", sampler: "Euler", lora: `1,${at("lcm%20lora.safetensors")}` };
+    const { page, faults } = await openPage(browser, `${site.url}#${new URLSearchParams(recipe)}`);
+    const over = (text) => page.waitForFunction((text) => document.getElementById("over-said").textContent.startsWith(text), text, DRAWN);
+    const fields = () => page.$$eval("#steps, #guidance, #sampler", (all) => all.map(({ value }) => value));
+    const drawn = (count) => page.waitForFunction((count) => document.querySelectorAll("#strip li").length === count && !document.getElementById("generate").hidden, count, DRAWN);
+    await page.waitForSelector("#opening .act button:enabled", DRAWN);
+    await page.click("#opening .act button");
+    await over("Over few: lcm lora 1.");
+    assert.deepEqual(await fields(), ["3", "2", "Euler"]);
+    await page.click("#generate");
+    await drawn(1);
+
+    await page.reload();
+    await page.waitForSelector("#generate:enabled");
+    await page.click("#generate");
+    await over("Over few: lcm lora 1.");
+    await drawn(1);
+    assert.deepEqual(await fields(), ["3", "2", "Euler"]);
+
+    await page.$eval("#over", (details) => (details.open = true));
+    await page.click('[aria-label="Take lcm lora off"]');
+    await over("Nothing lies over few.");
+    await page.fill("#prompt", "owl");
+    await page.$eval("#steps", (field) => { field.value = 1; field.dispatchEvent(new Event("input", { bubbles: true })); });
+    await page.click("#generate");
+    await drawn(2);
+    await page.click('#strip button:has(.title:text-is("fox"))');
+    await over("Over few: lcm lora 1.");
+    assert.deepEqual(await fields(), ["3", "2", "Euler"]);
+    assert.deepEqual(faults, []);
+    await page.click('#cards [aria-label="Remove few"]');
+    await page.close();
+  });
+
+  test("of two VAEs that are chosen at once the last counts; if it can't be, all is as it was before both", async () => {
+    await choose("soft");
+    await page.$eval("#over", (details) => (details.open = true));
+    await page.fill("#prompt", "fox");
+    const takeOver = (...addresses) =>
+      page.$eval('#over [aria-label="another VAE"]', (row, addresses) => {
+        for (const address of addresses) {
+          row.querySelector('input[type="text"]').value = address;
+          row.lastElementChild.click();
+        }
+      }, addresses);
+    await takeOver(at("bright.safetensors?first"), at("paper.safetensors?last"));
+    await page.waitForSelector("#error", { state: "visible" });
+    assert.match(await page.textContent("#error-message"), /paper\.safetensors.*expected an autoencoder/);
+    assert.equal(await page.textContent("#over-sum"), "");
+    assert.equal(await page.$eval("#vae", ({ value }) => value), "own");
+    assert.equal(await page.$eval('.card:has([value="soft"])', ({ dataset }) => dataset.state), "ready", "what was loaded is there");
+    await page.click("#error-close");
+    await takeOver(at("paper.safetensors?first"), at("bright.safetensors?last"));
+    await said("^bright is its VAE\\.$");
+    assert.ok(await page.isHidden("#error"));
+    await page.selectOption("#vae", "own");
+    await said("^It has its own VAE\\.$");
+  });
+
   test("a LoRA for another family is said to be one, and the checkpoint that it came with draws without it", async () => {
     await drop("tiny.safetensors", "paper.safetensors");
     await page.click("#opening .act button");

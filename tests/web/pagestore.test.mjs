@@ -1,7 +1,10 @@
 // What the page shows of memory and of what is kept on this device.
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { after, before, describe, test } from "node:test";
-import { openPage, startBrowser, startSite } from "./harness.mjs";
+import { openPage, startBrowser, startPersistent, startSite } from "./harness.mjs";
 
 const DRAWN = { timeout: 120_000 };
 
@@ -172,24 +175,49 @@ describe("the page's memory and storage", { timeout: 600_000 }, () => {
     await marked("ready", "soft");
   });
 
-  test("what could not be kept is told in a line, which is dismissed", async () => {
-    const full = await openPage(browser, site.url);
-    const session = await full.page.context().newCDPSession(full.page);
-    await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(site.url).origin, quotaSize: 1e6 });
-    await full.page.click('.card:has([value="ink"])');
-    await full.page.waitForSelector('.card[data-state="ready"]:has([value="ink"])', DRAWN);
-    await full.page.waitForSelector("#notices li");
-    assert.match(await full.page.textContent("#notices"), /Ink: .*not stored/);
-    const told = await full.page.$$eval("#notices p", (lines) => lines.map((line) => line.textContent.replace(/^Ink: /, "")));
-    assert.equal(new Set(told).size, told.length, "told twice");
-    for (let left = (await full.page.$$("#notices li")).length; left > 0; left -= 1) {
-      await full.page.focus("#notices li button");
-      await full.page.keyboard.press("Enter");
-      assert.equal((await full.page.$$("#notices li")).length, left - 1);
+  test("what could not be kept is told once each, in lines that are dismissed", async () => {
+    // A quota counts in a profile on the disk alone.
+    const profile = mkdtempSync(path.join(tmpdir(), "full-"));
+    const full = await startPersistent(profile);
+    const { page, faults } = await openPage(full, "about:blank");
+    const session = await full.newCDPSession(page);
+    await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(site.url).origin, quotaSize: 2e5 });
+    await page.goto(site.url);
+    await page.click('.card:has([value="ink"])');
+    await page.waitForSelector('.card[data-state="ready"]:has([value="ink"])', DRAWN);
+    const told = await page.$$eval("#notices p", (lines) => lines.map(({ textContent }) => textContent));
+    assert.ok(told.length >= 3, told.join());
+    const files = told.map((line) => /^Ink: \S*\/(ink\/\S+): not stored: what this site may keep was used up/.exec(line)?.[1]);
+    assert.ok(files.includes("ink/unet/diffusion_pytorch_model.safetensors"), told.join());
+    assert.equal(new Set(files).size, told.length, `told twice: ${told.join()}`);
+    for (let left = told.length; left > 0; left -= 1) {
+      await page.focus("#notices li button");
+      await page.keyboard.press("Enter");
+      assert.equal((await page.$$("#notices li")).length, left - 1);
     }
-    assert.equal(await full.page.evaluate(() => document.activeElement.id), "prompt");
-    assert.deepEqual(full.faults, []);
-    await full.page.close();
+    assert.equal(await page.evaluate(() => document.activeElement.id), "prompt");
+    assert.deepEqual(faults, []);
+    await full.close();
+    rmSync(profile, { recursive: true, force: true });
+  });
+
+  test("where nothing can be kept, that is told once too", async () => {
+    const context = await browser.newContext();
+    await context.route("**/keeper/store.js", async (route) => {
+      const answer = await route.fetch();
+      // As in a private window of some browsers.
+      const refusing = "navigator.storage.getDirectory = async () => { throw new DOMException('private window', 'SecurityError'); };";
+      await route.fulfill({ response: answer, body: `${refusing}\n${await answer.text()}` });
+    });
+    const { page, faults } = await openPage(context, site.url);
+    const told = () => page.$$eval("#notices p", (lines) => lines.map(({ textContent }) => textContent));
+    await page.waitForSelector("#notices li", DRAWN);
+    assert.deepEqual(await told(), ["Files are not stored: private window"]);
+    await page.click('.card:has([value="ink"])');
+    await page.waitForSelector('.card[data-state="ready"]:has([value="ink"])', DRAWN);
+    assert.deepEqual(await told(), ["Ink: files are not stored: private window"]);
+    assert.deepEqual(faults, []);
+    await context.close();
   });
 
   test("nothing was logged as an error", () => assert.deepEqual(faults, []));

@@ -104,6 +104,7 @@ describe("the store", { timeout: 600_000 }, () => {
     assert.equal((await sizes()).bytes, both.checkpoints.flat);
     await api.refuses(`() => tintype.store.remove("soft")`, "not-found", /soft/);
     await api.refuses(`() => tintype.store.remove(7)`, "invalid-argument", /store.remove/);
+    await api.refuses(`() => tintype.store.verify({ signal: AbortSignal.abort() })`, "cancelled", /^store\.verify was cancelled$/);
     assert.deepEqual(await page.evaluate(() => tintype.store.verify().then(({ bad }) => bad)), []);
   });
 

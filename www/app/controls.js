@@ -116,12 +116,17 @@ export class Controls {
 
   /**
    * Takes other defaults of the same checkpoint, as a LoRA brings them. Where one is another, it goes before what a person has
-   * set; that comes back with the former default, unless they set something since. Gives the names of the others.
+   * set; that comes back with the former default, unless they set something since. With `keepsSet` what is set stays. Gives the names
+   * of those that were taken.
    */
-  bring(defaults) {
+  bring(defaults, { keepsSet = false } = {}) {
     const before = this.#defaults;
     const others = [...NUMBERS, "sampler"].filter((name) => defaults[name] !== before[name]);
-    for (const name of others) {
+    const stays = (name) => keepsSet && this.#set.has(name);
+    const taken = others.filter((name) => !stays(name));
+    // What was set before that is given up.
+    for (const name of others.filter(stays)) this.#aside.delete(name);
+    for (const name of taken) {
       const kept = this.#aside.get(name);
       if (kept && kept.default === defaults[name]) {
         this.#aside.delete(name);
@@ -133,7 +138,7 @@ export class Controls {
       this.#point(this.#fields[name].closest(".field"));
     }
     this.offer(defaults);
-    return others;
+    return taken;
   }
 
   /** Shows that a field changed by itself. */

@@ -1,5 +1,6 @@
 // A picture's recipe in the address after "#", so that it can be kept and sent.
 
+import { shownAddress } from "../tintype/address.js";
 import { loraOf } from "./own.js";
 import { addressOf, fromAddress } from "./things.js";
 
@@ -20,16 +21,11 @@ const FIELDS = [
 ];
 /** Given for each LoRA: its scale, a comma, its address. */
 const LORA = "lora";
-/** What a host gives one person is not for whom they send a link to. */
-const SECRET = /token|key|sig|auth|secret|pass|credential|expire/i;
 
-/** The address of a thing as it may be sent; nothing for what is on this device. */
+/** The address of a thing as it may be sent, without what a host gives one person alone; nothing for what is on this device. */
 function shared(thing) {
   const address = thing ? addressOf(thing) : undefined;
-  if (address === undefined || !/^https?:/.test(address)) return address;
-  const url = new URL(address);
-  for (const name of [...url.searchParams.keys()]) if (SECRET.test(name)) url.searchParams.delete(name);
-  return url.href;
+  return address !== undefined && /^https?:/.test(address) ? shownAddress(new URL(address)) : address;
 }
 
 /** The hash of a picture that was drawn by a recipe with an entry's checkpoint, a VAE and LoRAs. */

@@ -19,6 +19,8 @@ export class Look {
   inspection = null;
   /** "looking", "known" or "failed". */
   state = "looking";
+  /** Why it can't be used. */
+  #why = [];
   #hooks;
   #controller = null;
   #id = `look-${(made += 1)}`;
@@ -29,6 +31,8 @@ export class Look {
   #reason = make("div", { id: `${this.#id}-reason` });
   #variant = null;
   #predicts = null;
+  /** What it says by itself that it predicts. */
+  #found = new Option("", "");
   #vae = null;
   #tookVaes = false;
   #name = null;
@@ -58,6 +62,17 @@ export class Look {
 
   get canLoad() {
     return this.state === "known" && this.kind === "checkpoint" && this.inspection.unsupported.length === 0;
+  }
+
+  /** Whether it has no VAE, or none that is read: with another one it may be loaded. Only the reasons tell. */
+  get lacksVae() {
+    // Of a folder that has none, a file is missing.
+    const isCheckpoint = this.state === "known" ? this.kind === "checkpoint" : this.state === "failed" && this.#isFolder;
+    return isCheckpoint && this.#why.some((why) => /\bvae\b/.test(why));
+  }
+
+  get isCheckpoint() {
+    return (this.state === "known" && this.kind === "checkpoint") || this.lacksVae;
   }
 
   /** The id of what says why it can't be loaded. */
@@ -106,20 +121,23 @@ export class Look {
   #show() {
     const { inspection, thing } = this;
     this.#short.textContent = [inShort(inspection), thing.from].filter(Boolean).join(" · ");
-    const { unsupported } = inspection;
-    this.#reason.replaceChildren(...(unsupported.length ? [reasons(unsupported)] : []));
+    this.#why = inspection.unsupported;
+    this.#reason.replaceChildren(...(this.#why.length ? [reasons(this.#why)] : []));
     if (this.kind !== "checkpoint") return this.#said.replaceChildren();
     this.#said.replaceChildren(facts(inspection));
-    if (inspection.components.length === 0) return;
-    this.#offer();
-    this.#vae.offer({ components: inspection.components, value: this.#vae.value });
+    if (inspection.components.length > 0 || this.lacksVae) this.#offer();
+    this.#vae?.offer({ components: inspection.components, value: this.#vae.value });
+    const { predictionType } = inspection;
+    if (!this.#predicts?.value) this.#found.textContent = `As it seems${predictionType ? `: ${predicted(predictionType)}` : ""}`;
   }
 
   #fail({ message }) {
+    this.#why = [message];
     this.#short.textContent = this.thing.from;
     this.#said.replaceChildren();
     this.#reason.replaceChildren(reasons([message]), ...this.#named(message));
-    if (this.#mayHaveVariants) this.#offer();
+    if (this.#mayHaveVariants || this.lacksVae) this.#offer();
+    this.#vae?.offer({ value: this.#vae.value });
   }
 
   /** Buttons for what a message names of a repository, to choose from. */
@@ -139,8 +157,14 @@ export class Look {
   /** Whether it may be told which variant is meant: files say themselves which there are. */
   get #mayHaveVariants() {
     const { variants = [] } = this.thing;
-    const isFolder = this.inspection ? this.inspection.layout === "diffusers" : !/\.\w+$/.test(addressOf(this.thing) ?? "");
-    return variants.length > 0 || (isFolder && addressOf(this.thing) !== undefined);
+    return variants.length > 0 || (this.#isFolder && addressOf(this.thing) !== undefined);
+  }
+
+  get #isFolder() {
+    if (this.inspection) return this.inspection.layout === "diffusers";
+    const address = addressOf(this.thing);
+    const { source } = this.thing;
+    return address === undefined ? Array.isArray(source) || source.kind === "directory" : !/\.\w+$/.test(address);
   }
 
   /** Adds what can be chosen, once. */
@@ -176,8 +200,7 @@ export class Look {
 
   #predictsControl(again) {
     this.#predicts = make("select", { id: `${this.#id}-predicts` });
-    const found = new Option(`As it seems: ${predicted(this.inspection.predictionType)}`, "");
-    this.#predicts.append(found, ...PREDICTIONS.map((type) => new Option(predicted(type), type)));
+    this.#predicts.append(this.#found, ...PREDICTIONS.map((type) => new Option(predicted(type), type)));
     this.#predicts.value = this.thing.meant?.predictionType ?? "";
     this.#predicts.addEventListener("change", again);
     return this.#predicts;
@@ -187,7 +210,7 @@ export class Look {
   takeVaes(things) {
     if (this.#tookVaes || !this.#vae) return false;
     this.#tookVaes = true;
-    this.#vae.offer({ components: this.inspection.components, things, value: things.at(-1) });
+    this.#vae.offer({ components: this.inspection?.components, things, value: things.at(-1) });
     this.look();
     return true;
   }

@@ -14,7 +14,7 @@ import { Mine } from "./mine.js";
 import { Notices } from "./notices.js";
 import { Opening } from "./opening.js";
 import { Over } from "./over.js";
-import { keptAddress, remember } from "./own.js";
+import { isKeptAt, remember } from "./own.js";
 import { hideError, say, showBackend, showError, showNotRunning, showStarting } from "./says.js";
 import { Shelf } from "./shelf.js";
 import { Stage } from "./stage.js";
@@ -32,7 +32,7 @@ const strip = new Strip(el("strip"));
 const notices = new Notices(el("notices"));
 const shelf = new Shelf({
   store: () => maker.store,
-  hasCard: (url) => cards.entries.some((entry) => keptAddress(entry) === url),
+  hasCard: (url) => cards.entries.some((entry) => isKeptAt(entry, url)),
 });
 const mine = new Mine(cards, maker, { onChange: cardsChanged, onChoose: (entry) => chosen(entry), onFail: showError });
 const over = new Over(maker, { onError: showError });
@@ -51,6 +51,8 @@ const compare = new Compare({
 
 /** What is being drawn: { controller, recipe }, or null. */
 let work = null;
+/** LoRAs that bring no settings any more: they did, or came with a recipe that has its own. Each is an entry's list of them. */
+const settled = new WeakSet();
 let choiceTimer = 0;
 
 async function startEngine() {
@@ -179,7 +181,7 @@ function drawAgain(recipe = stage.shown.recipe) {
 function showStates() {
   cards.update((entry) => {
     const state = maker.state(entry);
-    return state.state === "absent" && shelf.keeps(keptAddress(entry)) ? { ...state, state: "here" } : state;
+    return state.state === "absent" && shelf.keeps(entry) ? { ...state, state: "here" } : state;
   });
 }
 
@@ -228,6 +230,7 @@ function restore(item) {
     cards.choose(entry);
     showChosen(entry);
     over.restore({ loras, vae });
+    settled.add(entry.loras);
   }
   controls.restore(recipe);
   hideError();
@@ -243,6 +246,7 @@ function restoreFromAddress() {
     if (entry !== cards.chosen) cards.choose(entry);
     showChosen(entry);
     over.restore(layersFor(recipe, entry));
+    settled.add(entry.loras);
     controls.offer(entry.defaults ?? {});
   } else if (recipe.from) {
     // Whoever made the link chose what it loads: it is looked at, and a person decides.
@@ -272,8 +276,9 @@ function openThings(things) {
 /** What LoRAs do to a checkpoint's defaults is seen in the form, and said. */
 function bringDefaults(entry, { defaults }) {
   if (cards.chosen !== entry) return;
-  const others = controls.bring(defaults);
-  if (others.length) over.saySettings(defaults, others);
+  const taken = controls.bring(defaults, { keepsSet: settled.has(entry.loras) });
+  settled.add(entry.loras);
+  if (taken.length) over.saySettings(defaults, taken);
 }
 
 async function addCatalogue() {
@@ -360,7 +365,11 @@ maker.addEventListener("notice", ({ detail }) => detail !== maker.backend?.reaso
 shelf.addEventListener("change", showStates);
 shelf.addEventListener("open", ({ detail: { name, url } }) => openThings([{ ...fromAddress(url), name }]));
 cards.addEventListener("remove", ({ detail }) => removeOwn(detail));
-opening.addEventListener("load", ({ detail }) => mine.add(detail));
+opening.addEventListener("load", ({ detail }) => {
+  // A link's recipe is in the form already.
+  if (detail.thing.meant) settled.add(detail.loras);
+  mine.add(detail);
+});
 opening.addEventListener("lay", ({ detail }) => over.add(detail));
 opening.addEventListener("vae", ({ detail }) => {
   over.reveal();

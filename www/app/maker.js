@@ -12,6 +12,8 @@ export class Maker extends EventTarget {
   #starting = null;
   /** What was loaded or is on its way, by entry: { promise, controller, progress, done, users, drawing }. */
   #loads = new Map();
+  /** What entries go back to if they can't be reloaded: { load, fields }, and the `last` load in its place. */
+  #good = new Map();
   /** The LoRAs over them. */
   layers = new Layers();
 
@@ -20,6 +22,7 @@ export class Maker extends EventTarget {
     this.#tintype?.close();
     this.#tintype = null;
     this.#loads.clear();
+    this.#good.clear();
     const starting = Tintype.create({ backend });
     this.#starting = starting;
     const overtaken = () => this.#starting !== starting;
@@ -124,27 +127,45 @@ export class Maker extends EventTarget {
 
   /**
    * Loads an entry's checkpoint anew, after `changes` to the entry. What it shares with the former one is not read again. If it
-   * can't be loaded so, all is as it was.
+   * can't be loaded so, all is as it was. Gives false if a later one overtook it: what comes of that one counts.
    */
   async reload(entry, changes) {
-    const before = Object.fromEntries(Object.keys(changes).map((key) => [key, entry[key]]));
     const former = this.#loads.get(entry);
+    // Of several at once, each goes back to what there was before the first.
+    const good = this.#good.get(entry) ?? { load: former, fields: {} };
+    this.#good.set(entry, good);
+    good.fields = { ...Object.fromEntries(Object.keys(changes).map((key) => [key, entry[key]])), ...good.fields };
     Object.assign(entry, changes);
     this.#loads.delete(entry);
     if (former && !former.done) former.controller.abort();
+    const loading = this.load(entry);
+    const load = this.#loads.get(entry);
+    good.last = load;
+    const isOvertaken = () => good.last !== load;
     try {
-      await this.load(entry);
+      await loading;
     } catch (error) {
-      if (error.code === "cancelled") former?.done?.unload();
-      else {
-        Object.assign(entry, before);
-        if (former?.done) this.#loads.set(entry, former);
+      if (isOvertaken()) return false;
+      const isOfUse = this.#forgetGood(entry, good);
+      if (error.code === "cancelled") good.load?.done?.unload();
+      else if (isOfUse) {
+        Object.assign(entry, good.fields);
+        if (good.load?.done) this.#loads.set(entry, good.load);
         this.#tell("change");
       }
       throw error;
     }
-    former?.done?.unload();
+    if (isOvertaken()) {
+      load.done.unload();
+      return false;
+    }
+    this.#forgetGood(entry, good);
+    good.load?.done?.unload();
+    return true;
   }
+
+  /** Gives false where it was another engine's. */
+  #forgetGood = (entry, good) => this.#good.get(entry) === good && this.#good.delete(entry);
 
   /** Lets go of an entry's checkpoint, loaded or on its way. */
   remove(entry) {

@@ -9,6 +9,8 @@ const sentence = (text) => (/^[a-z]+:/.test(text) ? text : text.charAt(0).toUppe
 
 export class Notices {
   #root;
+  /** What each line was told as. */
+  #told = new WeakMap();
 
   constructor(root) {
     this.#root = root;
@@ -16,16 +18,16 @@ export class Notices {
 
   /** What says no more than a line that stands is left out; a line that says less gives way. */
   add(message) {
-    const text = sentence(message);
-    const lines = [...this.#root.children].map((line) => [line, line.firstElementChild.textContent]);
-    if (lines.some(([, before]) => before !== text && before.endsWith(text))) return;
-    for (const [line, before] of lines) if (text.endsWith(before)) line.remove();
+    const lines = [...this.#root.children].map((line) => [line, this.#told.get(line)]);
+    if (lines.some(([, before]) => before !== message && before.endsWith(message))) return;
+    for (const [line, before] of lines) if (message.endsWith(before)) line.remove();
     const line = document.createElement("li");
+    this.#told.set(line, message);
     const close = make("button", { type: "button", className: "icon", ariaLabel: "Dismiss" });
     // A copy of the one in the document, for its drawing.
     close.append(document.querySelector("#error-close svg").cloneNode(true));
     close.addEventListener("click", () => this.#dismiss(line));
-    line.append(make("p", { textContent: text }), close);
+    line.append(make("p", { textContent: sentence(message) }), close);
     this.#root.append(line);
     if (this.#root.children.length > MOST) this.#root.firstElementChild.remove();
   }

@@ -88,14 +88,15 @@ export class Opening extends EventTarget {
       return;
     }
     const of = (kind) => this.#looks.filter((look) => look.state === "known" && look.kind === kind);
-    const [checkpoints, loras, vaes] = ["checkpoint", "lora", "vae"].map(of);
+    const [loras, vaes] = ["lora", "vae"].map(of);
+    const checkpoints = this.#looks.filter(({ isCheckpoint }) => isCheckpoint);
     // What came with one checkpoint is meant for it.
-    this.#together ??= checkpoints.length === 1 && checkpoints[0].canLoad;
+    this.#together ??= checkpoints.length === 1 && (checkpoints[0].canLoad || checkpoints[0].lacksVae);
     const joined = this.#together && checkpoints.length > 0;
     this.#say(this.#looks.map(said).join(" "), { seen: false });
     for (const element of this.#list.querySelectorAll(".act, .with")) element.remove();
     for (const look of [...loras, ...vaes]) look.element.hidden = joined;
-    for (const look of checkpoints) this.#offerLoad(look, joined ? loras : []);
+    for (const look of checkpoints) if (look.state === "known") this.#offerLoad(look, joined ? loras : []);
     for (const look of of(null)) this.#offerLoad(look, []);
     for (const look of this.#looks) if (look.state === "failed") this.#button(look, "Look again", true, () => look.look(), "button");
     if (joined) {

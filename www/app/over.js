@@ -79,12 +79,12 @@ export class Over extends EventTarget {
     this.#lines.get(this.#entry.loras.at(-1).key)?.element.querySelector("input").focus();
   }
 
-  /** Loads the checkpoint anew with another VAE, or with its own. */
+  /** Loads the checkpoint anew with another VAE, or with its own. Of several at once, the last one counts. */
   async useVae(vae) {
     const entry = this.#entry;
     this.#say(vae ? `Taking ${vae.name} for its VAE…` : "Taking its own VAE…");
     try {
-      await this.#maker.reload(entry, { vae });
+      if (!(await this.#maker.reload(entry, { vae }))) return;
       if (entry === this.#entry) this.#say(vae ? `${vae.name} is its VAE.` : "It has its own VAE.");
       this.#changed(entry);
     } catch (error) {

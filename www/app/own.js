@@ -1,5 +1,6 @@
 // Checkpoints of a person's own as entries like the catalogue's, and what is remembered of them for the next visit.
 
+import { isSingle, shownAddress } from "../tintype/address.js";
 import { addressOf, isLasting } from "./things.js";
 
 const DATABASE = "tintype-page";
@@ -21,12 +22,22 @@ export function entryOf(thing, { options = {}, defaults, loras = [] } = {}) {
   return { id, own: true, key: `${at}-${made}`, at, name, from, description, source, variant, predictionType, vae, defaults, loras, missing: [] };
 }
 
-/** The address that an entry's checkpoint is kept under; nothing for a person's own files. */
-export const keptAddress = (entry) =>
-  addressOf(entry)
-    ?.replace(/[?#].*$/s, "")
+/** The address of a folder, of a repository, or of a file with its name, however it is written. */
+const bare = (address) =>
+  address
+    .replace(/[?#].*$/s, "")
     .replace(/\/model_index\.json$/, "")
     .replace(/\/+$/, "");
+
+/** Whether a kept address says by its query alone what it is of. */
+const isByQuery = (url) => /^https?:/.test(url) && !url.endsWith("/") && !isSingle(new URL(url).pathname);
+
+/** Whether the store keeps an entry's checkpoint at `url`. */
+export function isKeptAt(entry, url) {
+  const address = addressOf(entry);
+  if (address === undefined) return false;
+  return isByQuery(url) ? shownAddress(new URL(address, document.baseURI)) === url : bare(address) === bare(url);
+}
 
 const done = (request) =>
   new Promise((resolve, reject) => {

@@ -2,11 +2,8 @@
 
 import { el, make } from "./dom.js";
 import { meter } from "./meter.js";
-import { keptAddress } from "./own.js";
+import { isKeptAt } from "./own.js";
 import { ago, size } from "./words.js";
-
-/** An address as `keptAddress` gives it of an entry. */
-const folder = (url) => keptAddress({ source: url });
 
 export class Shelf extends EventTarget {
   #store = () => undefined;
@@ -16,7 +13,7 @@ export class Shelf extends EventTarget {
   #busy = false;
   #hasCard = () => true;
 
-  /** `store()` gives the store, once there is one; `hasCard(url)` whether a card of the page has this address. */
+  /** `store()` gives the store, once there is one; `hasCard(url)` whether a card of the page is of what is kept there. */
   constructor({ store, hasCard }) {
     super();
     this.#store = store;
@@ -26,9 +23,9 @@ export class Shelf extends EventTarget {
     el("shelf-persist").addEventListener("click", () => this.#do(() => this.#persist()));
   }
 
-  /** Whether all of the checkpoint at this address is kept here. */
-  keeps(url) {
-    return this.#kept.some((kept) => kept.complete && folder(kept.url) === url);
+  /** Whether all of an entry's checkpoint is kept here. */
+  keeps(entry) {
+    return this.#kept.some((kept) => kept.complete && isKeptAt(entry, kept.url));
   }
 
   /** Shows what is kept now. Calls during one that runs are taken together. */
@@ -84,7 +81,7 @@ export class Shelf extends EventTarget {
     const about = make("span", { className: "meta", textContent: facts.filter(Boolean).join(" · ") });
     words.append(name, about);
     line.append(words);
-    if (!this.#hasCard(folder(kept.url))) {
+    if (!this.#hasCard(kept.url)) {
       const open = make("button", { type: "button", className: "button", textContent: "Open", ariaLabel: `Open ${kept.name}` });
       open.addEventListener("click", () => this.dispatchEvent(new CustomEvent("open", { detail: kept })));
       line.append(open);

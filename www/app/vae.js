@@ -6,7 +6,13 @@ import { pickRow } from "./pick.js";
 /** Small, quick and near the original: one for the latents of SD, one for those of SDXL. */
 const TAESD = { name: "TAESD", source: "hf:madebyollin/taesd" };
 const TAESDXL = { name: "TAESDXL", source: "hf:madebyollin/taesdxl" };
-const tinyFor = (components = []) => (components.some(({ name }) => name === "text_encoder_2") ? TAESDXL : TAESD);
+const isTiny = ({ source }) => [TAESD, TAESDXL].some((tiny) => tiny.source === source);
+
+/** The one for a checkpoint of these components; none while they are not known, since the other's colours would be wrong. */
+function tinyFor(components = []) {
+  if (components.length === 0) return null;
+  return components.some(({ name }) => name === "text_encoder_2") ? TAESDXL : TAESD;
+}
 
 const OWN = "own";
 const ANOTHER = "another";
@@ -42,14 +48,15 @@ export class VaeChoice {
   /** What there is to choose from: `components` are the checkpoint's, where they are known. */
   offer({ components, things = [], value = null }) {
     const tiny = tinyFor(components);
-    const others = [...things, ...this.#things, value].filter((thing) => thing && thing.source !== tiny.source);
+    const others = [...things, ...this.#things, value].filter((thing) => thing && !isTiny(thing));
     this.#things = [...new Map(others.map((thing) => [thing.source, thing])).values()];
+    const chosen = value && isTiny(value) && value.source !== tiny?.source ? value : null;
     this.#value = value;
     const own = components?.find(({ name }) => name === "vae")?.class;
     // A checkpoint whose VAE is another's says that one's class.
     const ownText = own && !value ? `Its own (${own})` : "Its own";
-    this.#known = [tiny, ...this.#things];
-    const option = (thing, index) => new Option(thing === tiny ? `${tiny.name} (small and quick)` : thing.name, String(index));
+    this.#known = [tiny, chosen, ...this.#things].filter(Boolean);
+    const option = (thing, index) => new Option(isTiny(thing) ? `${thing.name} (small and quick)` : thing.name, String(index));
     this.#select.replaceChildren(new Option(ownText, OWN), ...this.#known.map(option), new Option("Another…", ANOTHER));
     this.#show();
   }

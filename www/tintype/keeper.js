@@ -57,7 +57,8 @@ async function command({ job, command, args = [] }) {
     const value = await commands[command](args, { onProgress, signal: controller.signal });
     postMessage({ type: "answer", job, value });
   } catch (error) {
-    const stopped = controller.signal.aborted && failure("cancelled", `store.${command} was cancelled`);
+    // Whoever asked was told by the page's end what it was.
+    const stopped = controller.signal.aborted && failure("cancelled", "it was cancelled");
     postMessage({ type: "failure", job, error: sendable(stopped || error) });
   } finally {
     jobs.delete(job);

@@ -67,16 +67,16 @@ export class Link {
   }
 
   /**
-   * Asks the worker for `type`. `onSent` hears that it was asked, `onEvent` what it reports on the way. An abort rejects at
-   * once; the worker, told of it, stops at its next pause.
+   * Asks the worker for `type`, which messages call `what`. `onSent` hears that it was asked, `onEvent` what it reports on the way.
+   * An abort rejects at once; the worker, told of it, stops at its next pause.
    */
-  call(type, payload = {}, { signal, onSent, onEvent, transfer = [] } = {}) {
+  call(type, payload = {}, { what = type, signal, onSent, onEvent, transfer = [] } = {}) {
     return new Promise((resolve, reject) => {
       if (this.#end) return reject(this.#end());
-      if (signal?.aborted) return reject(cancelled(type, signal));
+      if (signal?.aborted) return reject(cancelled(what, signal));
       const job = this.#nextJob++;
       const onAbort = () => {
-        this.#settle(job)?.reject(cancelled(type, signal));
+        this.#settle(job)?.reject(cancelled(what, signal));
         this.#abandoned.add(job);
         this.#worker.postMessage({ type: "cancel", job });
       };
@@ -86,7 +86,7 @@ export class Link {
       try {
         this.#worker.postMessage({ type, job, ...payload }, transfer);
       } catch (error) {
-        return this.#settle(job).reject(new TintypeError("invalid-argument", `${type}: ${error.message}`, { cause: error }));
+        return this.#settle(job).reject(new TintypeError("invalid-argument", `${what}: ${error.message}`, { cause: error }));
       }
       onSent?.();
     });
@@ -150,6 +150,6 @@ export class Link {
   }
 }
 
-function cancelled(type, signal) {
-  return new TintypeError("cancelled", `${type} was cancelled`, { cause: signal.reason });
+function cancelled(what, signal) {
+  return new TintypeError("cancelled", `${what} was cancelled`, { cause: signal.reason });
 }

@@ -10,6 +10,9 @@ const SCRIPT = new URL("./keeper.js", import.meta.url);
 const start = () =>
   startWorker(SCRIPT, "tintype keeper", () => new Worker(new URL("./keeper.js", import.meta.url), { type: "module", name: "tintype keeper" }));
 
+/** What messages call a command: some are asked by whatever takes a source. */
+const named = (command) => (["tell", "repository"].includes(command) ? "looking at the source" : `store.${command}`);
+
 /** One that cannot even start would die again at once: only a few follow one another. */
 const MOST_DEATHS = 5;
 /** One that lived for so many milliseconds, or answered, could. */
@@ -48,7 +51,7 @@ export class Storage {
     for (let again = false; ; again = true) {
       const link = this.#alive();
       try {
-        const value = await link.call("store", { command, args }, options);
+        const value = await link.call("store", { command, args }, { ...options, what: named(command) });
         this.#inRow = 0;
         return value;
       } catch (error) {

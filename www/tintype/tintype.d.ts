@@ -167,7 +167,10 @@ export interface LoadOptions {
   onProgress?: ((progress: Progress) => void) | null;
   /** The name to show, in place of the checkpoint's own. */
   name?: string | null;
-  /** The variant of the weights' files, such as `fp16`; where there are only those, they are taken, and a warning says so. */
+  /**
+   * The variant of the weights' files, such as `fp16`, where a folder has it; for that of `vae` too. Where there are only those of
+   * half precision, they are taken, and a warning says so.
+   */
   variant?: string | null;
   /** What the UNet predicts, where the scheduler's configuration is wrong or missing. */
   predictionType?: "epsilon" | "v_prediction" | "sample" | (string & {}) | null;
@@ -322,7 +325,7 @@ export interface GenerateOptions {
   preview?: boolean | null;
 }
 
-/** What a picture was made with. */
+/** What a picture was made with, but for the LoRAs that lay over its checkpoint: those its PNG names beside all of this (`Loras`). */
 export interface Parameters {
   prompt: string;
   negativePrompt: string;
@@ -376,7 +379,7 @@ export interface Kept {
   name: string;
   /** Its address without a query that may be secret, or the name of its repository, such as `hf:org/name`. */
   url: string;
-  /** Of its weights in memory. */
+  /** Of its weights in memory; of a LoRA, or an autoencoder that is kept by itself, of the weights in its files. */
   bytes: number;
   files: number;
   /** A date and time, as ISO 8601 has it. */
