@@ -16,9 +16,6 @@ use crate::models::vae::VaeConfig;
 use crate::pipeline::Key;
 use std::rc::Rc;
 
-/// The most bytes of an index.
-const MAX_INDEX: u64 = 4 << 20;
-
 /// What is said of a checkpoint that is not loaded, or of what a person brings in its place.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inspection {
@@ -104,15 +101,18 @@ impl Library {
             ..Inspection::default()
         };
         let opened = Checkpoint::open(source.clone(), &options.open, cancel, progress).await;
-        if options.open.file.is_none()
-            && matches!(opened, Err(Error::NotFound(_)))
-            && !has_index(&source, &options.open).await
-        {
-            match self.look_at_vae(&mut said, &source, &options.open, cancel).await {
-                Ok(()) => return Ok(said),
-                Err(error @ Error::Corrupt(_)) => return Err(error),
-                // It is none, so that a checkpoint is what was meant.
-                Err(_) => {}
+        if options.open.file.is_none() && matches!(opened, Err(Error::NotFound(_))) {
+            let vae = VaeSource {
+                source: source.clone(),
+                file: None,
+                name: options.open.name.clone(),
+                files: options.open.files.clone(),
+            };
+            if vae::is_folder(&vae, cancel).await? {
+                said.kind = Some("vae");
+                let looked = self.look_at_vae(&mut said, &vae, &options.open, cancel).await;
+                said.note(looked)?;
+                return Ok(said);
             }
         }
         let Some(checkpoint) = said.note(opened)? else {
@@ -216,8 +216,14 @@ impl Library {
         }
         drop(file);
         if said.kind == Some("vae") {
-            let vae = self.look_at_vae(said, source, open, cancel).await;
-            said.note(vae)?;
+            let vae = VaeSource {
+                source: source.clone(),
+                file: open.file.clone(),
+                name: None,
+                files: open.files.clone(),
+            };
+            let looked = self.look_at_vae(said, &vae, open, cancel).await;
+            said.note(looked)?;
         }
         Ok(())
     }
@@ -226,20 +232,13 @@ impl Library {
     async fn look_at_vae(
         &self,
         said: &mut Inspection,
-        source: &Source,
+        from: &VaeSource,
         open: &OpenOptions,
         cancel: &CancelToken,
     ) -> Result<()> {
-        let from = VaeSource {
-            source: source.clone(),
-            file: open.file.clone(),
-            name: None,
-            files: open.files.clone(),
-        };
-        let opened = vae::open(&from, open.variant.as_ref(), false, cancel, &ProgressSink::none()).await?;
-        said.kind = Some("vae");
-        if open.file.is_none() {
-            said.name = open.name.clone().unwrap_or(opened.name);
+        let opened = vae::open(from, open.variant.as_ref(), false, cancel, &ProgressSink::none()).await?;
+        if from.file.is_none() {
+            said.name = opened.name;
         }
         said.bytes = opened.component.bytes();
         said.components = vec![describe(&opened.component)];
@@ -273,14 +272,4 @@ impl Library {
         let bytes = fits().map_err(|e| e.at(vae.place()))?;
         Ok((bytes, plan))
     }
-}
-
-/// Whether a folder is a whole checkpoint's, or is meant to be.
-async fn has_index(source: &Source, open: &OpenOptions) -> bool {
-    const INDEX: &str = "model_index.json";
-    if !open.files.is_empty() {
-        return open.files.contains_key(INDEX);
-    }
-    let index = source.read(INDEX, MAX_INDEX, &ExpectedFile::default()).await;
-    !matches!(index, Err(Error::NotFound(_)))
 }

@@ -474,7 +474,7 @@ export class Tintype extends EventTarget {
   generate(options: GenerateOptions): Promise<GenerateResult>;
   /**
    * Says what a checkpoint is and would need on this device, from its configurations and headers alone. What can't be loaded
-   * is in `unsupported`, not rejected with; files that are damaged or missing reject.
+   * is in `unsupported`, not rejected with; files that are damaged or missing reject, and so does a `vae` that is none by its names.
    */
   inspect(source: Source, options?: InspectOptions): Promise<Inspection>;
   /** Not implemented: rejects with `unsupported`. */

@@ -264,9 +264,10 @@ export class Tintype extends EventTarget {
     const recipe = { source: found, options: { ...hints, ...rest }, vae };
     const inspecting = this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
     const said = await inspecting.catch((error) => {
-      throw instead && error.code === "not-found" ? instead : error;
+      if (instead && error.code === "not-found") return {};
+      throw error;
     });
-    if (instead && said.kind !== "vae") throw instead;
+    if (instead && said.kind !== "vae") return unsupportedIsSaid(instead);
     return { ...said, warnings: [...resolved.flatMap(({ warnings }) => warnings), ...said.warnings] };
   }
 
