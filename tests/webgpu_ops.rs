@@ -898,6 +898,25 @@ fn attention_of_all_widths() {
 }
 
 #[test]
+fn attention_of_many_heads() {
+    // So much work that a thread takes two queries.
+    for (i, d) in [3, 4, 8, 16, 32, 40].into_iter().enumerate() {
+        attention(
+            i as u32,
+            Heads {
+                heads: 40,
+                d,
+                queries: 131,
+                keys: 77,
+                causal: false,
+                joined: false,
+                shared_keys: i % 2 == 0,
+            },
+        );
+    }
+}
+
+#[test]
 fn each_element_by_itself() {
     let x: Vec<f32> = (-500..=500)
         .map(|i| i as f32 * 0.02)

@@ -19,7 +19,8 @@ mod weights;
 use super::BackendInfo;
 use crate::error::Result;
 use crate::graph::{Plan, Rate};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 pub use buffers::{Buffer, gpu_bytes, objects};
 pub use device::Options;
@@ -47,6 +48,15 @@ pub struct Webgpu {
     pub(super) began: Cell<Option<f64>>,
 }
 
+/// Operations of a dispatch at most.
+fn most(software: bool) -> u64 {
+    if software {
+        policy::DISPATCH_MOST_SOFTWARE
+    } else {
+        policy::DISPATCH_MOST
+    }
+}
+
 /// Dispatches of one rate of a plan, on a GPU or on a processor that plays one.
 ///
 /// # Errors
@@ -57,7 +67,7 @@ pub fn dispatches(plan: &Plan, rate: Rate, software: bool) -> Result<usize> {
         half: false,
         // What every adapter has.
         max_workgroups: 65_535,
-        most: policy::DISPATCH_MOST,
+        most: most(software),
         chooser: None,
     };
     plan.phase(rate)
@@ -115,6 +125,7 @@ impl Webgpu {
             self.info.name = name;
         }
         self.info.software = software;
+        self.most = most(software);
         self.speed.set(if software {
             policy::FIRST_SPEED_SOFTWARE
         } else {
@@ -125,6 +136,28 @@ impl Webgpu {
     /// Asks `chooser` how products are run, of plans that are prepared from now on; what it does not know is the policy's.
     pub fn set_chooser(&mut self, chooser: Option<Chooser>) {
         self.chooser = chooser;
+    }
+
+    /// The products of a plan, each once, with the legal ways to run it here: what a chooser has to decide.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unsupported`] where a size is beyond what kernels can do.
+    pub fn products(&self, plan: &Plan) -> Result<Vec<(Product, Vec<Choice>)>> {
+        let seen: Rc<RefCell<Vec<(Product, Vec<Choice>)>>> = Rc::default();
+        let found = Rc::clone(&seen);
+        let see = move |product: &Product, choices: &[Choice]| {
+            let mut found = found.borrow_mut();
+            if found.iter().all(|(known, _)| known != product) {
+                found.push((*product, choices.to_vec()));
+            }
+            None
+        };
+        let mut target = self.target(plan);
+        target.chooser = Some(Rc::new(see));
+        for node in 0..plan.nodes.len() {
+            kernels::dispatches(plan, node, &target)?;
+        }
+        Ok(seen.take())
     }
 
     /// Says what the adapter offers, by WebGPU's names. Nothing here depends on it.

@@ -13,6 +13,8 @@ pub(super) const IN_FLIGHT_MS: f64 = 100.0;
 
 /// Operations of a dispatch at most; what has more is parted. 50 ms of a GPU that does 200 of them a nanosecond.
 pub(super) const DISPATCH_MOST: u64 = 10_000_000_000;
+/// The same of a processor that plays a GPU.
+pub(super) const DISPATCH_MOST_SOFTWARE: u64 = 500_000_000;
 
 /// What a dispatch costs apart from its arithmetic, in operations.
 pub(super) const DISPATCH_COST: u64 = 2_000_000;

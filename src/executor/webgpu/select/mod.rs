@@ -87,6 +87,8 @@ pub(super) struct Attention {
     pub team: usize,
     /// Keys of a tile.
     pub keys: usize,
+    /// Queries of a thread.
+    pub per: usize,
     pub scalar: bool,
     pub registers: bool,
 }
@@ -109,8 +111,11 @@ const HEADS: [(usize, usize, usize, usize); 13] = [
     (128, 16, 8, 2),
 ];
 
-/// Keys that the kernel without workgroup memory scores at once.
-const REGISTER_KEYS: usize = 8;
+/// Keys that are scored at once.
+const GROUP: usize = 8;
+
+/// Fours of a head's channels up to which a thread has room for two queries.
+const PAIRED: usize = 10;
 
 impl Attention {
     /// The variant for heads of `head_dim` channels.
@@ -129,7 +134,8 @@ impl Attention {
             Self {
                 width: all,
                 team: 1,
-                keys: REGISTER_KEYS,
+                keys: GROUP,
+                per: 1,
                 scalar,
                 registers,
             }
@@ -138,27 +144,42 @@ impl Attention {
                 width,
                 team,
                 keys,
+                per: 1,
                 scalar,
                 registers,
             }
         })
     }
 
+    /// The same with two queries a thread, which halves what is loaded for each; of heads that are narrow enough, where all queries
+    /// see all keys.
+    pub(super) fn paired(self) -> Option<Self> {
+        let fits = self.width <= PAIRED && self.team == 1 && !self.registers;
+        fits.then_some(Self { per: 2, ..self })
+    }
+
     pub(super) fn variant(self) -> Variant {
-        Variant::new("attention")
+        let variant = Variant::new("attention")
             .value("WIDTH", self.width)
             .value("TEAM", self.team)
             .value("KEYS", self.keys)
             .flag("TEAMED", self.team > 1)
             .flag("SCALAR", self.scalar)
-            .flag("REGISTERS", self.registers)
+            .flag("REGISTERS", self.registers);
+        if self.registers {
+            variant
+        } else {
+            variant.value("PER", self.per).value("GROUP", self.keys.min(GROUP))
+        }
     }
 
     fn all() -> Vec<Variant> {
         let mut all = Vec::new();
         for (fours, ..) in HEADS {
             for (scalar, registers) in [(false, false), (false, true), (true, false), (true, true)] {
-                all.extend(Self::select(fours * 4, scalar, registers).map(Self::variant));
+                let one = Self::select(fours * 4, scalar, registers).ok();
+                let both = one.into_iter().chain(one.and_then(Self::paired));
+                all.extend(both.map(Self::variant));
             }
         }
         all
