@@ -18,6 +18,7 @@ mod memory;
 mod operands;
 mod product;
 mod run;
+mod source;
 #[cfg(test)]
 mod tests;
 mod timestep_embedding;

@@ -11,6 +11,8 @@ pub struct Options {
     pub fallback: bool,
     /// Takes the kernels for a processor, or for a GPU, rather than those that suit the adapter.
     pub software: Option<bool>,
+    /// Multiplies 16-bit floats where the adapter has them and a model stands it.
+    pub half: bool,
 }
 
 /// What went wrong while nobody waited.
@@ -25,6 +27,8 @@ pub(super) struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
+    /// Shaders may compute with 16-bit floats.
+    pub has_half: bool,
     trouble: Arc<Mutex<Trouble>>,
     _handler: uncaptured::Handler,
 }
@@ -59,8 +63,10 @@ impl Device {
         let adapter = instance.request_adapter(&wanted).await;
         let adapter = adapter.map_err(|e| Error::Unsupported(format!("there is no WebGPU adapter: {e}")))?;
         let limits = adapter.limits();
+        let features = adapter.features() & wgpu::Features::SHADER_F16;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("tintype"),
+            required_features: features,
             // Defaults would stop at 128 MiB a binding, which is less than CLIP's table of tokens.
             required_limits: limits.clone(),
             ..Default::default()
@@ -80,6 +86,7 @@ impl Device {
             device,
             queue,
             limits,
+            has_half: !features.is_empty(),
             trouble,
             _handler: handler,
         };
