@@ -53,9 +53,10 @@ impl Webgpu {
         enough: f64,
         cancel: &CancelToken,
     ) -> Result<NodeTimes> {
-        // Compiles and binds what is to be timed, and sees whether the operands are right.
-        self.run(instance, weights, rate, context, step, cancel).await?;
+        cancel.check()?;
         let bound = self.bind(instance, weights).await?;
+        let step = [step as u32];
+        instance.globals.write(&self.device, 0, bytemuck::cast_slice(&step))?;
         let dispatches = |node: usize| instance.first[node]..instance.first[node + 1];
         let played = Played {
             instance,
@@ -70,11 +71,15 @@ impl Webgpu {
                 return Ok(times);
             }
         }
+        self.each_by_clock(&played, cancel).await
+    }
+
+    async fn each_by_clock(&self, played: &Played<'_>, cancel: &CancelToken) -> Result<NodeTimes> {
         let mut ms = Vec::new();
         for dispatches in &played.nodes {
             let one = |encoder: &mut wgpu::CommandEncoder, times: usize| {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
-                (0..times).for_each(|_| self.record(&mut pass, &played, dispatches.clone()));
+                (0..times).for_each(|_| self.record(&mut pass, played, dispatches.clone()));
             };
             ms.push(match dispatches.is_empty() {
                 true => 0.0,
@@ -214,5 +219,74 @@ impl Weights {
     /// [`Error::Internal`] if it was not uploaded.
     pub(in crate::executor) fn dtype(&self, spec: &ParamSpec) -> Result<WeightDtype> {
         self.get(spec).map(|param| param.dtype)
+    }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::executor::Data;
+    use crate::executor::webgpu::Options;
+    use crate::graph::{Element, Graph, Path, Plan};
+    use crate::nn;
+    use pollster::block_on;
+    use std::rc::Rc;
+
+    /// Two layers, the second of which has 16 times as much to do.
+    fn plan() -> Plan {
+        let mut g = Graph::new();
+        let x = g.input("x", [256, 64], Element::F32, Rate::Step);
+        let small = nn::linear_without_bias(&mut g, &Path::root().pp("small"), x, 512).unwrap();
+        let large = nn::linear_without_bias(&mut g, &Path::root().pp("large"), small, 128 * 8).unwrap();
+        g.output("y", large);
+        Plan::new(g)
+    }
+
+    #[test]
+    fn what_has_more_to_do_takes_longer_by_either_way() {
+        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+            return;
+        }
+        let gpu = block_on(Webgpu::new(Options::default())).unwrap();
+        let plan = Rc::new(plan());
+        let instance = block_on(gpu.prepare(plan.clone(), 1)).unwrap();
+        let wanted: Vec<_> = plan.params.iter().map(|spec| (spec.clone(), WeightDtype::F32)).collect();
+        let weights = block_on(gpu.allocate(&wanted)).unwrap();
+        for (spec, _) in &wanted {
+            let [rows, columns] = spec.packed();
+            let zeros = vec![0; rows * columns * 4];
+            gpu.upload(&weights, spec, 0, WeightDtype::F32, 0, &zeros).unwrap();
+        }
+        gpu.write(&instance, "x", 0, Data::F32(&[0.0; 256 * 64])).unwrap();
+        let cancel = CancelToken::default();
+        let bound = block_on(gpu.bind(&instance, &weights)).unwrap();
+        let played = Played {
+            instance: &instance,
+            bound: &bound,
+            context: 0,
+            nodes: (0..plan.nodes.len()).map(|n| instance.first[n]..instance.first[n + 1]).collect(),
+        };
+        let clock = block_on(gpu.each_by_clock(&played, &cancel)).unwrap();
+        let rate = gpu.time_nodes(&instance, &weights, Rate::Step, [0, 0], 30.0, &cancel);
+        let times = block_on(rate).unwrap();
+        for (how, NodeTimes { ms, .. }) in [("clock", &clock), ("the adapter's own way", &times)] {
+            assert_eq!(ms.len(), 3, "{how}");
+            assert_eq!(ms[0], 0.0, "{how}: an input runs nothing");
+            assert!(ms[1] > 0.0 && ms[2] > 2.0 * ms[1], "{how}: {ms:?}");
+        }
+        let cancelled = CancelToken::default();
+        cancelled.cancel();
+        let stopped = block_on(gpu.time_nodes(&instance, &weights, Rate::Step, [0, 0], 30.0, &cancelled));
+        assert_eq!(stopped.unwrap_err().code(), "cancelled");
+    }
+
+    #[test]
+    fn memory_has_a_speed() {
+        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+            return;
+        }
+        let gpu = block_on(Webgpu::new(Options::default())).unwrap();
+        let rate = block_on(gpu.copy_rate(4 << 20, &CancelToken::default())).unwrap();
+        assert!(rate > 1e7 && rate < 1e14, "{rate}");
     }
 }
