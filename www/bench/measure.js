@@ -1,6 +1,6 @@
 // All that is measured, in one run: the adapter, what it can do at most, a step, a decoding, a picture, and a race if it is asked for.
 
-import { Tintype } from "../tintype/tintype.js";
+import { Tintype, TintypeError } from "../tintype/tintype.js";
 import { makeCheckpoint } from "./made.js";
 import { MADE } from "./models.js";
 import { median, race } from "./race.js";
@@ -97,7 +97,7 @@ async function racing(tintype, made, options, { report, tensors, rounds, isSlow,
   try {
     return await race(made, report.backend.kind, tensors, step, rounds ?? (isSlow ? 3 : 15), { signal, onRound });
   } catch (error) {
-    if (signal?.aborted || error.code) throw error;
+    if (signal?.aborted || error instanceof TintypeError) throw error;
     return { error: error.message };
   }
 }

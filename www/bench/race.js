@@ -37,7 +37,9 @@ function watch() {
 
 async function fetchOrt() {
   try {
-    return await import("./ort/ort.webgpu.bundle.min.mjs");
+    const ort = await import("./ort/ort.webgpu.bundle.min.mjs");
+    const { version } = await (await fetch(`${FOLDER}package.json`)).json();
+    return { ort, version };
   } catch (error) {
     throw new Error(`onnxruntime-web could not be fetched from ${FOLDER}: ${error.message}`, { cause: error });
   }
@@ -45,7 +47,7 @@ async function fetchOrt() {
 
 /** onnxruntime-web with the UNet of `graph`, on `kind`: `{ version, run(tensors), counts, release() }`. */
 export async function openRival({ graph, weights }, kind) {
-  const [ort, { version }] = await Promise.all([fetchOrt(), fetch(`${FOLDER}package.json`).then((answer) => answer.json())]);
+  const { ort, version } = await fetchOrt();
   ort.env.wasm.wasmPaths = { wasm: `${FOLDER}ort-wasm-simd-threaded.asyncify.wasm` };
   ort.env.logLevel = "error";
   if (ort.env.webgpu) ort.env.webgpu.powerPreference = "high-performance";
