@@ -1,11 +1,11 @@
 //! Where the time of a picture goes, node by node, beside what the device can do at most.
 
+use super::Models;
 use super::decode::Decoder;
 use super::encode::encode_prompt;
 use super::guidance::Denoiser;
 use super::plans::{PlanCache, Prepared};
 use super::request::{Request, latent_size, schedule};
-use super::Models;
 use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::executor::{Data, Executor, WeightDtype, Weights};
@@ -207,7 +207,11 @@ pub async fn profile(
         let decoder = Decoder::new(executor, models, plans, size).await?;
         executor.fill(&decoder.input, &vec![0.0; decoder.input.len])?;
         let weights = &models.vae.weights;
-        let run = async || executor.run(&decoder.decoder.instance, weights, Rate::Step, 0, 0, cancel).await;
+        let run = async || {
+            executor
+                .run(&decoder.decoder.instance, weights, Rate::Step, 0, 0, cancel)
+                .await
+        };
         profile.vae = Some(meter.plan(&decoder.decoder, weights, 1, run).await?);
     }
     Ok(profile)
@@ -251,7 +255,11 @@ async fn unet(
             texts.push((executor.read(view).await?, (*channels).max(1)));
         }
         let rows = texts.first().map_or(0, |(text, channels)| text.len() / channels);
-        let row = |i: usize| texts.iter().flat_map(move |(text, c)| text[i * c..(i + 1) * c].iter().copied());
+        let row = |i: usize| {
+            texts
+                .iter()
+                .flat_map(move |(text, c)| text[i * c..(i + 1) * c].iter().copied())
+        };
         measured.tensors = Some(Tensors {
             timestep,
             sample: planes,
@@ -339,7 +347,9 @@ impl Meter<'_> {
                 for context in 0..contexts {
                     let enough = ENOUGH_MS / contexts as f64;
                     let at = [context, 0];
-                    let timing = self.executor.time_nodes(instance, weights, rate, at, enough, self.cancel);
+                    let timing = self
+                        .executor
+                        .time_nodes(instance, weights, rate, at, enough, self.cancel);
                     for (node, ms) in nodes[plan.phase(rate)].iter_mut().zip(timing.await?.ms) {
                         node.ms += ms;
                     }

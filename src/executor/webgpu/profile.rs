@@ -93,7 +93,10 @@ impl Webgpu {
         let limits = &self.device.limits;
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let bytes = (bytes as u64).min(most / 16 * 16);
-        let [from, to] = [self.buffer(bytes as usize / 4).await?, self.buffer(bytes as usize / 4).await?];
+        let [from, to] = [
+            self.buffer(bytes as usize / 4).await?,
+            self.buffer(bytes as usize / 4).await?,
+        ];
         let copy = |encoder: &mut wgpu::CommandEncoder, times: usize| {
             (0..times).for_each(|_| encoder.copy_buffer_to_buffer(from.raw(), 0, to.raw(), 0, bytes));
         };
@@ -167,7 +170,8 @@ impl Webgpu {
             let words = self.read_words(&resolved, 0, resolved.len()).await?;
             for (range, words) in cut.iter().zip(words.chunks_exact(RESOLVED / 4)) {
                 for (node, w) in range.clone().zip(words.chunks_exact(4)) {
-                    let [start, end] = [[w[0], w[1]], [w[2], w[3]]].map(|[low, high]| u64::from(high) << 32 | u64::from(low));
+                    let [start, end] =
+                        [[w[0], w[1]], [w[2], w[3]]].map(|[low, high]| u64::from(high) << 32 | u64::from(low));
                     // An input runs nothing.
                     if !played.nodes[node].is_empty() {
                         ms[node] += end.saturating_sub(start) as f64 * tick;
@@ -250,7 +254,11 @@ mod tests {
         let gpu = block_on(Webgpu::new(Options::default())).unwrap();
         let plan = Rc::new(plan());
         let instance = block_on(gpu.prepare(plan.clone(), 1)).unwrap();
-        let wanted: Vec<_> = plan.params.iter().map(|spec| (spec.clone(), WeightDtype::F32)).collect();
+        let wanted: Vec<_> = plan
+            .params
+            .iter()
+            .map(|spec| (spec.clone(), WeightDtype::F32))
+            .collect();
         let weights = block_on(gpu.allocate(&wanted)).unwrap();
         for (spec, _) in &wanted {
             let [rows, columns] = spec.packed();
@@ -264,7 +272,9 @@ mod tests {
             instance: &instance,
             bound: &bound,
             context: 0,
-            nodes: (0..plan.nodes.len()).map(|n| instance.first[n]..instance.first[n + 1]).collect(),
+            nodes: (0..plan.nodes.len())
+                .map(|n| instance.first[n]..instance.first[n + 1])
+                .collect(),
         };
         let clock = block_on(gpu.each_by_clock(&played, &cancel)).unwrap();
         let rate = gpu.time_nodes(&instance, &weights, Rate::Step, [0, 0], 30.0, &cancel);
