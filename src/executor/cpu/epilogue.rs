@@ -1,10 +1,11 @@
 //! What linear layers and convolutions do to their sums on the way into the slot.
 
-use super::kernels::activate;
+use super::kernels::{activate, geglu};
 use super::memory::{read, write};
 use super::operands::Operands;
+use super::unary;
 use crate::error::{Error, Result};
-use crate::graph::Activation;
+use crate::graph::{Activation, Prologue, Unary};
 use candle_core::Tensor;
 use std::ops::Range;
 
@@ -15,7 +16,8 @@ pub(super) struct Finish {
     addend: Option<Vec<f32>>,
     act: Option<Activation>,
     residual: Option<Tensor>,
-    post: Option<Activation>,
+    post: Option<Unary>,
+    gate: bool,
 }
 
 impl Finish {
@@ -25,9 +27,10 @@ impl Finish {
             Some(bias) => Some(read::<f32>(&bias.flatten_all()?)?.to_vec()),
             None => None,
         };
-        if epilogue.row_bias {
-            let row = o.row(o.input(1)?)?;
-            let row = read::<f32>(&row)?;
+        if let Some(first) = epilogue.row_bias {
+            let place = o.node.op.prologue().map_or(1, Prologue::inputs);
+            let row = o.row(o.input(place)?)?;
+            let row = &read::<f32>(&row)?[first..first + o.node.shape.channels()];
             let sum = addend.get_or_insert_with(|| vec![0.0; row.len()]);
             sum.iter_mut().zip(row.iter()).for_each(|(a, r)| *a += r);
         }
@@ -45,6 +48,41 @@ impl Finish {
             act: epilogue.act,
             residual,
             post: epilogue.post,
+            gate: epilogue.gate,
+        })
+    }
+
+    /// Whether values are multiplied with gates: [`Finish::write_gated`] is for those.
+    pub(super) fn is_gated(&self) -> bool {
+        self.gate
+    }
+
+    /// Writes `value · gelu(gate)` to where they belong.
+    pub(super) fn write_gated(
+        &self,
+        values: &Tensor,
+        gates: &Tensor,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Result<()> {
+        let (values, gates) = (read::<f32>(values)?, read::<f32>(gates)?);
+        let (mut value, mut gate) = (vec![0.0; columns.len()], vec![0.0; columns.len()]);
+        write(&self.dst, |dst: &mut [f32]| {
+            let sums = values
+                .chunks_exact(columns.len())
+                .zip(gates.chunks_exact(columns.len()));
+            for (row, (values, gates)) in rows.zip(sums) {
+                let dst = &mut dst[row * self.channels + columns.start..row * self.channels + columns.end];
+                match &self.addend {
+                    Some(addend) => {
+                        let (of_values, of_gates) = addend.split_at(self.channels);
+                        add(&mut value, values, &of_values[columns.clone()]);
+                        add(&mut gate, gates, &of_gates[columns.clone()]);
+                        geglu(dst, &value, &gate);
+                    }
+                    None => geglu(dst, values, gates),
+                }
+            }
         })
     }
 
@@ -67,7 +105,7 @@ impl Finish {
                     dst.iter_mut().zip(&residual[at]).for_each(|(d, r)| *d += r);
                 }
                 if let Some(post) = self.post {
-                    activate(post, dst);
+                    unary::apply(post, dst);
                 }
             }
         })

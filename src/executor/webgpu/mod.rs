@@ -13,16 +13,20 @@ mod preprocess;
 mod profile;
 mod run;
 mod select;
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests;
 mod weights;
 
 use super::BackendInfo;
 use crate::error::Result;
+use crate::graph::{Plan, Rate};
 use std::cell::Cell;
 
-pub use buffers::{Buffer, gpu_bytes};
+pub use buffers::{Buffer, gpu_bytes, objects};
 pub use device::Options;
 pub use instance::Instance;
-pub use select::{Variant, variants};
+pub use kernels::Chooser;
+pub use select::{Choice, Product, Rows, Tile, Variant, variants};
 pub use weights::Weights;
 
 /// The executor.
@@ -31,12 +35,35 @@ pub struct Webgpu {
     pipelines: Box<pipelines::Pipelines>,
     combine: Box<combine::Combine>,
     info: BackendInfo,
+    /// 16-bit floats may be multiplied.
+    half: bool,
+    /// Operations of a dispatch at most.
+    most: u64,
+    chooser: Option<Chooser>,
     /// Operations a millisecond, as last estimated.
     speed: Cell<f64>,
     /// Bytes handed to the queue since it was last told to begin.
     waiting: Cell<usize>,
     /// When the first dispatches were submitted since someone asked.
     pub(super) began: Cell<Option<f64>>,
+}
+
+/// Dispatches of one rate of a plan, on a GPU or on a processor that plays one.
+///
+/// # Errors
+/// [`crate::Error::Unsupported`] where a size is beyond what kernels can do.
+pub fn dispatches(plan: &Plan, rate: Rate, software: bool) -> Result<usize> {
+    let target = kernels::Target {
+        registers: software,
+        half: false,
+        // What every adapter has.
+        max_workgroups: 65_535,
+        most: policy::DISPATCH_MOST,
+        chooser: None,
+    };
+    plan.phase(rate)
+        .map(|node| kernels::dispatches(plan, node, &target).map(|d| d.len()))
+        .sum()
 }
 
 /// Whether an adapter of this name is emulated by the processor.
@@ -56,7 +83,11 @@ impl Webgpu {
         let (device, adapter) = device::Device::new(&options).await?;
         let device = Box::new(device);
         let combine = device.guarded(|| combine::Combine::new(&device)).await?;
+        let half = options.half && device.has_half;
         let mut gpu = Self {
+            half,
+            most: policy::DISPATCH_MOST,
+            chooser: None,
             device,
             pipelines: Box::default(),
             combine: Box::new(combine),
@@ -92,6 +123,11 @@ impl Webgpu {
         });
     }
 
+    /// Asks `chooser` how products are run, of plans that are prepared from now on; what it does not know is the policy's.
+    pub fn set_chooser(&mut self, chooser: Option<Chooser>) {
+        self.chooser = chooser;
+    }
+
     /// Says what the adapter offers, by WebGPU's names. Nothing here depends on it.
     pub fn set_features(&mut self, features: Vec<String>) {
         self.info.features = features;
@@ -118,10 +154,13 @@ impl Webgpu {
         &self.info
     }
 
-    fn target(&self) -> kernels::Target {
+    fn target(&self, plan: &Plan) -> kernels::Target {
         kernels::Target {
             registers: self.info.software,
+            half: self.half && plan.stands_half,
             max_workgroups: self.device.limits.max_compute_workgroups_per_dimension,
+            most: self.most,
+            chooser: self.chooser.clone(),
         }
     }
 }

@@ -1,4 +1,6 @@
-//! Every constant that tuning may change, and nothing else. What is legal is in `select`.
+//! Every constant that tuning may change, and the choices that are made by them. What is legal is in `select`.
+
+use super::select::{Choice, Product, Tile};
 
 /// Dispatches in one submit; with more, a page's own drawing starves.
 pub(super) const DISPATCHES_PER_SUBMIT: usize = 16;
@@ -8,6 +10,9 @@ pub(super) const SUBMIT_MS: f64 = 50.0;
 
 /// Milliseconds of work that may be under way before the next is submitted. Less would leave a fast GPU idle between submits.
 pub(super) const IN_FLIGHT_MS: f64 = 100.0;
+
+/// Operations of a dispatch at most; what has more is parted. 50 ms of a GPU that does 200 of them a nanosecond.
+pub(super) const DISPATCH_MOST: u64 = 10_000_000_000;
 
 /// What a dispatch costs apart from its arithmetic, in operations.
 pub(super) const DISPATCH_COST: u64 = 2_000_000;
@@ -20,18 +25,45 @@ pub(super) const FIRST_SPEED_SOFTWARE: f64 = 2e6;
 /// How much of a new measurement of speed is believed.
 pub(super) const SPEED_WEIGHT: f64 = 0.25;
 
-/// Rows and columns of a tile of a product. The shader has the same numbers.
-pub(super) const GEMM_TILE: usize = 32;
+/// Workgroups that keep a GPU busy; with fewer, smaller tiles and slices of the depth make more.
+pub(super) const ENOUGH_WORKGROUPS: usize = 128;
 
-/// The tile's depth. The shader has the same number.
-pub(super) const GEMM_DEPTH: usize = 16;
+/// The depth of a slice at least: less is not worth adding up.
+pub(super) const SLICE_DEPTH: usize = 768;
 
-/// Rows and columns that a thread of the kernel without workgroup memory makes. The shader has the same number. Of 4, 8 and 16,
-/// on llvmpipe and SwiftShader: 16 is a quarter faster again on large products, and wastes more on small ones.
-pub(super) const GEMM_THREAD: usize = 8;
+/// Rows up to which a product is flat.
+pub(super) const FLAT_ROWS: usize = 8;
 
-/// Elements of a group up to which one workgroup normalises it whole, which saves two dispatches.
-pub(super) const GROUP_NORM_WHOLE: usize = 16_384;
+/// Columns up to which it is tall.
+pub(super) const TALL_COLUMNS: usize = 8;
+
+/// The way to run a product, of those that are legal, until it is known by measurement.
+pub(super) fn product(product: &Product, choices: &[Choice]) -> Option<Choice> {
+    let tile = [Tile::Flat, Tile::Tall, Tile::Big, Tile::Small, Tile::Registers]
+        .into_iter()
+        .filter(|&tile| choices.iter().any(|c| c.tile == tile))
+        .find(|&tile| match tile {
+            Tile::Flat => product.m <= FLAT_ROWS,
+            Tile::Tall => product.n <= TALL_COLUMNS,
+            Tile::Big => product.tiles(tile) >= ENOUGH_WORKGROUPS,
+            Tile::Small | Tile::Registers => true,
+        })?;
+    let enough =
+        |slices: usize| product.tiles(tile) * slices >= ENOUGH_WORKGROUPS || product.k < 2 * slices * SLICE_DEPTH;
+    let of_tile = || choices.iter().filter(|c| c.tile == tile);
+    let slices = of_tile()
+        .map(|c| c.slices)
+        .find(|&s| enough(s))
+        .or(of_tile().map(|c| c.slices).max())?;
+    of_tile()
+        .filter(|c| c.slices == slices)
+        // A loader that joins, scales and activates saves writing and reading; halves are faster where they are allowed.
+        .min_by_key(|c| (c.apart, !c.half))
+        .copied()
+}
+
+/// Elements of a group up to which one workgroup makes its statistics, which saves a dispatch.
+pub(super) const GROUP_NORM_WHOLE: usize = 65_536;
 
 /// Elements of a group that one workgroup sums where there are more.
 pub(super) const GROUP_NORM_CHUNK: usize = 32_768;

@@ -3,6 +3,7 @@
 #import common
 
 struct Args {
+    first: u32,
     queries: u32,
     keys: u32,
     heads: u32,
