@@ -7,7 +7,7 @@ use crate::checkpoint::{LoraSource, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
 use crate::library::{Inspection, Library, LoadOptions, Resident, Room};
-use crate::pipeline::{Peaks, Profile, Request, StepReport, Timings, draw, encode_image, profile};
+use crate::pipeline::{Peaks, Profile, Request, StepReport, Timings, draw, encode_image, profile, tune};
 use crate::platform::now_ms;
 use crate::queue::Queue;
 use futures_util::future::try_join;
@@ -173,6 +173,8 @@ impl Engine {
         request.image = request.image.map(|image| image.resized(request.width, request.height));
         let Library { executor, plans, .. } = &self.library;
         executor.take_began();
+        let tuning = tune(executor, &resident.models, plans, &request, token);
+        token.guard(tuning).await?;
         let encoding = now_ms();
         self.library.make_room_to_draw(&resident, &request)?;
         let encoded = loop {
@@ -251,6 +253,8 @@ impl Engine {
             .await?;
         let (request, _) = resolve(&options, &resident)?;
         let Library { executor, plans, .. } = &self.library;
+        let tuning = tune(executor, &resident.models, plans, &request, token);
+        token.guard(tuning).await?;
         self.library.make_room_to_draw(&resident, &request)?;
         let measured = loop {
             let peaks = self.peaks.get();

@@ -5,7 +5,7 @@ use crate::checkpoint::{Assets, ExpectedFile, LoraSource, OpenOptions, Progress,
 use crate::engine::{Generated, Recipe};
 use crate::error::Error;
 use crate::executor::BackendInfo;
-use crate::executor::webgpu::gpu_bytes;
+use crate::executor::webgpu::{Tuning, gpu_bytes};
 use crate::image::Rgba;
 use crate::library::{Counts, Defaults, DefaultsHint, Inspection, LoadOptions, Memory, Resident};
 use crate::pipeline::{Profile, StepReport};
@@ -25,6 +25,10 @@ pub(super) struct CreateOptions {
     /// GiB, rounded, where the browser tells.
     pub(super) device_memory: Option<f64>,
     pub(super) adapter_info: Option<AdapterInfo>,
+    /// What was found out about the adapter before.
+    pub(super) tuning: Option<Tuning>,
+    /// Nothing more is to be found out.
+    pub(super) tuned: bool,
 }
 
 /// `navigator.gpu`'s adapter, which wasm can't see whole.

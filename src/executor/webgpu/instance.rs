@@ -3,7 +3,7 @@
 
 use super::Webgpu;
 use super::buffers::{Buffer, count_object};
-use super::kernels::{Dispatch, Operand, dispatches};
+use super::kernels::{Dispatch, Operand, Target, dispatches};
 use super::pipelines::Layout;
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -129,17 +129,17 @@ impl Extra {
 
 impl Webgpu {
     pub(in crate::executor) async fn prepare(&self, plan: Rc<Plan>, contexts: usize) -> Result<Instance> {
-        let bytes = plan.peak_bytes(contexts);
-        let made = self.device.guarded(|| self.make(plan, contexts)).await;
+        let (bytes, target) = (plan.peak_bytes(contexts), self.target(&plan));
+        let made = self.device.guarded(|| self.make(plan, contexts, &target)).await;
         made.map_err(|e| e.at(format!("{bytes} bytes of activations")))
     }
 
-    fn make(&self, plan: Rc<Plan>, contexts: usize) -> Result<Instance> {
-        let target = self.target(&plan);
+    /// The slots, and the dispatches that `target` is for.
+    pub(super) fn make(&self, plan: Rc<Plan>, contexts: usize, target: &Target) -> Result<Instance> {
         let mut all = Vec::new();
         let mut first = vec![0];
         for node in 0..plan.nodes.len() {
-            all.extend(dispatches(&plan, node, &target)?);
+            all.extend(dispatches(&plan, node, target)?);
             first.push(all.len());
         }
         let mut slots: Vec<Vec<Buffer>> = Vec::new();
