@@ -9,7 +9,7 @@ const size = (bytes) => (bytes >= 2 ** 30 ? `${rounded(bytes / 2 ** 30, 1)} GiB`
 const rate = (value, unit) => (value >= 1e12 ? `${rounded(value / 1e12, 2)} T${unit}` : `${rounded(value / 1e9, value < 1e10 ? 1 : 0)} G${unit}`);
 const spread = (runs) => (runs.length > 1 ? `${milliseconds(Math.min(...runs))} to ${milliseconds(Math.max(...runs))}, ${runs.length} times` : "once");
 
-function device({ adapter, backend, peak, timedBy }) {
+function device({ adapter, backend, peak, timedBy, tuning }) {
   const rows = [["Runs on", `${backend.kind === "webgpu" ? "WebGPU" : "CPU"}: ${backend.name}`, backend.reason]];
   if (adapter) {
     const { limits, subgroupMinSize, subgroupMaxSize } = adapter;
@@ -23,6 +23,8 @@ function device({ adapter, backend, peak, timedBy }) {
   rows.push(["Copying, at most", rate(peak.copy, "B/s"), "read and written"]);
   const alone = backend.kind === "webgpu" ? "the adapter has no timestamps: each operation alone, and repeated" : "";
   rows.push(["Timed by", timedBy === "timestamps" ? "timestamps of the GPU" : "the clock", timedBy === "timestamps" ? "" : alone]);
+  const raced = Object.keys(tuning?.choices ?? {}).length;
+  if (raced > 0) rows.push(["Chosen by measurement", `${raced} products`, `${Object.keys(tuning.leftOut).length} ways left out`]);
   return { title: "This device", head: ["", "", ""], rows };
 }
 
