@@ -18,12 +18,12 @@ pub(super) async fn choose(options: &CreateOptions) -> Result<(Executor, String)
     match options.backend.as_deref().unwrap_or("auto") {
         "cpu" => cpu("asked for".into()),
         "webgpu" if !adapter.available => Err(Error::Unsupported(format!("backend \"webgpu\": {}", absent()))),
-        "webgpu" => Ok((webgpu(&adapter).await?, "asked for".into())),
+        "webgpu" => Ok((webgpu(&adapter, options).await?, "asked for".into())),
         "auto" if !adapter.available => cpu(absent()),
         "auto" if adapter.software => {
             cpu("the only WebGPU adapter is a software one, which is slower than the CPU backend".into())
         }
-        "auto" => match webgpu(&adapter).await {
+        "auto" => match webgpu(&adapter, options).await {
             Ok(executor) => Ok((executor, "the adapter is a GPU".into())),
             Err(error) => cpu(format!("WebGPU failed: {}", error.message())),
         },
@@ -60,10 +60,11 @@ fn name(adapter: &AdapterInfo) -> String {
     parts.join(" ")
 }
 
-async fn webgpu(adapter: &AdapterInfo) -> Result<Executor> {
+async fn webgpu(adapter: &AdapterInfo, options: &CreateOptions) -> Result<Executor> {
     let mut webgpu = Webgpu::new(Default::default()).await?;
     webgpu.set_name(name(adapter), adapter.software);
     let offered = adapter.features.iter().filter(|f| FEATURES.contains(&f.as_str()));
     webgpu.set_features(offered.cloned().collect());
+    webgpu.set_tuning(options.tuning.clone().unwrap_or_default(), !options.tuned);
     Ok(Executor::Webgpu(webgpu))
 }

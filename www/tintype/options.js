@@ -140,6 +140,18 @@ function hubAddress(value, where) {
   return url.href.replace(/\/*$/, "");
 }
 
+/** What `tintype.tuning()` gave, or whether it is found out. */
+function tuning(value, where) {
+  if (value === "auto" || value === "off") return value;
+  const texts = (part) => typeof part === "object" && part !== null && Object.values(part).every((text) => typeof text === "string");
+  const { choices, leftOut, ...rest } = typeof value === "object" && value !== null ? value : {};
+  const [unknown] = Object.keys(rest);
+  if (!texts(choices) || !texts(leftOut ?? {}) || unknown !== undefined) {
+    throw invalid(`${where}: expected "auto", "off" or what tuning() gave, found ${shown(value)}`);
+  }
+  return { choices, leftOut: leftOut ?? {} };
+}
+
 export const CREATE = {
   backend: oneOf("auto", "webgpu", "cpu"),
   memoryBudget: positive,
@@ -147,6 +159,7 @@ export const CREATE = {
   store: oneOf("keep", "evict", "off"),
   stallTimeout: positive,
   hub,
+  tuning,
   debug: flag,
 };
 
@@ -190,6 +203,20 @@ export const GENERATE = {
   onProgress: callback,
   onStep: callback,
   preview: flag,
+};
+
+export const PROFILE = {
+  checkpoint: object,
+  prompt,
+  width: whole,
+  height: whole,
+  guidanceScale: number,
+  parts: kind('an array of "unet" and "vae"', (value) => Array.isArray(value) && value.every((part) => ["unet", "vae"].includes(part))),
+  nodes: flag,
+  tensors: flag,
+  runs: kind("a whole number from 1 to 1000", (value) => Number.isInteger(value) && value >= 1 && value <= 1000),
+  signal,
+  onProgress: callback,
 };
 
 /** The fields of `value` that `known` names and that are there, checked. */

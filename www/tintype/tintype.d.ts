@@ -43,6 +43,11 @@ export interface CreateOptions {
   hub?: Hub | null;
   /** Milliseconds without a byte after which a download is begun anew where it stopped; 20 000, if nothing is said. */
   stallTimeout?: number | null;
+  /**
+   * How products are run best on this adapter. `auto`: it is found out with the first picture of a kind, in some two seconds, and kept
+   * in the browser for this adapter, browser and version. `off`: it is not. What `tuning()` gave: that, and nothing is kept.
+   */
+  tuning?: "auto" | "off" | Tuning | null;
   /** Whether there is `debug`, for tests. */
   debug?: boolean | null;
 }
@@ -55,7 +60,7 @@ export interface Backend {
   readonly software: boolean;
   /**
    * Of the CPU backend the instructions that it uses, such as `simd128`. Of WebGPU which of `shader-f16`, `subgroups` and
-   * `timestamp-query` the adapter offers; the backend needs none of them and uses none.
+   * `timestamp-query` the adapter offers; the backend needs none of them, and `profile` alone uses the last.
    */
   readonly features: readonly string[];
   readonly threads: number;
@@ -367,9 +372,84 @@ export interface GenerateResult {
   readonly warnings: readonly string[];
 }
 
+export interface ProfileOptions {
+  checkpoint: Checkpoint;
+  prompt?: string | null;
+  /** Pixels, as `generate` takes them. */
+  width?: number | null;
+  height?: number | null;
+  /** Above 1 a step is two branches, where `generate` would draw two. */
+  guidanceScale?: number | null;
+  /** What is timed; both, if nothing is said. */
+  parts?: readonly ("unet" | "vae")[] | null;
+  /** Whether nodes are timed each for itself; they are, if nothing is said. */
+  nodes?: boolean | null;
+  /** Whether `unet.tensors` is given, to compare with another engine. */
+  tensors?: boolean | null;
+  /** How often each part is played for its `ms`, after once that does not count; as often as a second allows, if nothing is said. */
+  runs?: number | null;
+  signal?: AbortSignal | null;
+  /** Where the checkpoint has to be read again: how far that is. */
+  onProgress?: ((progress: Progress) => void) | null;
+}
+
+/** A node of a plan: an operation with what was joined to it. */
+export interface ProfiledNode {
+  index: number;
+  /** The module of diffusers that it comes from. */
+  label: string;
+  op: string;
+  /** Once a prompt, once a schedule, or each step. */
+  rate: "prompt" | "schedule" | "step";
+  /** Of what it makes; images are `[batch, height, width, channels]`. */
+  shape: number[];
+  /** Milliseconds on average; 0 for an input. */
+  ms: number;
+  /** Multiplications and additions. */
+  flop: number;
+  /** The least that it has to move: operands, weights as they are kept, and result, each once. */
+  bytes: number;
+  /** The time that it would take at the peak that bounds it, over the time that it took: 1 is as fast as can be. */
+  share: number;
+}
+
+/** What runs each step of a plan, or its decoding. */
+export interface ProfiledPlan {
+  /** Milliseconds from the first submit until all is done: the median of `runs`. */
+  ms: number;
+  runs: number[];
+  /** On WebGPU: in one run; 0 on the CPU. */
+  dispatches: number;
+  submits: number;
+  flop: number;
+  bytes: number;
+  /** The time that its nodes would take at the device's peaks, over `ms`. */
+  share: number;
+  /** Every node of the plan, those that run once a prompt too. */
+  nodes: ProfiledNode[];
+  /**
+   * What the UNet read and wrote, of the branch with the prompt and in torch's order: latents `[channels, height, width]`, texts
+   * `[tokens, channels]`.
+   */
+  tensors?: { timestep: number; sample: Float32Array; encoderHiddenStates: Float32Array; output: Float32Array };
+}
+
+/** Where the time goes. */
+export interface Profile {
+  backend: Backend;
+  /** How nodes are timed: by the GPU's own `timestamps`, or each alone by the `clock`, where it has none or this is the CPU. */
+  timedBy: "timestamps" | "clock";
+  /** What the device does at most: operations a second in a square product, bytes a second in a copy (read and written). */
+  peak: { gemm: number; copy: number };
+  /** A step. Null, if it was not asked for. */
+  unet: ProfiledPlan | null;
+  /** The decoder. */
+  vae: ProfiledPlan | null;
+}
+
 export interface Notice {
   /** What it is about. */
-  kind: "backend" | "device" | "worker" | "quota" | "store" | (string & {});
+  kind: "backend" | "device" | "worker" | "quota" | "store" | "tuning" | (string & {});
   message: string;
 }
 
@@ -420,6 +500,14 @@ export interface Memory {
   readonly gpu: number;
   /** WebAssembly's memory, which never shrinks. */
   readonly wasm: number;
+}
+
+/** What was found out about an adapter; texts of this version of the engine. What another version does not know is of no effect. */
+export interface Tuning {
+  /** The fastest way to run each product that was raced. */
+  choices: Record<string, string>;
+  /** Ways that did not compile or computed something else, and why. They are not used. */
+  leftOut?: Record<string, string>;
 }
 
 /** When a test of recovery does its harm: at the next load, text, first step or decoding, or at once. */
@@ -477,8 +565,13 @@ export class Tintype extends EventTarget {
    * is in `unsupported`, not rejected with; files that are damaged or missing reject, and so does a `vae` that is none by its names.
    */
   inspect(source: Source, options?: InspectOptions): Promise<Inspection>;
-  /** Not implemented: rejects with `unsupported`. */
-  profile(options: { checkpoint: Checkpoint }): Promise<unknown>;
+  /**
+   * Times a step of the UNet and the decoder as `generate` would play them, each of their nodes, and what the device can do at
+   * most. It takes its turn like a picture, and some seconds.
+   */
+  profile(options: ProfileOptions): Promise<Profile>;
+  /** What was found out about the adapter so far. Null on the CPU. */
+  tuning(): Promise<Tuning | null>;
   /** Ends the worker. What is under way rejects with `cancelled`, what is asked later with `invalid-argument`. */
   close(): Promise<void>;
   addEventListener<K extends keyof TintypeEventMap>(

@@ -10,6 +10,7 @@ import {
   INSPECT,
   LOAD,
   MOMENTS,
+  PROFILE,
   SET_LORAS,
   check,
   guarded,
@@ -66,8 +67,6 @@ export class Checkpoint {
   }
 }
 
-const unsupported = (what) => Promise.reject(new TintypeError("unsupported", `${what} is not implemented`));
-
 /** Of something that no engine has to look at to refuse it. */
 function unsupportedIsSaid(error) {
   if (error.code !== "unsupported") throw error;
@@ -121,7 +120,10 @@ export class Tintype extends EventTarget {
       onStarted: (started) => this.#started(started),
       // What it held went with it.
       onDeath: () => this.#changed({ residents: [], memory: null }),
-      onMessage: (message) => message.type === "state" && this.#changed(message),
+      onMessage: (message) => {
+        if (message.type === "state") this.#changed(message);
+        else if (message.type === "notice") onNotice(message.kind, message.message);
+      },
       onNotice,
       connect: (port, module) => this.#storage.connect(port, module),
     });
@@ -216,11 +218,7 @@ export class Tintype extends EventTarget {
 
   async generate(options) {
     const { checkpoint, signal, onProgress, onStep, image, mask, ...request } = check("generate", GENERATE, options);
-    if (this.#closed) throw invalid(CLOSED);
-    if (!this.#recipes.has(checkpoint)) {
-      const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which another Tintype loaded` : shown(checkpoint);
-      throw invalid(`generate: checkpoint: expected what load() gave, found ${found}`);
-    }
+    this.#ours(checkpoint, "generate");
     request.checkpoint = checkpoint.id;
     request.prompt ??= "";
     request.seed ??= randomSeed();
@@ -234,10 +232,7 @@ export class Tintype extends EventTarget {
       if (event.phase) progressed?.(event);
       else stepped?.({ ...event, preview: preview ? toImageData(preview) : undefined });
     };
-    // Told once: thousands of picked files may be in it.
-    const payload = (known) => ({ request, recipe: known.has(checkpoint.id) ? undefined : this.#recipes.get(checkpoint) });
-    const onSent = (known) => known.add(checkpoint.id);
-    const { images, ...rest } = await this.#fetching(() => this.#compute.call("generate", payload, { signal, onSent, onEvent }));
+    const { images, ...rest } = await this.#ask("generate", checkpoint, request, { signal, onEvent });
     return {
       ...rest,
       images: images.map(({ png, parameters, ...pixels }) => ({
@@ -271,8 +266,20 @@ export class Tintype extends EventTarget {
     return { ...said, warnings: [...resolved.flatMap(({ warnings }) => warnings), ...said.warnings] };
   }
 
-  async profile() {
-    return unsupported("profile");
+  /** Times a step of the UNet and the decoder, node by node, beside what the device can do at most. */
+  async profile(options) {
+    const { checkpoint, signal, onProgress, ...request } = check("profile", PROFILE, options);
+    this.#ours(checkpoint, "profile");
+    request.checkpoint = checkpoint.id;
+    const onEvent = onProgress && guarded(onProgress);
+    const { unet, vae, ...rest } = await this.#ask("profile", checkpoint, request, { signal, onEvent });
+    return { backend: this.#backend, ...rest, unet: unet ?? null, vae: vae ?? null };
+  }
+
+  /** What was found out about the adapter so far, for `create({ tuning })`: `{ choices, leftOut }`. Null on the CPU. */
+  async tuning() {
+    if (this.#closed) throw invalid(CLOSED);
+    return this.#compute.call("tuning", () => ({}));
   }
 
   /** Ends the worker. What is under way rejects with `cancelled`. */
@@ -281,6 +288,20 @@ export class Tintype extends EventTarget {
     this.#residents = [];
     for (const stop of this.#resolving) stop(wasClosed());
     for (const worker of [this.#compute, this.#storage]) worker.close(wasClosed, () => invalid(CLOSED));
+  }
+
+  #ours(checkpoint, call) {
+    if (this.#closed) throw invalid(CLOSED);
+    if (this.#recipes.has(checkpoint)) return;
+    const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which another Tintype loaded` : shown(checkpoint);
+    throw invalid(`${call}: checkpoint: expected what load() gave, found ${found}`);
+  }
+
+  /** Asks the worker for something with a checkpoint, and tells it how that is read: once, for thousands of picked files may be in it. */
+  #ask(type, checkpoint, request, options) {
+    const payload = (known) => ({ request, recipe: known.has(checkpoint.id) ? undefined : this.#recipes.get(checkpoint) });
+    const onSent = (known) => known.add(checkpoint.id);
+    return this.#fetching(() => this.#compute.call(type, payload, { ...options, onSent }));
   }
 
   /** What the engine is to read; an abort or close() rejects at once, whatever a host or a disk is still asked. */

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use futures_channel::oneshot;
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How the adapter is chosen.
@@ -27,6 +28,8 @@ pub(super) struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
+    /// Command buffers that were submitted by [`Device::submit`].
+    pub submits: Cell<u64>,
     /// Shaders may compute with 16-bit floats.
     pub has_half: bool,
     trouble: Arc<Mutex<Trouble>>,
@@ -63,7 +66,8 @@ impl Device {
         let adapter = instance.request_adapter(&wanted).await;
         let adapter = adapter.map_err(|e| Error::Unsupported(format!("there is no WebGPU adapter: {e}")))?;
         let limits = adapter.limits();
-        let features = adapter.features() & wgpu::Features::SHADER_F16;
+        // Timestamps are for measuring alone.
+        let features = adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("tintype"),
             required_features: features,
@@ -86,7 +90,8 @@ impl Device {
             device,
             queue,
             limits,
-            has_half: !features.is_empty(),
+            submits: Cell::new(0),
+            has_half: features.contains(wgpu::Features::SHADER_F16),
             trouble,
             _handler: handler,
         };
@@ -127,6 +132,7 @@ impl Device {
 
     /// Submits a command buffer; the fence tells when it is done.
     pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> Fence {
+        self.submits.set(self.submits.get() + 1);
         let index = self.queue.submit([commands]);
         let (tell, done) = oneshot::channel();
         self.queue.on_submitted_work_done(move || {

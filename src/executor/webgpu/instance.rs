@@ -3,7 +3,7 @@
 
 use super::Webgpu;
 use super::buffers::{Buffer, count_object};
-use super::kernels::{Dispatch, Operand, dispatches};
+use super::kernels::{Dispatch, Operand, Target, dispatches};
 use super::pipelines::Layout;
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ pub struct Instance {
     /// All dispatches, in order.
     pub(super) dispatches: Vec<Dispatch>,
     /// The first dispatch of each node, and their number.
-    first: Vec<usize>,
+    pub(super) first: Vec<usize>,
     /// For each context, group 0 of each dispatch.
     pub(super) groups: Vec<Vec<wgpu::BindGroup>>,
     bound: RefCell<Vec<(Weak<()>, Rc<Bound>)>>,
@@ -36,7 +36,7 @@ pub(super) struct Bound(pub Vec<(wgpu::ComputePipeline, Option<wgpu::BindGroup>)
 
 impl Instance {
     /// The dispatches of one rate.
-    pub(super) fn phase(&self, rate: Rate) -> Range<usize> {
+    pub(in crate::executor) fn phase(&self, rate: Rate) -> Range<usize> {
         let nodes = self.plan.phase(rate);
         self.first[nodes.start]..self.first[nodes.end]
     }
@@ -129,17 +129,17 @@ impl Extra {
 
 impl Webgpu {
     pub(in crate::executor) async fn prepare(&self, plan: Rc<Plan>, contexts: usize) -> Result<Instance> {
-        let bytes = plan.peak_bytes(contexts);
-        let made = self.device.guarded(|| self.make(plan, contexts)).await;
+        let (bytes, target) = (plan.peak_bytes(contexts), self.target(&plan));
+        let made = self.device.guarded(|| self.make(plan, contexts, &target)).await;
         made.map_err(|e| e.at(format!("{bytes} bytes of activations")))
     }
 
-    fn make(&self, plan: Rc<Plan>, contexts: usize) -> Result<Instance> {
-        let target = self.target(&plan);
+    /// The slots, and the dispatches that `target` is for.
+    pub(super) fn make(&self, plan: Rc<Plan>, contexts: usize, target: &Target) -> Result<Instance> {
         let mut all = Vec::new();
         let mut first = vec![0];
         for node in 0..plan.nodes.len() {
-            all.extend(dispatches(&plan, node, &target)?);
+            all.extend(dispatches(&plan, node, target)?);
             first.push(all.len());
         }
         let mut slots: Vec<Vec<Buffer>> = Vec::new();

@@ -10,10 +10,12 @@ mod kernels;
 mod pipelines;
 mod policy;
 mod preprocess;
+mod profile;
 mod run;
 mod select;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;
+mod tune;
 mod weights;
 
 use super::BackendInfo;
@@ -27,6 +29,7 @@ pub use device::Options;
 pub use instance::Instance;
 pub use kernels::Chooser;
 pub use select::{Choice, Product, Rows, Tile, Variant, variants};
+pub use tune::Tuning;
 pub use weights::Weights;
 
 /// The executor.
@@ -40,6 +43,7 @@ pub struct Webgpu {
     /// Operations of a dispatch at most.
     most: u64,
     chooser: Option<Chooser>,
+    tuner: tune::Tuner,
     /// Operations a millisecond, as last estimated.
     speed: Cell<f64>,
     /// Bytes handed to the queue since it was last told to begin.
@@ -97,6 +101,7 @@ impl Webgpu {
             half,
             most: policy::DISPATCH_MOST,
             chooser: None,
+            tuner: tune::Tuner::default(),
             device,
             pipelines: Box::default(),
             combine: Box::new(combine),
@@ -192,7 +197,7 @@ impl Webgpu {
             half: self.half && plan.stands_half,
             max_workgroups: self.device.limits.max_compute_workgroups_per_dimension,
             most: self.most,
-            chooser: self.chooser.clone(),
+            chooser: Some(self.chooser.clone().unwrap_or_else(|| self.tuner.chooser())),
         }
     }
 }

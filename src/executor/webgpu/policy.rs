@@ -81,3 +81,40 @@ pub(super) const GROUP_NORM_THREADS: usize = 256;
 
 /// Threads that normalise a row.
 pub(super) const LAYER_NORM_THREADS: usize = 64;
+
+/// Milliseconds that products of a plan are raced, all together, when it is first drawn with.
+pub(super) const RACE_MS: f64 = 2000.0;
+
+/// Products of a plan that are raced at most, the heaviest.
+pub(super) const RACE_PRODUCTS: usize = 16;
+
+/// Milliseconds that each way of running one is repeated: timestamps are coarse.
+pub(super) const RACE_ONE_MS: f64 = 8.0;
+
+/// How much faster than the policy's own way another has to be.
+pub(super) const RACE_MARGIN: f64 = 0.03;
+
+/// How far a result may be from that of the policy's own way, over the largest value; and of 16-bit floats.
+pub(super) const RACE_APART: f32 = 1e-4;
+/// See [`RACE_APART`].
+pub(super) const RACE_APART_HALF: f32 = 2e-2;
+
+/// Elements of a result that are compared at most.
+pub(super) const RACE_COMPARED: usize = 1 << 18;
+
+/// The ways to run a product that are raced, the policy's own first: other tiles in its number of slices, and its tile in twice as
+/// many and half as many; each with halves where they are allowed, and with what is read apart.
+pub(super) fn raced(of: &Product, choices: &[Choice]) -> Vec<Choice> {
+    let Some(own) = product(of, choices) else {
+        return Vec::new();
+    };
+    let is_near = |c: &Choice| match c.tile == own.tile {
+        true => [own.slices / 2, own.slices, own.slices * 2].contains(&c.slices),
+        false => c.slices == own.slices,
+    };
+    let differences = |c: &Choice| usize::from(c.half != own.half) + usize::from(c.apart != own.apart);
+    let others = choices
+        .iter()
+        .filter(|c| **c != own && is_near(c) && differences(c) <= 1);
+    std::iter::once(own).chain(others.copied()).collect()
+}
