@@ -181,7 +181,7 @@ impl Executor {
     /// Bytes that packed weights take on this device.
     pub fn weight_bytes(&self, params: &[(ParamSpec, WeightDtype)]) -> u64 {
         let bytes = |(spec, dtype): &(ParamSpec, WeightDtype)| match self {
-            Self::Cpu(_) => cpu::Weights::bytes(spec),
+            Self::Cpu(_) => cpu::Weights::bytes(spec, *dtype),
             Self::Webgpu(_) => webgpu::Weights::bytes(spec, *dtype),
         };
         params.iter().map(bytes).fold(0, u64::saturating_add)

@@ -1,9 +1,9 @@
-//! Convolution as a product: patches of a chunk of output pixels are gathered in a scratch (zeros around the image, stride and
-//! scaling are part of the gather), then multiplied. A kernel of one pixel needs no gather.
+//! Convolution as a product: patches of a chunk of output pixels are gathered, a tile's at a time (zeros around the image, stride
+//! and scaling are part of the gather), then multiplied. A kernel of one pixel needs no gather.
 
-use super::chunks::{Tiles, Work};
-use super::epilogue::Finish;
-use super::memory::{matrix, read, write, zeros};
+use super::chunks::Work;
+use super::kernels::{ROWS, stack};
+use super::memory::{filled, read};
 use super::operands::Operands;
 use crate::error::{Error, Result};
 use crate::graph::Op;
@@ -27,8 +27,7 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     if kernel == [1, 1] && stride == 1 && padding == [0; 4] && upsample.is_none() {
         return super::linear::work(o);
     }
-    let (x, weight, finish) = (x.tensor.clone(), o.param(0)?.clone(), Finish::new(o)?);
-    let (k, columns) = weight.dims2()?;
+    let (x, k) = (x.tensor.clone(), kernel[0] * kernel[1] * ci);
     let patches = Patches {
         from: [h, w],
         scaled: upsample.unwrap_or([h, w]),
@@ -38,19 +37,16 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         origin: [padding[0], padding[1]],
         out: [ho, wo],
     };
-    let tiles = Tiles::new(batch * ho * wo, k, columns, true);
-    let scratch = zeros::<f32>(tiles.row_step() * k, "patches of a convolution")?;
-    Ok(Work::new(tiles.count(), move |i| {
-        let (rows, columns) = tiles.tile(i);
-        let gathered = matrix(&scratch, 0..rows.len(), k)?;
-        // All columns of a chunk of rows come one after the other.
-        if columns.start == 0 {
-            let x = read::<f32>(&x)?;
-            write(&gathered, |to: &mut [f32]| patches.gather(&x, rows.clone(), to))?;
+    let mut four = filled(ROWS * k, 0.0, "patches of a convolution")?;
+    super::linear::product(o, batch * ho * wo, move |pixels, stacked| {
+        let x = read::<f32>(&x)?;
+        let tiles = pixels.len().div_ceil(ROWS);
+        for (t, first) in pixels.clone().step_by(ROWS).enumerate() {
+            patches.gather(&x, first..pixels.end.min(first + ROWS), &mut four);
+            stack(std::array::from_fn(|r| &four[r * k..][..k]), k, t, tiles, stacked);
         }
-        let sums = gathered.matmul(&weight.narrow(1, columns.start, columns.len())?)?;
-        finish.write(&sums, rows, columns)
-    }))
+        Ok(())
+    })
 }
 
 /// Which pixels a convolution sees. Pairs are vertical, horizontal.

@@ -1,6 +1,6 @@
 //! What linear layers and convolutions do to their sums on the way into the slot.
 
-use super::kernels::activate;
+use super::kernels::{Panels, Tall, activate, multiply};
 use super::memory::{read, write};
 use super::operands::Operands;
 use crate::error::{Error, Result};
@@ -21,10 +21,7 @@ pub(super) struct Finish {
 impl Finish {
     pub(super) fn new(o: &Operands<'_>) -> Result<Self> {
         let epilogue = o.node.op.epilogue().copied().unwrap_or_default();
-        let mut addend = match o.params.get(1) {
-            Some(bias) => Some(read::<f32>(&bias.flatten_all()?)?.to_vec()),
-            None => None,
-        };
+        let mut addend = o.params.get(1).map(|bias| bias.vector());
         if epilogue.row_bias {
             let row = o.row(o.input(1)?)?;
             let row = read::<f32>(&row)?;
@@ -48,34 +45,36 @@ impl Finish {
         })
     }
 
-    /// Writes sums `[rows, columns]` to where they belong.
-    pub(super) fn write(&self, sums: &Tensor, rows: Range<usize>, columns: Range<usize>) -> Result<()> {
-        let sums = read::<f32>(sums)?;
+    /// Multiplies `stacked` rows with some columns of the weight, and writes what comes of it to where it belongs.
+    pub(super) fn multiply(
+        &self,
+        stacked: &[Tall],
+        panels: &Panels<'_>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Result<()> {
         let residual = self.residual.as_ref().map(read::<f32>).transpose()?;
+        let at = rows.start * self.channels..rows.end * self.channels;
         write(&self.dst, |dst: &mut [f32]| {
-            for (row, sums) in rows.zip(sums.chunks_exact(columns.len())) {
-                let at = row * self.channels + columns.start..row * self.channels + columns.end;
-                let dst = &mut dst[at.clone()];
-                match &self.addend {
-                    Some(addend) => add(dst, sums, &addend[columns.clone()]),
-                    None => dst.copy_from_slice(sums),
-                }
+            let dst = &mut dst[at.clone()];
+            let addend = self.addend.as_deref();
+            multiply(stacked, panels, columns.clone(), addend, dst, self.channels);
+            if self.act.is_none() && residual.is_none() && self.post.is_none() {
+                return;
+            }
+            for (i, row) in dst.chunks_exact_mut(self.channels).enumerate() {
+                let row = &mut row[columns.clone()];
                 if let Some(act) = self.act {
-                    activate(act, dst);
+                    activate(act, row);
                 }
                 if let Some(residual) = &residual {
-                    dst.iter_mut().zip(&residual[at]).for_each(|(d, r)| *d += r);
+                    let residual = &residual[at.start + i * self.channels..][columns.clone()];
+                    row.iter_mut().zip(residual).for_each(|(d, r)| *d += r);
                 }
                 if let Some(post) = self.post {
-                    activate(post, dst);
+                    activate(post, row);
                 }
             }
         })
-    }
-}
-
-fn add(dst: &mut [f32], a: &[f32], b: &[f32]) {
-    for ((d, a), b) in dst.iter_mut().zip(a).zip(b) {
-        *d = a + b;
     }
 }

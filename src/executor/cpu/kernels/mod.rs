@@ -3,8 +3,12 @@
 
 mod act;
 mod exp;
+mod panels;
 mod reduce;
+mod tile;
 
 pub(super) use act::{activate, geglu};
 pub(super) use exp::{exp, softmax_row};
+pub(super) use panels::{Elements, Panels, multiply, stack, tall};
 pub(super) use reduce::{max, sum, sum_of_squares};
+pub(super) use tile::{COLUMNS, ROWS, Tall};
