@@ -167,6 +167,15 @@ impl Executor {
         }
     }
 
+    /// The dtype that weights of this one are kept in once something was added to them.
+    pub fn merged(&self, dtype: WeightDtype) -> WeightDtype {
+        match self {
+            // What was merged has more digits, and only what a LoRA changes takes more room.
+            Self::Cpu(_) => WeightDtype::F32,
+            Self::Webgpu(_) => dtype,
+        }
+    }
+
     /// Makes room for packed weights: for each parameter, the dtype it is kept in.
     ///
     /// # Errors

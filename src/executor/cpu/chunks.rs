@@ -50,10 +50,10 @@ pub(super) fn part(i: usize, step: usize, len: usize) -> Range<usize> {
     (i * step).min(len)..((i + 1) * step).min(len)
 }
 
-/// Queries for whose scores over `keys` there is room and time in a unit.
+/// Queries that a unit takes, of those that attend to `keys`.
 pub(super) fn queries(keys: usize, head_dim: usize) -> usize {
-    let by_flops = fit(UNIT_FLOPS, &[4, keys, head_dim]);
-    by_flops.min(fit(512 << 10, &[keys])).max(1)
+    // Their sums stay in the second cache.
+    fit(UNIT_FLOPS, &[4, keys, head_dim]).clamp(1, 64)
 }
 
 /// The parts of a product `[rows, k] · [k, columns]`: rows outside, columns inside.
