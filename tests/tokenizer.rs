@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tintype::Result;
 use tintype::checkpoint::TokenizerFiles;
-use tintype::checkpoint::diffusers::Vocabulary;
+use tintype::checkpoint::open::Vocabulary;
 use tintype::text::Tokenizer;
 
 fn shipped(file: &str) -> Vec<u8> {

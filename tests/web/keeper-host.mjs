@@ -9,6 +9,8 @@ import { DIST } from "./server.mjs";
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const BLANK = `<!doctype html><meta charset="utf-8"><title>blank</title><script type="module" src="/test/keeper-page.js"></script>`;
 const PIECE = 64 << 10;
+/** What a busy machine's browser takes to read what lies ready, and more. */
+const ARRIVES_MS = 250;
 
 /** `size` bytes that look random and are the same for the same `seed`. */
 export function noise(size, seed = 0) {
@@ -26,6 +28,9 @@ const taken = (response) =>
     };
     response.on("drain", go).on("close", go);
   });
+
+/** Resolves when all that was written is the system's to deliver. */
+const flushed = (response) => new Promise((resolve) => response.write("", resolve));
 
 /** Writes `bytes` piece by piece, no faster than they are taken. */
 async function write(response, bytes, delay) {
@@ -84,8 +89,9 @@ export async function startHost() {
     await write(response, part, delay);
     if (stall !== undefined) return;
     if (part.length === body.length) return response.end();
-    // What was written arrives first.
-    await pause(30);
+    await flushed(response);
+    // Browsers drop what a page has not read yet when a body breaks off, however politely: time to read it.
+    await pause(ARRIVES_MS);
     response.destroy();
   }
 

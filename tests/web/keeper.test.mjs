@@ -50,7 +50,7 @@ async function watchHeap(context, page, name, start) {
   };
 }
 
-describe("the keeper", { timeout: 120_000 }, () => {
+describe("the keeper", { timeout: 600_000 }, () => {
   let host, profile, context, page, keeper;
 
   const open = async () => {
