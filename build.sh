@@ -16,14 +16,17 @@ usage: ./build.sh COMMAND
   build               make dist/: the page, and dist/tintype/, the folder that a site copies
   test [rust|web]     all tests, or one half: the crate's own, or those in a real browser
                       (what follows goes to the runner: ./build.sh test rust sampler)
-  bench [unet|store|real]
+  bench [page|race|unet|store|real]
+                      page: the page bench.html in the browser, on its software adapter unless --backend says otherwise: what the device
+                      can do, a step, a decoding, a picture, and a race with onnxruntime-web (--model unet|small, --rounds 5, --json FILE)
+                      race: the same, of which the race is printed
                       unet: a UNet on the CPU, timed beside candle-transformers' in one run
                       store: a gigabyte loaded from the browser's storage, beside reading it with nothing else to do
                       real: a checkpoint of BK-SDM-Tiny's size in the browser, on the CPU: the memory that it takes at most
   check               formatting, lints, documentation and types, for native and for the browser
 
 What a command needs and does not find it installs, and says so: the wasm target (rustup), wasm-bindgen (cargo, into
-~/.cache/tintype), wasm-opt, TypeScript and playwright-core (npm, into the project), Chromium and a software Vulkan (apt).
+~/.cache/tintype), wasm-opt, TypeScript, onnxruntime-web and playwright-core (npm, into the project), Chromium and a software Vulkan (apt).
 Yours to have: Rust 1.95 or later by rustup, Node 20 or later with npm, a C compiler.
 USAGE
 }
@@ -180,6 +183,10 @@ bench_store() { bench_web store "$@"; }
 
 bench_real() { bench_web real "$@"; }
 
+bench_page() { bench_web gpurace page "$@"; }
+
+bench_race() { bench_web gpurace race "$@"; }
+
 bench_unet() {
     need_rust
     say "measuring on this machine's CPU, beside candle-transformers"
@@ -214,11 +221,12 @@ build) build ;;
 run) run "$@" ;;
 check) check ;;
 bench)
-    what=${1:-unet}
+    what=${1:-page}
     [ $# -eq 0 ] || shift
     case $what in
-    unet | store | real) "bench_$what" "$@" ;;
-    *) die "bench knows unet, store and real, not $what" ;;
+    page | race | unet | store | real) "bench_$what" "$@" ;;
+    -*) bench_page "$what" "$@" ;;
+    *) die "bench knows page, race, unet, store and real, not $what" ;;
     esac
     ;;
 test)

@@ -9,15 +9,15 @@ use crate::checkpoint::{LoraSource, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
 use crate::library::{Inspection, Library, LoadOptions, Resident, Room};
-use crate::pipeline::{Request, StepReport, Timings, draw, encode_image};
+use crate::pipeline::{Peaks, Profile, Request, StepReport, Timings, draw, encode_image, profile};
 use crate::platform::now_ms;
 use crate::queue::Queue;
 use futures_util::future::try_join;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-pub use asked::GenerateOptions;
+pub use asked::{GenerateOptions, ProfileOptions};
 use asked::{given, parameters, resolve};
 
 /// How a checkpoint is loaded, and loaded again.
@@ -76,6 +76,8 @@ pub struct Engine {
     drawing: Queue,
     loading: Queue,
     jobs: RefCell<HashMap<u32, CancelToken>>,
+    /// What the device can do at most, once it was measured.
+    peaks: Cell<Option<Peaks>>,
 }
 
 impl Engine {
@@ -86,6 +88,7 @@ impl Engine {
             drawing: Queue::default(),
             loading: Queue::default(),
             jobs: RefCell::default(),
+            peaks: Cell::default(),
         }
     }
 
@@ -225,6 +228,42 @@ impl Engine {
             generated.warnings.extend(new);
         }
         Ok(generated)
+    }
+
+    /// Times what a picture would play, as job `job`, when what was asked for before is drawn. The device's peaks are measured once.
+    ///
+    /// # Errors
+    /// Those of [`Engine::generate`].
+    pub async fn profile(
+        &self,
+        job: u32,
+        options: &ProfileOptions,
+        recipe: impl Fn() -> Result<Option<Recipe>>,
+        progress: &ProgressSink<'_>,
+    ) -> Result<Profile> {
+        let what = options.what()?;
+        let options = options.picture();
+        let job = self.job(job);
+        let token = &job.token;
+        let _reserved = self.library.reserve(&options.checkpoint);
+        let turn = async { Ok(self.drawing.turn().await) };
+        let _turn = token.guard(turn).await?;
+        let resident = token
+            .guard(self.bring(&options, &recipe, Room::Any, progress, token))
+            .await?;
+        let (request, _) = resolve(&options, &resident)?;
+        let Library { executor, plans, .. } = &self.library;
+        self.library.make_room_to_draw(&resident, &request)?;
+        let measured = loop {
+            let peaks = self.peaks.get();
+            let profiling = profile(executor, &resident.models, plans, &request, what, peaks, token);
+            match token.guard(profiling).await {
+                Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
+                measured => break measured?,
+            }
+        };
+        self.peaks.set(Some(measured.peak));
+        Ok(measured)
     }
 
     /// Lays LoRAs over a checkpoint, in place of those that lie there, as job `job`: after what was asked for before is drawn. One

@@ -81,6 +81,11 @@ const bound = bind(compiled, work);
 const www = path.join(ROOT, "www");
 const wanted = new Map(filesUnder(www).map((name) => [name, path.join(www, name)]));
 for (const name of filesUnder(bound)) wanted.set(path.join("tintype/wasm", name), path.join(bound, name));
+// What bench.html races with, where it is asked for; never a part of what a site copies.
+const ORT = ["dist/ort.webgpu.bundle.min.mjs", "dist/ort-wasm-simd-threaded.asyncify.wasm", "package.json"];
+for (const name of ORT) {
+  wanted.set(path.join("bench/ort", path.basename(name)), path.join(ROOT, "tools/node_modules/onnxruntime-web", name));
+}
 for (const name of ["LICENSE-MIT", "LICENSE-APACHE"]) wanted.set(path.join("tintype", name), path.join(ROOT, name));
 mirror(wanted, path.join(ROOT, "dist"));
 console.log(report(path.join(ROOT, "dist/tintype")));

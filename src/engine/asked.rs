@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::image::{MAX_SIDE, Parameters, Rgba};
 use crate::library::{Defaults, Resident};
-use crate::pipeline::{InitImage, Request, check};
+use crate::pipeline::{InitImage, ProfileRequest, Request, check};
 use crate::sampler::SamplerKind;
 use serde::Deserialize;
 use std::rc::Rc;
@@ -47,6 +47,61 @@ pub struct GenerateOptions {
     pub mask: Option<Rc<Rgba>>,
     /// How much of the image is drawn anew, from 0 to 1.
     pub strength: Option<f64>,
+}
+
+/// What is timed, and with what picture; what is left out has the checkpoint's default.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProfileOptions {
+    /// The id of a loaded checkpoint.
+    pub checkpoint: String,
+    /// What the picture shows.
+    pub prompt: String,
+    /// Pixels in a row.
+    pub width: Option<u32>,
+    /// Rows of pixels.
+    pub height: Option<u32>,
+    /// Weight of the prompt: above 1 a step is two branches.
+    pub guidance_scale: Option<f32>,
+    /// `unet`, `vae` or both; both, if nothing is said.
+    pub parts: Option<Vec<String>>,
+    /// Whether nodes are timed each for itself; they are, if nothing is said.
+    pub nodes: Option<bool>,
+    /// Whether what the UNet read and wrote is given.
+    pub tensors: bool,
+    /// How often each part is played.
+    pub runs: Option<u32>,
+}
+
+impl ProfileOptions {
+    /// The picture.
+    pub(super) fn picture(&self) -> GenerateOptions {
+        GenerateOptions {
+            checkpoint: self.checkpoint.clone(),
+            prompt: self.prompt.clone(),
+            width: self.width,
+            height: self.height,
+            guidance_scale: self.guidance_scale,
+            ..GenerateOptions::default()
+        }
+    }
+
+    /// What is measured.
+    pub(super) fn what(&self) -> Result<ProfileRequest> {
+        let all = [String::from("unet"), String::from("vae")];
+        let parts = self.parts.as_deref().unwrap_or(&all);
+        if let Some(unknown) = parts.iter().find(|part| !all.contains(part)) {
+            let message = format!("parts: expected unet and vae, found {unknown:?}");
+            return Err(Error::InvalidArgument(message));
+        }
+        Ok(ProfileRequest {
+            unet: parts.contains(&all[0]),
+            vae: parts.contains(&all[1]),
+            nodes: self.nodes.unwrap_or(true),
+            tensors: self.tensors,
+            runs: self.runs.map(|runs| runs as usize),
+        })
+    }
 }
 
 /// Sees whether pictures that were given are any, and whether they are given for something.

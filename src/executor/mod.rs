@@ -6,6 +6,7 @@
 
 pub mod cpu;
 mod pack;
+mod profile;
 pub mod webgpu;
 
 use crate::cancel::CancelToken;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 
 pub use cpu::product;
 pub use pack::{Packing, WeightDtype};
+pub use profile::NodeTimes;
 
 /// Which device an executor runs on, as JavaScript sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

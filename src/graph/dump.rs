@@ -14,7 +14,7 @@ impl fmt::Display for Plan {
                 "%{i} {rate} slot {} {} = {}({}) {}",
                 value.slot,
                 value.shape,
-                short(&node.op),
+                node.op,
                 args.join(", "),
                 node.label
             )?;
@@ -32,6 +32,12 @@ impl fmt::Display for Plan {
 }
 
 /// The operation with those of its attributes that say something.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&short(self))
+    }
+}
+
 fn short(op: &Op) -> String {
     let mut s = match op {
         Op::Input { .. } => "input".into(),

@@ -14,7 +14,7 @@ use crate::models::vae::VaeConfig;
 pub(super) struct Decoder<'a> {
     executor: &'a Executor,
     models: &'a Models,
-    decoder: Prepared,
+    pub(super) decoder: Prepared,
     size: [usize; 2],
     /// Where latents are written.
     pub(super) input: View,

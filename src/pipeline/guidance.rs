@@ -27,8 +27,8 @@ pub(super) struct Branch {
 pub(super) struct Denoiser<'a> {
     executor: &'a Executor,
     models: &'a Models,
-    unet: Prepared,
-    contexts: usize,
+    pub(super) unet: Prepared,
+    pub(super) contexts: usize,
     rows: usize,
     timesteps: Vec<f32>,
     /// Those of guidance, the negative prompt's first.
@@ -114,7 +114,7 @@ impl<'a> Denoiser<'a> {
         self.run(Rate::Step, row, cancel).await
     }
 
-    async fn run(&self, rate: Rate, row: usize, cancel: &CancelToken) -> Result<()> {
+    pub(super) async fn run(&self, rate: Rate, row: usize, cancel: &CancelToken) -> Result<()> {
         for context in 0..self.contexts {
             self.executor
                 .run(

@@ -1,7 +1,8 @@
 //! From a prompt, and an image or none, to pixels: prompt → embeddings → steps → picture. Nothing here knows a device, a file or
 //! JavaScript.
 //!
-//! [`Models`] is what a checkpoint brings; [`PlanCache`] keeps the plans in use; [`encode_image`] and [`draw`] run them.
+//! [`Models`] is what a checkpoint brings; [`PlanCache`] keeps the plans in use; [`encode_image`] and [`draw`] run them;
+//! [`profile`] times what they run.
 
 mod decode;
 mod draw;
@@ -10,12 +11,14 @@ mod guidance;
 mod latents;
 mod plans;
 mod preview;
+mod profile;
 mod request;
 mod start;
 
 pub use draw::{StepReport, Timings, draw};
 pub use plans::PlanCache;
 pub(crate) use plans::{Drawing, Key};
+pub use profile::{NodeProfile, Peaks, PlanProfile, Profile, ProfileRequest, Tensors, profile};
 pub(crate) use request::keys;
 pub use request::{InitImage, Request, check};
 pub use start::{EncodedImage, encode_image};

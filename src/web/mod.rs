@@ -118,6 +118,18 @@ impl Engine {
         })
     }
 
+    /// Times a step of the UNet and the decoder, node by node. `recipe` and `on_event` are those of `generate`.
+    pub fn profile(&self, job: u32, request: JsValue, recipe: Function, on_event: Option<Function>) -> js_sys::Promise {
+        let engine = self.engine.clone();
+        wasm_bindgen_futures::future_to_promise(async move {
+            let options: engine::ProfileOptions = values::read(request, "profile")?;
+            let recipe = || values::known_recipe(&recipe);
+            let progress = progress_sink(on_event.as_ref());
+            let profile = engine.profile(job, &options, recipe, &progress).await;
+            values::profile(&profile.map_err(values::error)?)
+        })
+    }
+
     /// Lays the LoRAs of `recipe` over the checkpoint `id`, which is loaded by it if it is not in memory. Gives `{ warnings, defaults }`.
     #[wasm_bindgen(js_name = setLoras)]
     pub fn set_loras(&self, job: u32, id: String, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {

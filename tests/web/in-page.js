@@ -86,6 +86,14 @@ const commands = {
     return { images: await Promise.all(images.map(sent)), seed, timings, warnings, steps, milliseconds: ended - started };
   },
 
+  /** Tensors come as plain arrays. */
+  async profile(checkpoint, options) {
+    const profile = await window.tintype.profile({ ...options, checkpoint: loaded.get(checkpoint) });
+    const tensors = profile.unet?.tensors;
+    if (tensors) for (const [name, value] of Object.entries(tensors)) if (ArrayBuffer.isView(value)) tensors[name] = [...value];
+    return profile;
+  },
+
   /** Several calls of `generate` made at once: the order in which they began and ended. */
   async drawTogether(...jobs) {
     const events = [];

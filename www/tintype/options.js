@@ -192,6 +192,20 @@ export const GENERATE = {
   preview: flag,
 };
 
+export const PROFILE = {
+  checkpoint: object,
+  prompt,
+  width: whole,
+  height: whole,
+  guidanceScale: number,
+  parts: kind('an array of "unet" and "vae"', (value) => Array.isArray(value) && value.every((part) => ["unet", "vae"].includes(part))),
+  nodes: flag,
+  tensors: flag,
+  runs: kind("a whole number from 1 to 1000", (value) => Number.isInteger(value) && value >= 1 && value <= 1000),
+  signal,
+  onProgress: callback,
+};
+
 /** The fields of `value` that `known` names and that are there, checked. */
 function fields(value, known, prefix) {
   const checked = {};

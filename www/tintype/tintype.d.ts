@@ -55,7 +55,7 @@ export interface Backend {
   readonly software: boolean;
   /**
    * Of the CPU backend the instructions that it uses, such as `simd128`. Of WebGPU which of `shader-f16`, `subgroups` and
-   * `timestamp-query` the adapter offers; the backend needs none of them and uses none.
+   * `timestamp-query` the adapter offers; the backend needs none of them, and `profile` alone uses the last.
    */
   readonly features: readonly string[];
   readonly threads: number;
@@ -367,6 +367,81 @@ export interface GenerateResult {
   readonly warnings: readonly string[];
 }
 
+export interface ProfileOptions {
+  checkpoint: Checkpoint;
+  prompt?: string | null;
+  /** Pixels, as `generate` takes them. */
+  width?: number | null;
+  height?: number | null;
+  /** Above 1 a step is two branches, where `generate` would draw two. */
+  guidanceScale?: number | null;
+  /** What is timed; both, if nothing is said. */
+  parts?: readonly ("unet" | "vae")[] | null;
+  /** Whether nodes are timed each for itself; they are, if nothing is said. */
+  nodes?: boolean | null;
+  /** Whether `unet.tensors` is given, to compare with another engine. */
+  tensors?: boolean | null;
+  /** How often each part is played for its `ms`, after once that does not count; as often as a second allows, if nothing is said. */
+  runs?: number | null;
+  signal?: AbortSignal | null;
+  /** Where the checkpoint has to be read again: how far that is. */
+  onProgress?: ((progress: Progress) => void) | null;
+}
+
+/** A node of a plan: an operation with what was joined to it. */
+export interface ProfiledNode {
+  index: number;
+  /** The module of diffusers that it comes from. */
+  label: string;
+  op: string;
+  /** Once a prompt, once a schedule, or each step. */
+  rate: "prompt" | "schedule" | "step";
+  /** Of what it makes; images are `[batch, height, width, channels]`. */
+  shape: number[];
+  /** Milliseconds on average; 0 for an input. */
+  ms: number;
+  /** Multiplications and additions. */
+  flop: number;
+  /** The least that it has to move: operands, weights as they are kept, and result, each once. */
+  bytes: number;
+  /** The time that it would take at the peak that bounds it, over the time that it took: 1 is as fast as can be. */
+  share: number;
+}
+
+/** What runs each step of a plan, or its decoding. */
+export interface ProfiledPlan {
+  /** Milliseconds from the first submit until all is done: the median of `runs`. */
+  ms: number;
+  runs: number[];
+  /** On WebGPU: in one run; 0 on the CPU. */
+  dispatches: number;
+  submits: number;
+  flop: number;
+  bytes: number;
+  /** The time that its nodes would take at the device's peaks, over `ms`. */
+  share: number;
+  /** Every node of the plan, those that run once a prompt too. */
+  nodes: ProfiledNode[];
+  /**
+   * What the UNet read and wrote, of the branch with the prompt and in torch's order: latents `[channels, height, width]`, texts
+   * `[tokens, channels]`.
+   */
+  tensors?: { timestep: number; sample: Float32Array; encoderHiddenStates: Float32Array; output: Float32Array };
+}
+
+/** Where the time goes. */
+export interface Profile {
+  backend: Backend;
+  /** How nodes are timed: by the GPU's own `timestamps`, or each alone by the `clock`, where it has none or this is the CPU. */
+  timedBy: "timestamps" | "clock";
+  /** What the device does at most: operations a second in a square product, bytes a second in a copy (read and written). */
+  peak: { gemm: number; copy: number };
+  /** A step. Null, if it was not asked for. */
+  unet: ProfiledPlan | null;
+  /** The decoder. */
+  vae: ProfiledPlan | null;
+}
+
 export interface Notice {
   /** What it is about. */
   kind: "backend" | "device" | "worker" | "quota" | "store" | (string & {});
@@ -477,8 +552,11 @@ export class Tintype extends EventTarget {
    * is in `unsupported`, not rejected with; files that are damaged or missing reject.
    */
   inspect(source: Source, options?: InspectOptions): Promise<Inspection>;
-  /** Not implemented: rejects with `unsupported`. */
-  profile(options: { checkpoint: Checkpoint }): Promise<unknown>;
+  /**
+   * Times a step of the UNet and the decoder as `generate` would play them, each of their nodes, and what the device can do at
+   * most. It takes its turn like a picture, and some seconds.
+   */
+  profile(options: ProfileOptions): Promise<Profile>;
   /** Ends the worker. What is under way rejects with `cancelled`, what is asked later with `invalid-argument`. */
   close(): Promise<void>;
   addEventListener<K extends keyof TintypeEventMap>(

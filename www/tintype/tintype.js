@@ -10,6 +10,7 @@ import {
   INSPECT,
   LOAD,
   MOMENTS,
+  PROFILE,
   SET_LORAS,
   check,
   guarded,
@@ -65,8 +66,6 @@ export class Checkpoint {
     return this.#unload();
   }
 }
-
-const unsupported = (what) => Promise.reject(new TintypeError("unsupported", `${what} is not implemented`));
 
 /** Of something that no engine has to look at to refuse it. */
 function unsupportedIsSaid(error) {
@@ -216,11 +215,7 @@ export class Tintype extends EventTarget {
 
   async generate(options) {
     const { checkpoint, signal, onProgress, onStep, image, mask, ...request } = check("generate", GENERATE, options);
-    if (this.#closed) throw invalid(CLOSED);
-    if (!this.#recipes.has(checkpoint)) {
-      const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which another Tintype loaded` : shown(checkpoint);
-      throw invalid(`generate: checkpoint: expected what load() gave, found ${found}`);
-    }
+    this.#ours(checkpoint, "generate");
     request.checkpoint = checkpoint.id;
     request.prompt ??= "";
     request.seed ??= randomSeed();
@@ -234,10 +229,7 @@ export class Tintype extends EventTarget {
       if (event.phase) progressed?.(event);
       else stepped?.({ ...event, preview: preview ? toImageData(preview) : undefined });
     };
-    // Told once: thousands of picked files may be in it.
-    const payload = (known) => ({ request, recipe: known.has(checkpoint.id) ? undefined : this.#recipes.get(checkpoint) });
-    const onSent = (known) => known.add(checkpoint.id);
-    const { images, ...rest } = await this.#fetching(() => this.#compute.call("generate", payload, { signal, onSent, onEvent }));
+    const { images, ...rest } = await this.#ask("generate", checkpoint, request, { signal, onEvent });
     return {
       ...rest,
       images: images.map(({ png, parameters, ...pixels }) => ({
@@ -270,8 +262,14 @@ export class Tintype extends EventTarget {
     return { ...said, warnings: [...resolved.flatMap(({ warnings }) => warnings), ...said.warnings] };
   }
 
-  async profile() {
-    return unsupported("profile");
+  /** Times a step of the UNet and the decoder, node by node, beside what the device can do at most. */
+  async profile(options) {
+    const { checkpoint, signal, onProgress, ...request } = check("profile", PROFILE, options);
+    this.#ours(checkpoint, "profile");
+    request.checkpoint = checkpoint.id;
+    const onEvent = onProgress && guarded(onProgress);
+    const { unet, vae, ...rest } = await this.#ask("profile", checkpoint, request, { signal, onEvent });
+    return { backend: this.#backend, ...rest, unet: unet ?? null, vae: vae ?? null };
   }
 
   /** Ends the worker. What is under way rejects with `cancelled`. */
@@ -280,6 +278,20 @@ export class Tintype extends EventTarget {
     this.#residents = [];
     for (const stop of this.#resolving) stop(wasClosed());
     for (const worker of [this.#compute, this.#storage]) worker.close(wasClosed, () => invalid(CLOSED));
+  }
+
+  #ours(checkpoint, call) {
+    if (this.#closed) throw invalid(CLOSED);
+    if (this.#recipes.has(checkpoint)) return;
+    const found = checkpoint instanceof Checkpoint ? `"${checkpoint.name}", which another Tintype loaded` : shown(checkpoint);
+    throw invalid(`${call}: checkpoint: expected what load() gave, found ${found}`);
+  }
+
+  /** Asks the worker for something with a checkpoint, and tells it how that is read: once, for thousands of picked files may be in it. */
+  #ask(type, checkpoint, request, options) {
+    const payload = (known) => ({ request, recipe: known.has(checkpoint.id) ? undefined : this.#recipes.get(checkpoint) });
+    const onSent = (known) => known.add(checkpoint.id);
+    return this.#fetching(() => this.#compute.call(type, payload, { ...options, onSent }));
   }
 
   /** What the engine is to read; an abort or close() rejects at once, whatever a host or a disk is still asked. */

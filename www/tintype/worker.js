@@ -167,6 +167,12 @@ function readable({ source, options, loras = [], vae }) {
   return { source: read(source), options, loras: loras.map(within), vae: vae && within(vae) };
 }
 
+/** How the checkpoint of a request is read. Asked when it is needed: LoRAs that fail meanwhile were never in it. */
+const known = (request) => () => {
+  const recipe = recipes.get(request.checkpoint);
+  return recipe && readable(recipe);
+};
+
 /** Tells the page what is in memory now, where that has changed. */
 let told = "";
 function tell() {
@@ -192,12 +198,7 @@ const commands = {
   },
   async generate({ job, request, recipe }) {
     if (recipe) recipes.set(request.checkpoint, recipe);
-    // Asked when it is needed: LoRAs that fail meanwhile were never in it.
-    const known = () => {
-      const recipe = recipes.get(request.checkpoint);
-      return recipe && readable(recipe);
-    };
-    const drawing = engine.generate(job, request, known, report(job));
+    const drawing = engine.generate(job, request, known(request), report(job));
     doHarm("text");
     const { images, ...rest } = await drawing;
     return {
@@ -207,6 +208,10 @@ const commands = {
         return { width, height, rgba: clamped(rgba), parameters, png };
       }),
     };
+  },
+  profile({ job, request, recipe }) {
+    if (recipe) recipes.set(request.checkpoint, recipe);
+    return engine.profile(job, request, known(request), report(job));
   },
   async "set-loras"({ job, id, loras, recipe }) {
     if (recipe) recipes.set(id, recipe);

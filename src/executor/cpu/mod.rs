@@ -17,6 +17,7 @@ mod linear;
 mod memory;
 mod operands;
 mod product;
+mod profile;
 mod run;
 #[cfg(test)]
 mod tests;

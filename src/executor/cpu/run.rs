@@ -23,22 +23,40 @@ impl Cpu {
     ) -> Result<()> {
         cancel.check()?;
         for i in instance.plan.phase(rate) {
-            let label = &instance.plan.nodes[i].label;
-            let work = operands(instance, weights, i, context, step).and_then(|o| plan_work(&o));
-            let Some(mut work) = work.map_err(|e| e.at(label))? else {
-                continue;
-            };
-            self.began.set(self.began.get().or_else(|| Some(now_ms())));
-            for unit in 0..work.units {
-                (work.unit)(unit).map_err(|e| e.at(label))?;
-                if now_ms() - self.resumed.get() >= self.slice_ms {
-                    yield_now().await;
-                    self.resumed.set(now_ms());
-                    cancel.check()?;
-                }
-            }
+            self.play(instance, weights, i, context, step, cancel).await?;
         }
         Ok(())
+    }
+
+    /// Plays a node. Gives the milliseconds that it took, without pauses.
+    pub(super) async fn play(
+        &self,
+        instance: &Instance,
+        weights: &Weights,
+        i: usize,
+        context: usize,
+        step: usize,
+        cancel: &CancelToken,
+    ) -> Result<f64> {
+        let label = &instance.plan.nodes[i].label;
+        let (mut resumed, mut worked) = (now_ms(), 0.0);
+        let work = operands(instance, weights, i, context, step).and_then(|o| plan_work(&o));
+        let Some(mut work) = work.map_err(|e| e.at(label))? else {
+            return Ok(0.0);
+        };
+        self.began.set(self.began.get().or(Some(resumed)));
+        for unit in 0..work.units {
+            (work.unit)(unit).map_err(|e| e.at(label))?;
+            let now = now_ms();
+            if now - self.resumed.get() >= self.slice_ms {
+                worked += now - resumed;
+                yield_now().await;
+                resumed = now_ms();
+                self.resumed.set(resumed);
+                cancel.check()?;
+            }
+        }
+        Ok(worked + now_ms() - resumed)
     }
 }
 

@@ -62,7 +62,7 @@ impl Buffer {
         )
     }
 
-    fn with_usage(device: &Device, label: &str, len: usize, usage: wgpu::BufferUsages) -> Result<Self> {
+    pub(super) fn with_usage(device: &Device, label: &str, len: usize, usage: wgpu::BufferUsages) -> Result<Self> {
         let size = (len as u64).max(1).next_multiple_of(4) * 4;
         check_size(device, label, size)?;
         let descriptor = wgpu::BufferDescriptor {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use futures_channel::oneshot;
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How the adapter is chosen.
@@ -25,6 +26,8 @@ pub(super) struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
+    /// Command buffers that were submitted by [`Device::submit`].
+    pub submits: Cell<u64>,
     trouble: Arc<Mutex<Trouble>>,
     _handler: uncaptured::Handler,
 }
@@ -63,6 +66,8 @@ impl Device {
             label: Some("tintype"),
             // Defaults would stop at 128 MiB a binding, which is less than CLIP's table of tokens.
             required_limits: limits.clone(),
+            // For measuring alone.
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
             ..Default::default()
         };
         let device = adapter.request_device(&descriptor).await;
@@ -80,6 +85,7 @@ impl Device {
             device,
             queue,
             limits,
+            submits: Cell::new(0),
             trouble,
             _handler: handler,
         };
@@ -120,6 +126,7 @@ impl Device {
 
     /// Submits a command buffer; the fence tells when it is done.
     pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> Fence {
+        self.submits.set(self.submits.get() + 1);
         let index = self.queue.submit([commands]);
         let (tell, done) = oneshot::channel();
         self.queue.on_submitted_work_done(move || {

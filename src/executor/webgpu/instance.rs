@@ -22,7 +22,7 @@ pub struct Instance {
     /// All dispatches, in order.
     pub(super) dispatches: Vec<Dispatch>,
     /// The first dispatch of each node, and their number.
-    first: Vec<usize>,
+    pub(super) first: Vec<usize>,
     /// For each context, group 0 of each dispatch.
     pub(super) groups: Vec<Vec<wgpu::BindGroup>>,
     bound: RefCell<Vec<(Weak<()>, Rc<Bound>)>>,
@@ -36,7 +36,7 @@ pub(super) struct Bound(pub Vec<(wgpu::ComputePipeline, Option<wgpu::BindGroup>)
 
 impl Instance {
     /// The dispatches of one rate.
-    pub(super) fn phase(&self, rate: Rate) -> Range<usize> {
+    pub(in crate::executor) fn phase(&self, rate: Rate) -> Range<usize> {
         let nodes = self.plan.phase(rate);
         self.first[nodes.start]..self.first[nodes.end]
     }

@@ -10,6 +10,7 @@ mod kernels;
 mod pipelines;
 mod policy;
 mod preprocess;
+mod profile;
 mod run;
 mod select;
 mod weights;

@@ -21,7 +21,7 @@ struct Submitted {
 }
 
 /// Cuts dispatches into submits.
-fn submits(costs: impl Iterator<Item = u64>, first: usize, most: u64) -> Vec<(Range<usize>, u64)> {
+pub(super) fn submits(costs: impl Iterator<Item = u64>, first: usize, most: u64) -> Vec<(Range<usize>, u64)> {
     let mut cut: Vec<(Range<usize>, u64)> = Vec::new();
     for (i, cost) in (first..).zip(costs) {
         match cut.last_mut() {

@@ -110,7 +110,11 @@ export async function site(directory: FileSystemDirectoryHandle, list: FileList,
   await other.debug?.killWorker();
   const { family: kind, memory: needed, unsupported } = await tintype.inspect("./model.safetensors", { signal: controller.signal });
   console.log(kind ?? unsupported.join(), needed?.peak, needed?.withImage);
-  await tintype.profile({ checkpoint });
+  const { peak, timedBy, unet, vae } = await tintype.profile({ checkpoint, parts: ["unet", "vae"], tensors: true, runs: 3 });
+  console.log(timedBy, peak.gemm / peak.copy, vae?.nodes.length, unet?.tensors?.output.length);
+  for (const { label, op, ms, share } of unet?.nodes ?? []) console.log(label, op, ms, share);
+  // @ts-expect-error: no such part
+  await tintype.profile({ checkpoint, parts: ["text_encoder"] });
   tintype.addEventListener("notice", ({ detail }) => {
     const notice: Notice = detail;
     console.log(notice.kind, notice.message);

@@ -1,0 +1,102 @@
+//! How long the nodes of a plan take, and what a device can do at most.
+
+use super::{Executor, Instance, Weights, cpu, foreign, webgpu};
+use crate::cancel::CancelToken;
+use crate::error::Result;
+use crate::graph::{Op, Plan, Rate};
+
+/// What measuring the nodes of a rate gave.
+#[derive(Clone, Debug)]
+pub struct NodeTimes {
+    /// Milliseconds of each node of the rate, in order; 0 of an input.
+    pub ms: Vec<f64>,
+    /// How often each was played.
+    pub rounds: usize,
+}
+
+impl Executor {
+    /// How nodes are timed: `"timestamps"`, which a GPU writes itself, where it can, or `"clock"`, by which each is played alone.
+    pub fn timed_by(&self) -> &'static str {
+        match self {
+            Self::Webgpu(e) if e.has_timestamps() => "timestamps",
+            _ => "clock",
+        }
+    }
+
+    /// Plays the nodes of a rate over and over, at least once, for about `enough` milliseconds, and says how long each takes
+    /// on average. The operands are those of [`Executor::run`], and so is what it leaves behind.
+    ///
+    /// # Errors
+    /// Those of [`Executor::run`].
+    pub async fn time_nodes(
+        &self,
+        instance: &Instance,
+        weights: &Weights,
+        rate: Rate,
+        [context, step]: [usize; 2],
+        enough: f64,
+        cancel: &CancelToken,
+    ) -> Result<NodeTimes> {
+        match (self, instance, weights) {
+            (Self::Cpu(e), Instance::Cpu(i), Weights::Cpu(w)) => {
+                e.time_nodes(i, w, rate, [context, step], enough, cancel).await
+            }
+            (Self::Webgpu(e), Instance::Webgpu(i), Weights::Webgpu(w)) => {
+                e.time_nodes(i, w, rate, [context, step], enough, cancel).await
+            }
+            _ => Err(foreign()),
+        }
+    }
+
+    /// Bytes a second, read and written both counted, at which this device copies a buffer of `bytes`, or of less where it
+    /// takes no such buffer.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], [`Error::DeviceLost`], [`Error::OutOfMemory`].
+    pub async fn copy_rate(&self, bytes: usize, cancel: &CancelToken) -> Result<f64> {
+        match self {
+            Self::Cpu(e) => e.copy_rate(bytes, cancel),
+            Self::Webgpu(e) => e.copy_rate(bytes, cancel).await,
+        }
+    }
+
+    /// What a rate of an instance dispatches to a GPU; the CPU dispatches nothing.
+    pub fn dispatches(&self, instance: &Instance, rate: Rate) -> usize {
+        match instance {
+            Instance::Cpu(_) => 0,
+            Instance::Webgpu(i) => i.phase(rate).len(),
+        }
+    }
+
+    /// Submits of runs to a GPU so far.
+    pub fn submits(&self) -> u64 {
+        match self {
+            Self::Cpu(_) => 0,
+            Self::Webgpu(e) => e.submits(),
+        }
+    }
+
+    /// The least bytes that a node moves: its operands and its weights as they are kept, and what it writes, each once. Of a
+    /// table of embeddings the rows that are read.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for weights that are not there.
+    pub fn node_bytes(&self, plan: &Plan, weights: &Weights, node: usize) -> Result<u64> {
+        let n = &plan.nodes[node];
+        if matches!(n.op, Op::Input { .. }) {
+            return Ok(0);
+        }
+        let out = n.shape.len() as u64 * 4;
+        let read = n.inputs.iter().map(|v| plan.values[v.0].shape.len() as u64 * 4);
+        let mut bytes = out.saturating_add(read.sum());
+        for &p in &n.params {
+            let spec = &plan.params[p];
+            let held = match weights {
+                Weights::Cpu(_) => cpu::Weights::bytes(spec),
+                Weights::Webgpu(w) => webgpu::Weights::bytes(spec, w.dtype(spec)?),
+            };
+            bytes = bytes.saturating_add(if n.op == Op::Embedding { held.min(out) } else { held });
+        }
+        Ok(bytes)
+    }
+}

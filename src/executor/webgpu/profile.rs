@@ -1,0 +1,302 @@
+//! How long nodes take: by timestamps that the GPU writes around each, where it can, or else by the clock, each node alone.
+
+use super::Webgpu;
+use super::buffers::Buffer;
+use super::instance::{Bound, Instance};
+use super::policy;
+use super::run::submits;
+use super::weights::Weights;
+use crate::cancel::CancelToken;
+use crate::error::Result;
+use crate::executor::{NodeTimes, WeightDtype};
+use crate::graph::{ParamSpec, Rate};
+use crate::platform::now_ms;
+use std::ops::Range;
+
+/// Bytes between places at which timestamps are resolved, which WebGPU wants.
+const RESOLVED: usize = 256;
+/// Nodes of a submit that is timed: two timestamps of eight bytes each.
+const NODES: usize = RESOLVED / 16;
+/// Rounds after which a mean is known well: browsers round timestamps to 100 µs, at a phase that differs from round to round.
+const ROUNDS: usize = 200;
+/// How often something is repeated at most, to see it on the clock.
+const REPEATS: usize = 4096;
+/// Milliseconds after which a repeated node is seen well enough.
+const NODE_MS: f64 = 3.0;
+/// The same for copies.
+const COPYING: f64 = 40.0;
+
+/// What nodes are played on.
+struct Played<'a> {
+    instance: &'a Instance,
+    bound: &'a Bound,
+    context: usize,
+    /// The dispatches of each node.
+    nodes: Vec<Range<usize>>,
+}
+
+impl Webgpu {
+    pub(in crate::executor) fn has_timestamps(&self) -> bool {
+        self.device.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    pub(in crate::executor) fn submits(&self) -> u64 {
+        self.device.submits.get()
+    }
+
+    pub(in crate::executor) async fn time_nodes(
+        &self,
+        instance: &Instance,
+        weights: &Weights,
+        rate: Rate,
+        [context, step]: [usize; 2],
+        enough: f64,
+        cancel: &CancelToken,
+    ) -> Result<NodeTimes> {
+        cancel.check()?;
+        let bound = self.bind(instance, weights).await?;
+        let step = [step as u32];
+        instance.globals.write(&self.device, 0, bytemuck::cast_slice(&step))?;
+        let dispatches = |node: usize| instance.first[node]..instance.first[node + 1];
+        let played = Played {
+            instance,
+            bound: &bound,
+            context,
+            nodes: instance.plan.phase(rate).map(dispatches).collect(),
+        };
+        if self.has_timestamps() {
+            let times = self.by_timestamps(&played, enough, cancel).await?;
+            // Some drivers offer timestamps and write none.
+            if times.ms.iter().any(|&ms| ms > 0.0) || played.nodes.iter().all(Range::is_empty) {
+                return Ok(times);
+            }
+        }
+        self.each_by_clock(&played, cancel).await
+    }
+
+    async fn each_by_clock(&self, played: &Played<'_>, cancel: &CancelToken) -> Result<NodeTimes> {
+        let mut ms = Vec::new();
+        for dispatches in &played.nodes {
+            let one = |encoder: &mut wgpu::CommandEncoder, times: usize| {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                (0..times).for_each(|_| self.record(&mut pass, played, dispatches.clone()));
+            };
+            ms.push(match dispatches.is_empty() {
+                true => 0.0,
+                false => self.by_clock(one, NODE_MS, cancel).await?,
+            });
+        }
+        Ok(NodeTimes { ms, rounds: 1 })
+    }
+
+    pub(in crate::executor) async fn copy_rate(&self, bytes: usize, cancel: &CancelToken) -> Result<f64> {
+        let limits = &self.device.limits;
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let bytes = (bytes as u64).min(most / 16 * 16);
+        let [from, to] = [
+            self.buffer(bytes as usize / 4).await?,
+            self.buffer(bytes as usize / 4).await?,
+        ];
+        let copy = |encoder: &mut wgpu::CommandEncoder, times: usize| {
+            (0..times).for_each(|_| encoder.copy_buffer_to_buffer(from.raw(), 0, to.raw(), 0, bytes));
+        };
+        let ms = self.by_clock(copy, COPYING, cancel).await?;
+        Ok(2.0 * bytes as f64 / ms.max(1e-6) * 1e3)
+    }
+
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>, played: &Played<'_>, dispatches: Range<usize>) {
+        for i in dispatches {
+            let (pipeline, weights) = &played.bound.0[i];
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, &played.instance.groups[played.context][i], &[]);
+            if let Some(weights) = weights {
+                pass.set_bind_group(1, weights, &[]);
+            }
+            let [x, y] = played.instance.dispatches[i].workgroups;
+            pass.dispatch_workgroups(x, y, 1);
+        }
+    }
+
+    async fn by_timestamps(&self, played: &Played<'_>, enough: f64, cancel: &CancelToken) -> Result<NodeTimes> {
+        let device = &self.device;
+        let cost = |dispatches: &Range<usize>| {
+            let costs = played.instance.dispatches[dispatches.clone()].iter().map(|d| d.cost);
+            costs.fold(0, u64::saturating_add)
+        };
+        let most = (self.speed.get() * policy::SUBMIT_MS) as u64;
+        let mut cut: Vec<Range<usize>> = Vec::new();
+        for (range, _) in submits(played.nodes.iter().map(cost), 0, most) {
+            let starts = range.clone().step_by(NODES);
+            cut.extend(starts.map(|start| start..(start + NODES).min(range.end)));
+        }
+        let make = || {
+            let descriptor = wgpu::QuerySetDescriptor {
+                label: Some("timestamps"),
+                ty: wgpu::QueryType::Timestamp,
+                count: 2 * NODES as u32,
+            };
+            let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+            let resolved = Buffer::with_usage(device, "timestamps", cut.len() * RESOLVED / 4, usage)?;
+            Ok((device.device.create_query_set(&descriptor), resolved))
+        };
+        let (set, resolved) = device.guarded(make).await?;
+        let tick = f64::from(device.queue.get_timestamp_period()) / 1e6;
+        let (mut ms, mut rounds, began) = (vec![0.0; played.nodes.len()], 0, now_ms());
+        while rounds == 0 || (rounds < ROUNDS && now_ms() - began < enough) {
+            let mut before = None;
+            for (i, range) in cut.iter().enumerate() {
+                cancel.check()?;
+                let mut encoder = device.device.create_command_encoder(&Default::default());
+                for (at, node) in (0..).step_by(2).zip(range.clone()) {
+                    let timestamp_writes = wgpu::ComputePassTimestampWrites {
+                        query_set: &set,
+                        beginning_of_pass_write_index: Some(at),
+                        end_of_pass_write_index: Some(at + 1),
+                    };
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                        label: None,
+                        timestamp_writes: Some(timestamp_writes),
+                    });
+                    self.record(&mut pass, played, played.nodes[node].clone());
+                }
+                let queries = 0..2 * range.len() as u32;
+                encoder.resolve_query_set(&set, queries, resolved.raw(), (i * RESOLVED) as u64);
+                // One behind the other, so that the GPU does not fall asleep between them.
+                let last = before.replace(device.submit(encoder.finish()));
+                if let Some(fence) = last {
+                    device.wait(fence).await?;
+                }
+            }
+            let words = self.read_words(&resolved, 0, resolved.len()).await?;
+            for (range, words) in cut.iter().zip(words.chunks_exact(RESOLVED / 4)) {
+                for (node, w) in range.clone().zip(words.chunks_exact(4)) {
+                    let [start, end] =
+                        [[w[0], w[1]], [w[2], w[3]]].map(|[low, high]| u64::from(high) << 32 | u64::from(low));
+                    // An input runs nothing.
+                    if !played.nodes[node].is_empty() {
+                        ms[node] += end.saturating_sub(start) as f64 * tick;
+                    }
+                }
+            }
+            rounds += 1;
+        }
+        ms.iter_mut().for_each(|ms| *ms /= rounds as f64);
+        Ok(NodeTimes { ms, rounds })
+    }
+
+    /// Milliseconds of what `encode` encodes so many times: two submits, one of which does it more often, so that what a submit
+    /// costs by itself drops out. More and more often, until the difference is `enough` milliseconds.
+    async fn by_clock(
+        &self,
+        encode: impl Fn(&mut wgpu::CommandEncoder, usize),
+        enough: f64,
+        cancel: &CancelToken,
+    ) -> Result<f64> {
+        let submit = async |times: usize| -> Result<f64> {
+            cancel.check()?;
+            let mut encoder = self.device.device.create_command_encoder(&Default::default());
+            encode(&mut encoder, times);
+            let commands = encoder.finish();
+            let began = now_ms();
+            let fence = self.device.submit(commands);
+            self.device.wait(fence).await?;
+            Ok(now_ms() - began)
+        };
+        submit(1).await?;
+        let once = submit(1).await?.min(submit(1).await?);
+        let mut more = 1;
+        loop {
+            let longer = submit(1 + more).await? - once;
+            if longer >= enough || more >= REPEATS {
+                return Ok(longer.max(0.0) / more as f64);
+            }
+            let factor = (1.2 * enough / longer.max(0.1)).clamp(2.0, 8.0);
+            more = ((more as f64 * factor) as usize).min(REPEATS);
+        }
+    }
+}
+
+impl Weights {
+    /// How a parameter is kept.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if it was not uploaded.
+    pub(in crate::executor) fn dtype(&self, spec: &ParamSpec) -> Result<WeightDtype> {
+        self.get(spec).map(|param| param.dtype)
+    }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::executor::Data;
+    use crate::executor::webgpu::Options;
+    use crate::graph::{Element, Graph, Path, Plan};
+    use crate::nn;
+    use pollster::block_on;
+    use std::rc::Rc;
+
+    /// Two layers, the second of which has 16 times as much to do.
+    fn plan() -> Plan {
+        let mut g = Graph::new();
+        let x = g.input("x", [256, 64], Element::F32, Rate::Step);
+        let small = nn::linear_without_bias(&mut g, &Path::root().pp("small"), x, 512).unwrap();
+        let large = nn::linear_without_bias(&mut g, &Path::root().pp("large"), small, 128 * 8).unwrap();
+        g.output("y", large);
+        Plan::new(g)
+    }
+
+    #[test]
+    fn what_has_more_to_do_takes_longer_by_either_way() {
+        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+            return;
+        }
+        let gpu = block_on(Webgpu::new(Options::default())).unwrap();
+        let plan = Rc::new(plan());
+        let instance = block_on(gpu.prepare(plan.clone(), 1)).unwrap();
+        let wanted: Vec<_> = plan
+            .params
+            .iter()
+            .map(|spec| (spec.clone(), WeightDtype::F32))
+            .collect();
+        let weights = block_on(gpu.allocate(&wanted)).unwrap();
+        for (spec, _) in &wanted {
+            let [rows, columns] = spec.packed();
+            let zeros = vec![0; rows * columns * 4];
+            gpu.upload(&weights, spec, 0, WeightDtype::F32, 0, &zeros).unwrap();
+        }
+        gpu.write(&instance, "x", 0, Data::F32(&[0.0; 256 * 64])).unwrap();
+        let cancel = CancelToken::default();
+        let bound = block_on(gpu.bind(&instance, &weights)).unwrap();
+        let played = Played {
+            instance: &instance,
+            bound: &bound,
+            context: 0,
+            nodes: (0..plan.nodes.len())
+                .map(|n| instance.first[n]..instance.first[n + 1])
+                .collect(),
+        };
+        let clock = block_on(gpu.each_by_clock(&played, &cancel)).unwrap();
+        let rate = gpu.time_nodes(&instance, &weights, Rate::Step, [0, 0], 30.0, &cancel);
+        let times = block_on(rate).unwrap();
+        for (how, NodeTimes { ms, .. }) in [("clock", &clock), ("the adapter's own way", &times)] {
+            assert_eq!(ms.len(), 3, "{how}");
+            assert_eq!(ms[0], 0.0, "{how}: an input runs nothing");
+            assert!(ms[1] > 0.0 && ms[2] > 2.0 * ms[1], "{how}: {ms:?}");
+        }
+        let cancelled = CancelToken::default();
+        cancelled.cancel();
+        let stopped = block_on(gpu.time_nodes(&instance, &weights, Rate::Step, [0, 0], 30.0, &cancelled));
+        assert_eq!(stopped.unwrap_err().code(), "cancelled");
+    }
+
+    #[test]
+    fn memory_has_a_speed() {
+        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+            return;
+        }
+        let gpu = block_on(Webgpu::new(Options::default())).unwrap();
+        let rate = block_on(gpu.copy_rate(4 << 20, &CancelToken::default())).unwrap();
+        assert!(rate > 1e7 && rate < 1e14, "{rate}");
+    }
+}

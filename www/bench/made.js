@@ -1,0 +1,195 @@
+// A checkpoint that is made in the page: a diffusers folder with a UNet of any shape, random weights, a text encoder as small as can
+// be, and an autoencoder of TAESD's shape. It draws noise, as fast as a real one of that shape draws pictures.
+
+import { unetGraph } from "./unet.js";
+
+const product = (shape) => shape.reduce((a, b) => a * b, 1);
+
+/** The same numbers each time: xorshift, of 32 bits. */
+class Random {
+  #state;
+
+  constructor(seed) {
+    this.#state = seed | 0 || 1;
+  }
+
+  #next() {
+    let x = this.#state;
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    return (this.#state = x);
+  }
+
+  /** From -bound to bound. */
+  floats(values, bound) {
+    const scale = bound / 2 ** 31;
+    for (let i = 0; i < values.length; i++) values[i] = this.#next() * scale;
+    return values;
+  }
+
+  /** Halves of either sign, of about that size. */
+  halves(values, bound) {
+    // Sign and mantissa are random, the exponent is that of the bound.
+    const exponent = Math.max(1, 14 + Math.floor(Math.log2(bound))) << 10;
+    for (let i = 0; i < values.length; i++) values[i] = (this.#next() & 0x83ff) | exponent;
+    return values;
+  }
+}
+
+/** A weight's values: norms near 1, biases near 0, and layers that leave what goes through them as large as it was. */
+function fill(name, shape, dtype, seed) {
+  const random = new Random(seed);
+  const isVector = shape.length === 1;
+  if (isVector && name.endsWith("weight")) {
+    if (dtype === "F16") return new Uint16Array(product(shape)).fill(0x3c00);
+    return random.floats(new Float32Array(product(shape)), 0.1).map((value) => 1 + value);
+  }
+  const bound = isVector ? 0.05 : Math.sqrt(3 / product(shape.slice(1)));
+  return dtype === "F16" ? random.halves(new Uint16Array(product(shape)), bound) : random.floats(new Float32Array(product(shape)), bound);
+}
+
+/** Weights by name, each made when it is asked for. */
+export class Weights {
+  constructor(shapes, dtype, seed) {
+    this.shapes = shapes;
+    this.dtype = dtype;
+    this.seed = seed;
+    this.names = [...shapes.keys()];
+  }
+
+  values = (name) => fill(name, this.shapes.get(name), this.dtype, (this.seed + this.names.indexOf(name) + 1) * 0x9e3779b1);
+
+  get count() {
+    return [...this.shapes.values()].reduce((sum, shape) => sum + product(shape), 0);
+  }
+
+  /** A safetensors file of them. */
+  file() {
+    const size = this.dtype === "F16" ? 2 : 4;
+    const header = { __metadata__: { format: "pt" } };
+    let end = 0;
+    for (const [name, shape] of this.shapes) {
+      header[name] = { dtype: this.dtype, shape, data_offsets: [end, (end += product(shape) * size)] };
+    }
+    let text = JSON.stringify(header);
+    text = text.padEnd(Math.ceil(text.length / 8) * 8);
+    const length = new BigUint64Array([BigInt(text.length)]);
+    // A Blob a piece: the browser may keep those on its disk.
+    return new Blob([length, text, ...this.names.map((name) => new Blob([this.values(name)]))]);
+  }
+}
+
+const HIDDEN = (width) => ({ architectures: ["CLIPTextModel"], hidden_size: width, intermediate_size: width, max_position_embeddings: 77 });
+
+function textShapes({ cross_attention_dim: width }, vocabulary) {
+  const shapes = new Map();
+  const layer = (name, co, ci) => shapes.set(`${name}.weight`, [co, ci]).set(`${name}.bias`, [co]);
+  const norm = (name) => shapes.set(`${name}.weight`, [width]).set(`${name}.bias`, [width]);
+  shapes.set("text_model.embeddings.token_embedding.weight", [vocabulary, width]);
+  shapes.set("text_model.embeddings.position_embedding.weight", [77, width]);
+  const first = "text_model.encoder.layers.0";
+  for (const name of ["q_proj", "k_proj", "v_proj", "out_proj"]) layer(`${first}.self_attn.${name}`, width, width);
+  norm(`${first}.layer_norm1`);
+  layer(`${first}.mlp.fc1`, width, width);
+  layer(`${first}.mlp.fc2`, width, width);
+  norm(`${first}.layer_norm2`);
+  norm("text_model.final_layer_norm");
+  return shapes;
+}
+
+/** The decoder of diffusers' `AutoencoderTiny`. */
+function vaeShapes({ decoder_block_out_channels: channels, num_decoder_blocks: blocks, latent_channels: latents }) {
+  const shapes = new Map();
+  let next = 0;
+  const conv = (name, co, ci, bias = true) => {
+    shapes.set(`${name}.weight`, [co, ci, 3, 3]);
+    if (bias) shapes.set(`${name}.bias`, [co]);
+  };
+  const layer = () => `decoder.layers.${next++}`;
+  conv(layer(), channels[0], latents);
+  layer();
+  blocks.forEach((count, stage) => {
+    const c = channels[stage];
+    for (let i = 0; i < count; i++) {
+      const block = layer();
+      for (const at of [0, 2, 4]) conv(`${block}.conv.${at}`, c, c);
+    }
+    if (stage + 1 === blocks.length) return conv(layer(), 3, c);
+    layer();
+    conv(layer(), c, c, false);
+  });
+  return shapes;
+}
+
+const VAE = {
+  _class_name: "AutoencoderTiny",
+  act_fn: "relu",
+  decoder_block_out_channels: [64, 64, 64, 64],
+  encoder_block_out_channels: [64, 64, 64, 64],
+  in_channels: 3,
+  latent_channels: 4,
+  num_decoder_blocks: [3, 3, 3, 1],
+  num_encoder_blocks: [1, 3, 3, 3],
+  out_channels: 3,
+  scaling_factor: 1,
+  upsampling_scaling_factor: 2,
+};
+
+const SCHEDULER = {
+  _class_name: "EulerDiscreteScheduler",
+  beta_end: 0.012,
+  beta_schedule: "scaled_linear",
+  beta_start: 0.00085,
+  num_train_timesteps: 1000,
+  prediction_type: "epsilon",
+  steps_offset: 1,
+  timestep_spacing: "leading",
+};
+
+/** CLIP's alphabet: each byte, and each byte that ends a word. */
+function vocabulary() {
+  const visible = (byte) => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+  let next = 256;
+  const letters = Array.from({ length: 256 }, (_, byte) => String.fromCharCode(visible(byte) ? byte : next++));
+  return [...letters, ...letters.map((letter) => `${letter}</w>`), "<|startoftext|>", "<|endoftext|>"];
+}
+
+/**
+ * The checkpoint of `model` (`{ name, unet, dtype, seed }`), as `load` takes what a person picked; and the UNet's weights by
+ * themselves: `{ source, weights, graph }`.
+ */
+export function makeCheckpoint({ name, unet, dtype = "F32", seed = 1 }) {
+  const side = unet.sample_size;
+  const graph = unetGraph(unet, { height: side, width: side });
+  const shapes = new Map([...graph.weights].map(([name, { shape }]) => [name, shape]));
+  const weights = new Weights(shapes, dtype, seed);
+  const words = vocabulary();
+  const text = { ...HIDDEN(unet.cross_attention_dim), num_hidden_layers: 1, num_attention_heads: 8, hidden_act: "quick_gelu" };
+  const classes = {
+    scheduler: ["diffusers", SCHEDULER._class_name],
+    text_encoder: ["transformers", "CLIPTextModel"],
+    tokenizer: ["transformers", "CLIPTokenizer"],
+    unet: ["diffusers", "UNet2DConditionModel"],
+    vae: ["diffusers", VAE._class_name],
+  };
+  const files = {
+    "model_index.json": { _class_name: "StableDiffusionPipeline", ...classes },
+    "scheduler/scheduler_config.json": SCHEDULER,
+    "text_encoder/config.json": { ...text, vocab_size: words.length, bos_token_id: words.length - 2, eos_token_id: words.length - 1 },
+    "text_encoder/model.safetensors": new Weights(textShapes(unet, words.length), "F32", seed + 1000),
+    "tokenizer/merges.txt": "#version: 0.2\n",
+    "tokenizer/tokenizer_config.json": { model_max_length: 77, tokenizer_class: "CLIPTokenizer" },
+    "tokenizer/vocab.json": Object.fromEntries(words.map((word, id) => [word, id])),
+    "unet/config.json": { _class_name: "UNet2DConditionModel", ...unet },
+    "unet/diffusion_pytorch_model.safetensors": weights,
+    "vae/config.json": VAE,
+    "vae/diffusion_pytorch_model.safetensors": new Weights(vaeShapes(VAE), "F32", seed + 2000),
+  };
+  const blob = (content) => {
+    if (content instanceof Weights) return content.file();
+    return new Blob([typeof content === "string" ? content : JSON.stringify(content)]);
+  };
+  const source = Object.entries(files).map(([path, content]) => ({ path: `${name}/${path}`, file: blob(content) }));
+  return { source, weights, graph };
+}

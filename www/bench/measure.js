@@ -1,0 +1,103 @@
+// All that is measured, in one run: the adapter, what it can do at most, a step, a decoding, a picture, and a race if it is asked for.
+
+import { Tintype, TintypeError } from "../tintype/tintype.js";
+import { makeCheckpoint } from "./made.js";
+import { MADE } from "./models.js";
+import { median, race } from "./race.js";
+
+const LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxStorageBuffersPerShaderStage",
+];
+
+/** What the browser says of the adapter; null, if there is none. */
+async function adapterFacts() {
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" }).catch(() => null);
+  if (!adapter) return null;
+  const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = adapter.info ?? {};
+  const limits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
+  return { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize, features: [...adapter.features].sort(), limits };
+}
+
+/** The page's own checkpoints, as `{ id, name, about, source }`. */
+export async function shipped() {
+  const entries = await Tintype.catalogue(new URL("../checkpoints/checkpoints.json", import.meta.url)).catch(() => []);
+  return entries.map((entry) => ({ id: entry.id, name: entry.name ?? entry.id, about: "one of this page's own checkpoints", source: entry }));
+}
+
+/** Everything that can be measured. */
+export const models = async () => [...MADE, ...(await shipped())];
+
+/**
+ * Measures `model`, one of `models()`. `onPhase` hears what is being done. `rounds`: of the race; as many as seem right, if nothing
+ * is said. Rejects with a TintypeError; what a race failed over is in `race.error`, for the rest stands.
+ */
+export async function measure(model, { backend = "auto", raced = false, rounds, signal, onPhase = () => {} } = {}) {
+  const notices = [];
+  onPhase("Starting");
+  const adapter = await adapterFacts();
+  const tintype = await Tintype.create({ backend, store: "off", debug: true });
+  try {
+    tintype.addEventListener("notice", ({ detail }) => detail.kind !== "store" && notices.push(detail));
+    onPhase(model.unet ? "Making the model" : "Loading the checkpoint");
+    // A moment for the page to say so: what follows keeps it busy.
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    const made = model.unet && makeCheckpoint(model);
+    const loading = performance.now();
+    const checkpoint = await tintype.load(made ? made.source : model.source, { signal, name: model.name });
+    const load = performance.now() - loading;
+    const { width, height, factor } = checkpoint.defaults;
+    const options = { checkpoint, prompt: "a fox", width, height, guidanceScale: 1, signal };
+
+    onPhase("Measuring what the device can do, a step and a decoding");
+    const { unet, vae, ...profile } = await tintype.profile({ ...options, tensors: Boolean(made) });
+    const { tensors, ...step } = unet;
+
+    const isSlow = profile.backend.kind === "cpu" || profile.backend.software;
+    const steps = isSlow ? 1 : 8;
+    const draw = async () => (await tintype.generate({ ...options, steps, seed: 7 })).timings;
+    onPhase("Drawing pictures");
+    const pictures = [await draw()];
+    // The first one makes room.
+    if (!isSlow) pictures.push(await draw(), await draw());
+    const totals = pictures.map(({ start, total }) => start + total);
+    const { pipelines } = await tintype.debug.counts();
+
+    const report = {
+      tintype: "bench 1",
+      at: new Date().toISOString(),
+      userAgent: navigator.userAgent,
+      crossOriginIsolated: globalThis.crossOriginIsolated ?? false,
+      adapter,
+      ...profile,
+      model: { id: model.id, name: model.name, parameters: made?.weights.count ?? null, width, height, factor, load },
+      memory: { ...tintype.memory, pipelines },
+      unet: step,
+      vae,
+      picture: { steps, ms: median(totals), runs: totals },
+      race: null,
+      notices,
+    };
+    if (raced && model.race) report.race = await racing(tintype, made, options, { report, tensors, rounds, isSlow, signal, onPhase });
+    // One that was lost on the way is another now.
+    report.backend = tintype.backend;
+    return report;
+  } finally {
+    await tintype.close();
+  }
+}
+
+async function racing(tintype, made, options, { report, tensors, rounds, isSlow, signal, onPhase }) {
+  const once = { ...options, parts: ["unet"], nodes: false, runs: 1 };
+  const step = async () => (await tintype.profile(once)).unet.ms;
+  const onRound = (round, of) => onPhase(round === 0 ? "Fetching onnxruntime-web, and giving it the model" : `Racing: ${round} of ${of} rounds`);
+  try {
+    return await race(made, report.backend.kind, tensors, step, rounds ?? (isSlow ? 3 : 15), { signal, onRound });
+  } catch (error) {
+    if (signal?.aborted || error instanceof TintypeError) throw error;
+    return { error: error.message };
+  }
+}

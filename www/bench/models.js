@@ -1,0 +1,65 @@
+// What can be measured: UNets that are made in the page, each as diffusers' configuration has it, and the page's own checkpoints.
+
+const SD = {
+  act_fn: "silu",
+  center_input_sample: false,
+  downsample_padding: 1,
+  flip_sin_to_cos: true,
+  freq_shift: 0,
+  in_channels: 4,
+  layers_per_block: 1,
+  norm_eps: 1e-5,
+  norm_num_groups: 32,
+  out_channels: 4,
+};
+
+/** `race`: whether onnxruntime-web is given the same model; it takes all of it in f32, in one piece. */
+export const MADE = [
+  {
+    id: "unet",
+    name: "UNet of 52 M parameters",
+    about: "latents 32 × 32, made here, nothing to fetch",
+    race: true,
+    unet: {
+      ...SD,
+      sample_size: 32,
+      block_out_channels: [128, 256, 512],
+      cross_attention_dim: 768,
+      attention_head_dim: 8,
+      down_block_types: ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+      up_block_types: ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    },
+  },
+  {
+    id: "bk-sdm-tiny",
+    name: "UNet of BK-SDM-Tiny's shape, 323 M parameters",
+    about: "latents 64 × 64 in half precision, made here, 650 MB of memory",
+    dtype: "F16",
+    unet: {
+      ...SD,
+      sample_size: 64,
+      block_out_channels: [320, 640, 1280],
+      cross_attention_dim: 768,
+      attention_head_dim: 8,
+      mid_block_type: null,
+      down_block_types: ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+      up_block_types: ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    },
+  },
+  {
+    id: "small",
+    name: "Small UNet of 0.8 M parameters",
+    about: "latents 8 × 8, for a first look",
+    race: true,
+    unet: {
+      ...SD,
+      sample_size: 8,
+      block_out_channels: [32, 64],
+      cross_attention_dim: 64,
+      attention_head_dim: 4,
+      norm_num_groups: 8,
+      down_block_types: ["CrossAttnDownBlock2D", "DownBlock2D"],
+      up_block_types: ["UpBlock2D", "CrossAttnUpBlock2D"],
+    },
+  },
+];

@@ -1,0 +1,140 @@
+// The other engine: onnxruntime-web with the same UNet, on the same adapter. Fetched when a race is asked for, and never else.
+
+import { encodeOnnx } from "./onnx.js";
+
+const FOLDER = new URL("./ort/", import.meta.url).href;
+
+/** Counts what this thread asks of WebGPU (Tintype's worker is another one); `stop` ends it. */
+function watch() {
+  const counts = { dispatches: 0, submits: 0, pipelines: 0, buffers: 0, peakBuffers: 0 };
+  const undo = [];
+  const sizes = new WeakMap();
+  const wrap = (type, name, before) => {
+    const prototype = globalThis[type]?.prototype;
+    const original = prototype?.[name];
+    if (!original) return;
+    prototype[name] = function (...args) {
+      const result = original.apply(this, args);
+      before(this, args, result);
+      return result;
+    };
+    undo.push(() => (prototype[name] = original));
+  };
+  wrap("GPUComputePassEncoder", "dispatchWorkgroups", () => counts.dispatches++);
+  wrap("GPUQueue", "submit", () => counts.submits++);
+  for (const name of ["createComputePipeline", "createComputePipelineAsync"]) wrap("GPUDevice", name, () => counts.pipelines++);
+  wrap("GPUDevice", "createBuffer", (_, [{ size }], buffer) => {
+    sizes.set(buffer, size);
+    counts.buffers += size;
+    counts.peakBuffers = Math.max(counts.peakBuffers, counts.buffers);
+  });
+  wrap("GPUBuffer", "destroy", (buffer) => {
+    counts.buffers -= sizes.get(buffer) ?? 0;
+    sizes.delete(buffer);
+  });
+  return { counts, stop: () => undo.forEach((each) => each()) };
+}
+
+async function fetchOrt() {
+  try {
+    const ort = await import("./ort/ort.webgpu.bundle.min.mjs");
+    const { version } = await (await fetch(`${FOLDER}package.json`)).json();
+    return { ort, version };
+  } catch (error) {
+    throw new Error(`onnxruntime-web could not be fetched from ${FOLDER}: ${error.message}`, { cause: error });
+  }
+}
+
+/** onnxruntime-web with the UNet of `graph`, on `kind`: `{ version, run(tensors), counts, release() }`. */
+export async function openRival({ graph, weights }, kind) {
+  const { ort, version } = await fetchOrt();
+  ort.env.wasm.wasmPaths = { wasm: `${FOLDER}ort-wasm-simd-threaded.asyncify.wasm` };
+  ort.env.logLevel = "error";
+  if (ort.env.webgpu) ort.env.webgpu.powerPreference = "high-performance";
+  const watched = watch();
+  try {
+    const session = await ort.InferenceSession.create(encodeOnnx(graph, weights.values), {
+      executionProviders: [kind === "webgpu" ? "webgpu" : "wasm"],
+    });
+    const shapes = new Map(graph.inputs.map(({ name, shape }) => [name, shape]));
+    const feeds = ({ sample, timestep, encoderHiddenStates }) => {
+      const values = { sample, timestep: Float32Array.of(timestep), encoder_hidden_states: encoderHiddenStates };
+      return Object.fromEntries(Object.entries(values).map(([name, data]) => [name, new ort.Tensor("float32", data, shapes.get(name))]));
+    };
+    let counts = null;
+    return {
+      version,
+      /** Runs it; gives milliseconds until the output can be read, and the output. */
+      async run(tensors) {
+        const given = feeds(tensors);
+        const before = { ...watched.counts };
+        const started = performance.now();
+        const { out_sample: out } = await session.run(given);
+        const ms = performance.now() - started;
+        const { dispatches, submits, pipelines, peakBuffers } = watched.counts;
+        counts ??= { dispatches: dispatches - before.dispatches, submits: submits - before.submits, pipelines, peakBuffers };
+        // The first run is for counting, those that follow are for timing.
+        watched.stop();
+        return { ms, output: out.data };
+      },
+      get counts() {
+        return counts;
+      },
+      release: () => session.release(),
+    };
+  } catch (error) {
+    watched.stop();
+    throw error;
+  }
+}
+
+export const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
+
+/** How far `found` is from `expected`: the largest difference, over the largest value. */
+export function apart(expected, found) {
+  if (expected.length !== found.length) return Infinity;
+  let [most, largest] = [0, 0];
+  for (let i = 0; i < expected.length; i++) {
+    // What is no number is as far as can be.
+    most = Math.max(most, Number.isFinite(found[i]) ? Math.abs(found[i] - expected[i]) : Infinity);
+    largest = Math.max(largest, Math.abs(expected[i]));
+  }
+  return most / largest;
+}
+
+/** Both outputs are of one model only if they are this near. */
+const NEAR = 1e-3;
+
+/**
+ * Runs both in turns, `rounds` times each. `step()` runs Tintype's and gives its milliseconds; `tensors` are what a step read and
+ * wrote. `onRound` hears how far it is.
+ */
+export async function race(made, kind, tensors, step, rounds, { signal, onRound = () => {} } = {}) {
+  onRound(0, rounds);
+  const rival = await openRival(made, kind);
+  try {
+    const { output } = await rival.run(tensors);
+    const difference = apart(tensors.output, output);
+    const times = { tintype: [], ort: [] };
+    const turns = { tintype: async () => times.tintype.push(await step()), ort: async () => times.ort.push((await rival.run(tensors)).ms) };
+    await step();
+    for (let round = 0; round < rounds; round++) {
+      onRound(round, rounds);
+      // Who goes first changes too.
+      for (const name of round % 2 === 0 ? ["tintype", "ort"] : ["ort", "tintype"]) {
+        signal?.throwIfAborted();
+        await turns[name]();
+      }
+    }
+    const [ours, theirs] = [median(times.tintype), median(times.ort)];
+    return {
+      ort: { version: rival.version, ms: theirs, runs: times.ort, ...rival.counts },
+      tintype: { ms: ours, runs: times.tintype },
+      ratio: theirs / ours,
+      difference,
+      agrees: difference <= NEAR,
+    };
+  } finally {
+    await rival.release();
+  }
+}
