@@ -2,9 +2,10 @@
 //! and scaling are part of the gather), then multiplied. A kernel of one pixel needs no gather.
 
 use super::chunks::Work;
-use super::kernels::{ROWS, stack};
-use super::memory::{filled, read};
+use super::kernels::{ROWS, Tall, stack};
+use super::memory::read;
 use super::operands::Operands;
+use super::{linear, winograd};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use std::ops::Range;
@@ -25,9 +26,8 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         return Err(Error::Internal(format!("no image: {}", x.shape)));
     };
     if kernel == [1, 1] && stride == 1 && padding == [0; 4] && upsample.is_none() {
-        return super::linear::work(o);
+        return linear::work(o);
     }
-    let (x, k) = (x.tensor.clone(), kernel[0] * kernel[1] * ci);
     let patches = Patches {
         from: [h, w],
         scaled: upsample.unwrap_or([h, w]),
@@ -37,31 +37,52 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         origin: [padding[0], padding[1]],
         out: [ho, wo],
     };
-    let mut four = filled(ROWS * k, 0.0, "patches of a convolution")?;
-    super::linear::product(o, batch * ho * wo, move |pixels, stacked| {
-        let x = read::<f32>(&x)?;
-        let tiles = pixels.len().div_ceil(ROWS);
-        for (t, first) in pixels.clone().step_by(ROWS).enumerate() {
-            patches.gather(&x, first..pixels.end.min(first + ROWS), &mut four);
-            stack(std::array::from_fn(|r| &four[r * k..][..k]), k, t, tiles, stacked);
-        }
+    if winograd::suits(&patches, o.param(0)?.dims()[1]) {
+        return winograd::work(o, patches, batch);
+    }
+    let (x, mut four) = (x.tensor.clone(), Vec::new());
+    linear::product(o, batch * ho * wo, move |pixels, stacked| {
+        patches.stack(&*read::<f32>(&x)?, pixels, &mut four, stacked);
         Ok(())
     })
 }
 
 /// Which pixels a convolution sees. Pairs are vertical, horizontal.
-struct Patches {
+pub(super) struct Patches {
     from: [usize; 2],
     scaled: [usize; 2],
-    channels: usize,
-    kernel: [usize; 2],
-    stride: usize,
+    pub(super) channels: usize,
+    pub(super) kernel: [usize; 2],
+    pub(super) stride: usize,
     /// Zeros above and to the left.
     origin: [usize; 2],
-    out: [usize; 2],
+    pub(super) out: [usize; 2],
 }
 
 impl Patches {
+    /// Puts the patches of `pixels` together for a product. `four` is room for a tile of them.
+    pub(super) fn stack(&self, x: &[f32], pixels: Range<usize>, four: &mut Vec<f32>, to: &mut [Tall]) {
+        let (k, tiles) = (
+            self.kernel[0] * self.kernel[1] * self.channels,
+            pixels.len().div_ceil(ROWS),
+        );
+        four.resize(ROWS * k, 0.0);
+        for (t, first) in pixels.clone().step_by(ROWS).enumerate() {
+            self.gather(x, first..pixels.end.min(first + ROWS), four);
+            stack(std::array::from_fn(|r| &four[r * k..][..k]), k, t, tiles, to);
+        }
+    }
+
+    /// Where a pixel of the scaled image and the zeros around it begins, if it is no zero.
+    pub(super) fn pixel(&self, image: usize, y: usize, x: usize) -> Option<usize> {
+        let within = |at: usize, i: usize| {
+            let at = at.checked_sub(self.origin[i])?;
+            (at < self.scaled[i]).then(|| nearest(at, self.from[i], self.scaled[i]))
+        };
+        let (y, x) = (within(y, 0)?, within(x, 1)?);
+        Some(((image * self.from[0] + y) * self.from[1] + x) * self.channels)
+    }
+
     /// Writes the patch of each output pixel in `pixels`: kernel rows, in them kernel columns, in them channels.
     fn gather(&self, x: &[f32], pixels: Range<usize>, to: &mut [f32]) {
         let (line, [kh, kw], [h, w]) = (self.kernel[1] * self.channels, self.kernel, self.from);

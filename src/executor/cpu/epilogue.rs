@@ -53,26 +53,36 @@ impl Finish {
         rows: Range<usize>,
         columns: Range<usize>,
     ) -> Result<()> {
-        let residual = self.residual.as_ref().map(read::<f32>).transpose()?;
         let at = rows.start * self.channels..rows.end * self.channels;
+        self.fill(|dst, stride, addend| multiply(stacked, panels, columns.clone(), addend, &mut dst[at], stride))?;
+        self.finish(std::iter::once(rows), columns)
+    }
+
+    /// `f` writes sums to rows of so many elements each, with the addend, if there is one; [`finish`](Self::finish) comes after it.
+    pub(super) fn fill(&self, f: impl FnOnce(&mut [f32], usize, Option<&[f32]>)) -> Result<()> {
         write(&self.dst, |dst: &mut [f32]| {
-            let dst = &mut dst[at.clone()];
-            let addend = self.addend.as_deref();
-            multiply(stacked, panels, columns.clone(), addend, dst, self.channels);
-            if self.act.is_none() && residual.is_none() && self.post.is_none() {
-                return;
-            }
-            for (i, row) in dst.chunks_exact_mut(self.channels).enumerate() {
-                let row = &mut row[columns.clone()];
+            f(dst, self.channels, self.addend.as_deref())
+        })
+    }
+
+    /// Does what is left to do to the sums in some columns of `rows`.
+    pub(super) fn finish(&self, rows: impl Iterator<Item = Range<usize>>, columns: Range<usize>) -> Result<()> {
+        if self.act.is_none() && self.residual.is_none() && self.post.is_none() {
+            return Ok(());
+        }
+        let residual = self.residual.as_ref().map(read::<f32>).transpose()?;
+        write(&self.dst, |dst: &mut [f32]| {
+            for row in rows.flatten() {
+                let at = row * self.channels + columns.start..row * self.channels + columns.end;
+                let sums = &mut dst[at.clone()];
                 if let Some(act) = self.act {
-                    activate(act, row);
+                    activate(act, sums);
                 }
                 if let Some(residual) = &residual {
-                    let residual = &residual[at.start + i * self.channels..][columns.clone()];
-                    row.iter_mut().zip(residual).for_each(|(d, r)| *d += r);
+                    sums.iter_mut().zip(&residual[at]).for_each(|(d, r)| *d += r);
                 }
                 if let Some(post) = self.post {
-                    activate(post, row);
+                    activate(post, sums);
                 }
             }
         })

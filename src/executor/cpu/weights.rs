@@ -118,6 +118,14 @@ impl Weights {
         Ok(param)
     }
 
+    /// What a parameter is kept in.
+    pub(in super::super) fn dtype(&self, spec: &ParamSpec) -> Result<WeightDtype> {
+        Ok(match self.param(spec)?.filling.borrow().data {
+            Data::F32(_) => WeightDtype::F32,
+            Data::Half(_, dtype) => dtype,
+        })
+    }
+
     /// A parameter, if all of it was uploaded and it has the shape that is looked for.
     pub(super) fn get(&self, spec: &ParamSpec) -> Result<Rc<Param>> {
         let param = self.param(spec)?;

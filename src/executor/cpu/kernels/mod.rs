@@ -4,9 +4,11 @@
 mod act;
 mod attention;
 mod exp;
+mod four;
 mod panels;
 mod reduce;
 mod tile;
+pub(super) mod winograd;
 
 pub(super) use act::{activate, geglu};
 pub(super) use attention::Memory;

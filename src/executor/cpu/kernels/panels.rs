@@ -46,7 +46,7 @@ pub(in super::super) struct Panels<'a> {
 
 impl Panels<'_> {
     /// Some steps of a panel, widened into `scratch` where they have to be.
-    fn part<'a>(&'a self, panel: usize, steps: Range<usize>, scratch: &'a mut [Wide]) -> &'a [Wide] {
+    pub(super) fn part<'a>(&'a self, panel: usize, steps: Range<usize>, scratch: &'a mut [Wide]) -> &'a [Wide] {
         let first = panel * self.steps + steps.start;
         match self.elements {
             Elements::F32(x) => &x.as_chunks().0[first..first + steps.len()],

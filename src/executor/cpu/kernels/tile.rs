@@ -103,7 +103,7 @@ pub(in super::super) fn interleave(rows: [&[f32]; ROWS], to: &mut [Tall]) {
 
 #[cfg(target_arch = "wasm32")]
 #[inline(always)]
-fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+pub(super) fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
     use bytemuck::must_cast;
     use core::arch::wasm32::{i32x4_shuffle as words, i64x2_shuffle as pairs, v128};
     let [a, b, c, d]: [v128; 4] = must_cast(rows);
@@ -119,6 +119,6 @@ fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
 
 #[cfg(not(target_arch = "wasm32"))]
 #[inline(always)]
-fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+pub(super) fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
     std::array::from_fn(|column| rows.map(|row| row[column]))
 }
