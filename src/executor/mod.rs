@@ -169,6 +169,15 @@ impl Executor {
         }
     }
 
+    /// The dtype that weights of this one are kept in once something was added to them.
+    pub fn merged(&self, dtype: WeightDtype) -> WeightDtype {
+        match self {
+            // What was merged has more digits, and only what a LoRA changes takes more room.
+            Self::Cpu(_) => WeightDtype::F32,
+            Self::Webgpu(_) => dtype,
+        }
+    }
+
     /// Makes room for packed weights: for each parameter, the dtype it is kept in.
     ///
     /// # Errors
@@ -183,7 +192,7 @@ impl Executor {
     /// Bytes that packed weights take on this device.
     pub fn weight_bytes(&self, params: &[(ParamSpec, WeightDtype)]) -> u64 {
         let bytes = |(spec, dtype): &(ParamSpec, WeightDtype)| match self {
-            Self::Cpu(_) => cpu::Weights::bytes(spec),
+            Self::Cpu(_) => cpu::Weights::bytes(spec, *dtype),
             Self::Webgpu(_) => webgpu::Weights::bytes(spec, *dtype),
         };
         params.iter().map(bytes).fold(0, u64::saturating_add)

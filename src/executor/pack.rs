@@ -1,5 +1,5 @@
 //! From tensors as a file has them to the layout that kernels read, piece by piece as the bytes arrive. Both executors use one
-//! layout, so it is made once here.
+//! layout but for its width: rows that are padded, or, where they are wider than that, panels of columns one after the other.
 
 use crate::error::{Error, Result};
 use crate::graph::{Pack, ParamSpec};
@@ -58,11 +58,31 @@ pub struct Packing {
     key: String,
     parts: Vec<Part>,
     rows: usize,
+    columns: usize,
     stride: usize,
 }
 
+/// Where a column begins, and how far it is from one of its elements to the next.
+#[derive(Clone, Copy)]
+struct Columns {
+    rows: usize,
+    stride: usize,
+}
+
+impl Columns {
+    fn start(self, column: usize) -> usize {
+        column / self.stride * self.rows * self.stride + column % self.stride
+    }
+
+    /// Whether `count` columns from this one on lie side by side.
+    fn joined(self, column: usize, count: usize) -> bool {
+        column % self.stride + count <= self.stride
+    }
+}
+
 impl Packing {
-    /// Nothing has come yet. `stride` is the number of elements from one packed row to the next.
+    /// Nothing has come yet. `stride` is the number of elements from one packed row to the next: all columns and their padding,
+    /// or fewer, and then what lies beyond follows in a panel of its own.
     ///
     /// # Errors
     /// [`Error::Internal`] if the parameter has no elements, or no such rows.
@@ -88,7 +108,7 @@ impl Packing {
                 }
             };
             let fits = width > 0 && width.checked_mul(rows) == Some(len) && column + width <= columns;
-            if !fits || columns > stride {
+            if !fits || stride == 0 || transposed.is_none() && columns > stride {
                 let (key, shape) = (spec.key(), &part.shape);
                 return Err(Error::Internal(format!(
                     "{key}: {shape:?} does not fit into [{rows}, {columns}]"
@@ -113,8 +133,14 @@ impl Packing {
             key: spec.key(),
             parts,
             rows,
+            columns,
             stride,
         })
+    }
+
+    fn layout(&self) -> Columns {
+        let (rows, stride) = (self.rows, self.stride);
+        Columns { rows, stride }
     }
 
     /// Whether every part has come, all of it.
@@ -124,7 +150,8 @@ impl Packing {
 
     /// Elements of the packed parameter, padding included.
     pub fn elements(&self) -> usize {
-        self.rows * self.stride
+        let panels = self.columns.div_ceil(self.stride);
+        panels.saturating_mul(self.rows).saturating_mul(self.stride)
     }
 
     /// Whether the packed parameter is the one tensor as it is, so that its bytes can go where they belong unseen.
@@ -211,7 +238,8 @@ impl Packing {
             let mut tensor = Vec::new();
             let room = tensor.try_reserve_exact(p.len);
             room.map_err(|_| Error::OutOfMemory(format!("{}: {} elements to read it back", self.key, p.len)))?;
-            let packed = |row: usize, column: usize| at(row * self.stride + p.column + column);
+            let start = |column: usize| self.layout().start(p.column + column);
+            let packed = |row: usize, column: usize| at(row * self.stride + start(column));
             match p.transposed {
                 None => tensor.extend((0..p.len).map(|i| packed(i / p.width, i % p.width))),
                 Some([inner, taps]) => {
@@ -249,9 +277,10 @@ impl Packing {
             )));
         }
         self.advance(part, start, elements.len())?;
+        let Columns { rows, stride } = self.layout();
         let p = &self.parts[part];
         match p.transposed {
-            Some(shape) => transpose(shape, start, elements, convert, &mut to[p.column..], self.stride),
+            Some(shape) => transpose(shape, start, elements, convert, to, p.column, Columns { rows, stride }),
             None => {
                 let (mut at, mut elements) = (start, elements);
                 while !elements.is_empty() {
@@ -268,34 +297,38 @@ impl Packing {
 }
 
 /// IEEE half to single, without a branch: scaling makes subnormal numbers right too.
-fn half_to_f32(half: u16) -> f32 {
+#[inline(always)]
+pub(super) fn half_to_f32(half: u16) -> f32 {
     const SCALE: f32 = f32::from_bits((127 + 112) << 23);
     let (sign, rest) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff) << 13);
     let endless = if half & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
     f32::from_bits((f32::from_bits(rest) * SCALE).to_bits() | endless | sign)
 }
 
-/// Elements from number `at` on of a tensor `[_, inner, taps]`, to rows of `taps · inner`.
+/// Elements from number `at` on of a tensor `[_, inner, taps]`, to columns of `taps · inner`.
 fn transpose<E: Element, T: Copy>(
     shape: [usize; 2],
     mut at: usize,
     mut elements: &[E],
     convert: impl Fn(E) -> T,
     to: &mut [T],
-    stride: usize,
+    first_column: usize,
+    columns: Columns,
 ) {
-    let len = shape[0] * shape[1];
+    let (len, stride) = (shape[0] * shape[1], columns.stride);
     while !elements.is_empty() {
-        let (column, first) = (at / len, at % len);
-        let count = if first == 0 && elements.len() >= BLOCK * len {
-            E::rows::<BLOCK, T>(shape, elements, &convert, &mut to[column..], stride)
-        } else if first == 0 && elements.len() >= SMALL_BLOCK * len {
-            E::rows::<SMALL_BLOCK, T>(shape, elements, &convert, &mut to[column..], stride)
+        let (column, first) = (first_column + at / len, at % len);
+        let whole = |rows: usize| first == 0 && elements.len() >= rows * len && columns.joined(column, rows);
+        let to = &mut to[columns.start(column)..];
+        let count = if whole(BLOCK) {
+            E::rows::<BLOCK, T>(shape, elements, &convert, to, stride)
+        } else if whole(SMALL_BLOCK) {
+            E::rows::<SMALL_BLOCK, T>(shape, elements, &convert, to, stride)
         } else {
             let now = &elements[..elements.len().min(len - first)];
             let mut place = Place::new(shape, first);
             for e in now {
-                to[place.next_row() * stride + column] = convert(*e);
+                to[place.next_row() * stride] = convert(*e);
             }
             now.len()
         };
@@ -464,8 +497,8 @@ mod tests {
 
     /// Where each element must be, one by one.
     fn naive(spec: &ParamSpec, stride: usize) -> Vec<f32> {
-        let [rows, _] = spec.packed();
-        let mut to = vec![-1.0; rows * stride];
+        let [rows, columns] = spec.packed();
+        let mut to = vec![-1.0; columns.div_ceil(stride) * rows * stride];
         let mut column = 0;
         for (i, part) in spec.parts.iter().enumerate() {
             let (first, len) = (part.shape[0], part.shape.iter().product::<usize>());
@@ -480,7 +513,8 @@ mod tests {
                         ((rest % taps) * (len / first / taps) + rest / taps, o)
                     }
                 };
-                to[row * stride + column + c] = (i * 100_000 + n) as f32;
+                let c = column + c;
+                to[(c / stride * rows + row) * stride + c % stride] = (i * 100_000 + n) as f32;
             }
             column += if spec.pack == Pack::Vector { len } else { first };
         }
@@ -492,6 +526,9 @@ mod tests {
         let cases = [
             (spec(Pack::Matrix, &[&[37, 5], &[3, 5], &[16, 5]]), 56),
             (spec(Pack::Matrix, &[&[37, 5]]), 40),
+            (spec(Pack::Matrix, &[&[37, 5], &[3, 5], &[16, 5]]), 8),
+            (spec(Pack::Matrix, &[&[40, 5]]), 16),
+            (spec(Pack::Conv, &[&[21, 6, 3, 3]]), 8),
             (spec(Pack::Conv, &[&[21, 6, 3, 3]]), 24),
             (spec(Pack::Conv, &[&[4, 1, 1, 2], &[5, 1, 1, 2]]), 9),
             (spec(Pack::Vector, &[&[7], &[3]]), 12),

@@ -112,7 +112,7 @@ impl Executor {
         for &p in &n.params {
             let spec = &plan.params[p];
             let held = match weights {
-                Weights::Cpu(_) => cpu::Weights::bytes(spec),
+                Weights::Cpu(w) => cpu::Weights::bytes(spec, w.dtype(spec)?),
                 Weights::Webgpu(w) => webgpu::Weights::bytes(spec, w.dtype(spec)?),
             };
             bytes = bytes.saturating_add(if n.op == Op::Embedding { held.min(out) } else { held });

@@ -101,7 +101,7 @@ impl Library {
             .iter()
             .flat_map(|job| Some((job.component.name, job.models.first()?.wanted.params.as_slice())))
             .collect();
-        let mut loras = Loras::read(&options.loras, &needed, progress, cancel).await?;
+        let mut loras = Loras::read(&self.executor, &options.loras, &needed, progress, cancel).await?;
         let defaults;
         (defaults, parts.scheduler) = loras.defaults(&own);
         if defaults != own.defaults {

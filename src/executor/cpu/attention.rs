@@ -1,13 +1,12 @@
-//! Attention, one head and a chunk of its queries at a time: the scores of that chunk are all that is ever held.
+//! Attention, one head and a chunk of its queries at a time: beside that head's keys and values, scores of a few queries are all
+//! that is ever held.
 
 use super::chunks::{Work, part, queries};
-use super::kernels::softmax_row;
-use super::memory::{matrix, read, write};
+use super::kernels::{COLUMNS, Memory, ROWS};
+use super::memory::{filled, read, write};
 use super::operands::{Operand, Operands};
 use crate::error::{Error, Result};
 use crate::graph::Op;
-use candle_core::Tensor;
-use std::ops::Range;
 
 pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     let Op::Attention {
@@ -22,44 +21,36 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     let [q, k, v] = [o.input(0)?.clone(), o.input(1)?.clone(), o.input(2)?.clone()];
     let (batch, tokens, keys) = (q.shape.batch(), q.shape.tokens(), k.shape.tokens());
     let (dst, width) = (o.dst.clone(), heads * head_dim);
-    let step = queries(keys, head_dim);
+    let step = queries(keys, head_dim).next_multiple_of(COLUMNS);
     let chunks = tokens.div_ceil(step);
     let scale = 1.0 / (head_dim as f32).sqrt();
-    // Rows of one picture, channels of one head, in place.
-    let head = move |x: &Operand, picture: usize, offset: usize, head: usize, rows: Range<usize>| -> Result<Tensor> {
-        let start = if x.shape.batch() == 1 {
-            0
-        } else {
-            picture * x.shape.tokens()
-        };
-        let rows = matrix(&x.tensor, start + rows.start..start + rows.end, x.shape.channels())?;
-        Ok(rows.narrow(1, offset + head * head_dim, head_dim)?)
+    let [k_room, v_room] = Memory::room(keys, head_dim);
+    let room = |len| filled(len, [0.0; ROWS], "keys and values of a head");
+    let mut memory = Memory::new(keys, head_dim, room(k_room)?, room(v_room)?);
+    // Where the channels of a head begin in a picture's row.
+    let place = move |x: &Operand, picture: usize, offset: usize, head: usize| {
+        let (channels, first) = (x.shape.channels(), offset + head * head_dim);
+        let picture = if x.shape.batch() == 1 { 0 } else { picture };
+        let start = picture * x.shape.tokens();
+        move |row: usize| (start + row) * channels + first
     };
     Ok(Work::new(batch * heads * chunks, move |i| {
         let (picture, h) = (i / (chunks * heads), i / chunks % heads);
+        if i % chunks == 0 {
+            let (ks, vs) = (read::<f32>(&k.tensor)?, read::<f32>(&v.tensor)?);
+            let (at_k, at_v) = (place(&k, picture, offsets[1], h), place(&v, picture, offsets[2], h));
+            memory.fill(|i| &ks[at_k(i)..][..head_dim], |i| &vs[at_v(i)..][..head_dim]);
+        }
         let rows = part(i % chunks, step, tokens);
-        // Keys that come after all queries of the chunk are not looked at.
-        let seen = if causal { keys.min(rows.end) } else { keys };
-        let scores =
-            head(&q, picture, offsets[0], h, rows.clone())?.matmul(&head(&k, picture, offsets[1], h, 0..seen)?.t()?)?;
-        let mut sums = Vec::with_capacity(rows.len());
-        write(&scores, |scores: &mut [f32]| {
-            for (row, scores) in rows.clone().zip(scores.chunks_exact_mut(seen)) {
-                let (before, after) = scores.split_at_mut(if causal { (row + 1).min(seen) } else { seen });
-                sums.push(softmax_row(before, scale));
-                after.fill(0.0);
-            }
-        })?;
-        let mixed = scores.matmul(&head(&v, picture, offsets[2], h, 0..seen)?)?;
-        let mixed = read::<f32>(&mixed)?;
+        let qs = read::<f32>(&q.tensor)?;
+        let at_q = place(&q, picture, offsets[0], h);
+        let sees = |i: usize| if causal { keys.min(rows.start + i + 1) } else { keys };
         write(&dst, |dst: &mut [f32]| {
-            for ((row, mixed), sum) in rows.zip(mixed.chunks_exact(head_dim)).zip(&sums) {
-                let at = (picture * tokens + row) * width + h * head_dim;
-                dst[at..at + head_dim]
-                    .iter_mut()
-                    .zip(mixed)
-                    .for_each(|(d, m)| *d = m / sum);
-            }
+            let query = |i: usize| &qs[at_q(rows.start + i)..][..head_dim];
+            memory.attend(rows.len(), scale, query, sees, |i, mixed| {
+                let at = (picture * tokens + rows.start + i) * width + h * head_dim;
+                dst[at..at + head_dim].copy_from_slice(mixed);
+            });
         })
     }))
 }

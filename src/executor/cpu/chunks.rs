@@ -1,22 +1,22 @@
 //! Into what a node's work is cut. A unit runs without a break: a slice of time is whole units, so a unit must be short, and
 //! what it allocates is all the memory that a node takes beside its slots. All the numbers that tuning may change are here.
 
+use super::kernels::{COLUMNS, ROWS};
 use crate::error::Result;
 use std::ops::Range;
 
 /// Milliseconds after which other tasks get their turn.
 pub(super) const SLICE_MS: f64 = 30.0;
-/// Multiplications and additions of one unit: 5 ms at 20 GFLOP/s.
-const UNIT_FLOPS: usize = 100 << 20;
+/// Multiplications and additions of one unit: 10 ms at 20 GFLOP/s.
+const UNIT_FLOPS: usize = 200 << 20;
 /// Elements that a unit of element-wise work goes over.
 const UNIT_ELEMENTS: usize = 128 << 10;
-/// Elements of a gathered chunk of image patches: 4 MiB, which is 91 rows of the deepest convolution of Stable Diffusion 1.5.
-const PATCH_ELEMENTS: usize = 1 << 20;
-/// Elements of a chunk of results, or of attention scores: 2 MiB.
-const RESULT_ELEMENTS: usize = 512 << 10;
-/// Rows above which a product gains nothing by being taller.
-const TALLEST: usize = 1024;
-/// Columns below which a product is not cut: narrower ones leave the processor's registers empty.
+/// Elements of the rows that are put together for a product: 4 MiB, which is 88 rows of the deepest convolution of Stable
+/// Diffusion 1.5.
+const STACKED_ELEMENTS: usize = 1 << 20;
+/// Rows above which a product gains nothing by being taller: they stay in the second cache while the columns go by.
+const TALLEST: usize = 128;
+/// Columns below which a product is not cut.
 const NARROWEST: usize = 32;
 
 /// What a node does, in order.
@@ -50,10 +50,10 @@ pub(super) fn part(i: usize, step: usize, len: usize) -> Range<usize> {
     (i * step).min(len)..((i + 1) * step).min(len)
 }
 
-/// Queries for whose scores over `keys` there is room and time in a unit.
+/// Queries that a unit takes, of those that attend to `keys`.
 pub(super) fn queries(keys: usize, head_dim: usize) -> usize {
-    let by_flops = fit(UNIT_FLOPS, &[4, keys, head_dim]);
-    by_flops.min(fit(RESULT_ELEMENTS, &[keys])).max(1)
+    // Their sums stay in the second cache.
+    fit(UNIT_FLOPS, &[4, keys, head_dim]).clamp(1, 64)
 }
 
 /// The parts of a product `[rows, k] · [k, columns]`: rows outside, columns inside.
@@ -66,16 +66,11 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
-    /// Tiles for operands that are there; with `gathered`, rows of the first one are made in the scratch.
-    pub(super) fn new(rows: usize, k: usize, columns: usize, gathered: bool) -> Self {
-        let narrow = NARROWEST.min(columns);
-        let mut row_step = fit(UNIT_FLOPS, &[2, k, narrow]).min(TALLEST);
-        if gathered {
-            row_step = row_step.min(fit(PATCH_ELEMENTS, &[k]));
-        }
-        let row_step = even(rows, row_step);
-        let column_step = fit(UNIT_FLOPS, &[2, k, row_step]).min(fit(RESULT_ELEMENTS, &[row_step]));
-        let column_step = even(columns, column_step.max(narrow)).next_multiple_of(16);
+    pub(super) fn new(rows: usize, k: usize, columns: usize) -> Self {
+        let most = fit(STACKED_ELEMENTS, &[k]).min(TALLEST) / ROWS * ROWS;
+        let row_step = even(rows, most.max(ROWS)).next_multiple_of(ROWS);
+        let column_step = fit(UNIT_FLOPS, &[2, k, row_step]).max(NARROWEST);
+        let column_step = even(columns, column_step).next_multiple_of(COLUMNS);
         Self {
             rows,
             row_step,
@@ -97,7 +92,7 @@ impl Tiles {
         )
     }
 
-    /// The most rows that a tile has.
+    /// The most rows that a tile has, which is a multiple of [`ROWS`].
     pub(super) fn row_step(&self) -> usize {
         self.row_step
     }
@@ -120,25 +115,24 @@ mod tests {
 
     #[test]
     fn tiles_cover_a_product_once_and_stay_small() {
-        for (rows, k, columns, gathered) in [
-            (1, 1, 1, true),
-            (4096, 2880, 320, true),
-            (64, 11520, 1280, true),
-            (262_144, 36, 3, true),
-            (4096, 320, 2560, false),
-            (1, 1280, 1280, false),
-            (100, 40_000, 17, true),
-            (77, 768, 3072, false),
+        for (rows, k, columns) in [
+            (1, 1, 1),
+            (4096, 2880, 320),
+            (64, 11520, 1280),
+            (262_144, 36, 3),
+            (4096, 320, 2560),
+            (1, 1280, 1280),
+            (100, 40_000, 17),
+            (77, 768, 3072),
         ] {
-            let tiles = Tiles::new(rows, k, columns, gathered);
+            let tiles = Tiles::new(rows, k, columns);
             let mut seen = 0;
             for i in 0..tiles.count() {
                 let (r, c) = tiles.tile(i);
                 assert!(!r.is_empty() && !c.is_empty());
-                assert!(r.len() <= tiles.row_step());
+                assert!(r.len() <= tiles.row_step() && c.start % COLUMNS == 0);
                 assert!(2 * r.len() * k * c.len() <= 3 * UNIT_FLOPS / 2, "{rows} {k} {columns}");
-                assert!(!gathered || r.len() * k <= PATCH_ELEMENTS);
-                assert!(r.len() * c.len() <= RESULT_ELEMENTS * 3 / 2);
+                assert!(tiles.row_step() * k <= STACKED_ELEMENTS);
                 seen += r.len() * c.len();
             }
             assert_eq!(seen, rows * columns);

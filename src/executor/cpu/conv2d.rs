@@ -1,11 +1,11 @@
-//! Convolution as a product: patches of a chunk of output pixels are gathered in a scratch (zeros around the image, stride and
-//! scaling are part of the gather), then multiplied. A kernel of one pixel needs no gather.
+//! Convolution as a product: patches of a chunk of output pixels are gathered, a tile's at a time (zeros around the image, stride
+//! and scaling are part of the gather), then multiplied. A kernel of one pixel needs no gather.
 
-use super::chunks::{Tiles, Work};
-use super::epilogue::Finish;
-use super::memory::{matrix, read, write, zeros};
+use super::chunks::Work;
+use super::kernels::{ROWS, Tall, stack};
 use super::operands::Operands;
-use super::source::Source;
+use super::source::{Lines, Source};
+use super::{linear, winograd};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use std::ops::Range;
@@ -26,10 +26,8 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         return Err(Error::Internal(format!("no image: {}", source.shape)));
     };
     if kernel == [1, 1] && stride == 1 && padding == [0; 4] && upsample.is_none() {
-        return super::linear::work(o);
+        return linear::work(o);
     }
-    let (weight, finish) = (o.param(0)?.clone(), Finish::new(o)?);
-    let (k, columns) = weight.dims2()?;
     let patches = Patches {
         from: [h, w],
         scaled: upsample.unwrap_or([h, w]),
@@ -39,54 +37,31 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         origin: [padding[0], padding[1]],
         out: [ho, wo],
     };
-    let tiles = Tiles::new(batch * ho * wo, k, columns, true);
-    let scratch = zeros::<f32>(tiles.row_step() * k, "patches of a convolution")?;
-    let (mut lines, mut loaded) = (Vec::new(), 0);
-    if source.plain().is_none() {
-        let most = (0..tiles.count()).map(|i| patches.lines(tiles.tile(i).0).len()).max();
-        lines.resize(most.unwrap_or(0) * w * ci, 0.0);
+    if winograd::suits(&patches, o.param(0)?.dims()[1]) {
+        return winograd::work(o, source, patches, batch);
     }
-    Ok(Work::new(tiles.count(), move |i| {
-        let (rows, columns) = tiles.tile(i);
-        let gathered = matrix(&scratch, 0..rows.len(), k)?;
-        // All columns of a chunk of rows come one after the other.
-        if columns.start == 0 {
-            let gather = |x: &[f32]| write(&gathered, |to: &mut [f32]| patches.gather(x, rows.clone(), to));
-            match source.plain() {
-                Some(x) => gather(&read::<f32>(x)?)?,
-                None => {
-                    // What this chunk sees of the image: a line that the one before saw too is there already.
-                    let seen = patches.lines(rows.clone());
-                    let kept = lines.len() / (w * ci);
-                    for line in seen.start.max(loaded)..seen.end {
-                        let to = &mut lines[line % kept * w * ci..][..w * ci];
-                        source.load(line * w..(line + 1) * w, to)?;
-                    }
-                    loaded = seen.end;
-                    gather(&lines)?;
-                }
-            }
-        }
-        let sums = gathered.matmul(&weight.narrow(1, columns.start, columns.len())?)?;
-        finish.write(&sums, rows, columns)
-    }))
+    let (mut lines, mut four) = (Lines::new(source, w), Vec::new());
+    linear::product(o, batch * ho * wo, move |pixels, stacked| {
+        let seen = patches.lines(pixels.clone());
+        lines.see(seen, |x| patches.stack(x, pixels, &mut four, stacked))
+    })
 }
 
 /// Which pixels a convolution sees. Pairs are vertical, horizontal.
-struct Patches {
+pub(super) struct Patches {
     from: [usize; 2],
     scaled: [usize; 2],
-    channels: usize,
-    kernel: [usize; 2],
-    stride: usize,
+    pub(super) channels: usize,
+    pub(super) kernel: [usize; 2],
+    pub(super) stride: usize,
     /// Zeros above and to the left.
     origin: [usize; 2],
-    out: [usize; 2],
+    pub(super) out: [usize; 2],
 }
 
 impl Patches {
     /// The lines of all images, one below the other, that output pixels see, with those between.
-    fn lines(&self, pixels: Range<usize>) -> Range<usize> {
+    pub(super) fn lines(&self, pixels: Range<usize>) -> Range<usize> {
         let [h, _] = self.from;
         let line = |pixel: usize, tap: usize| {
             let (image, oy) = (pixel / self.out[1] / self.out[0], pixel / self.out[1] % self.out[0]);
@@ -96,10 +71,43 @@ impl Patches {
         line(pixels.start, 0)..line(pixels.end - 1, self.kernel[0] - 1) + 1
     }
 
-    /// `x` holds as many lines of images as there is room for, each at its number modulo that many. Writes the patch of each output pixel in `pixels`: kernel rows, in them kernel columns, in them channels.
+    /// Puts the patches of `pixels` together for a product. `four` is room for a tile of them.
+    pub(super) fn stack(&self, x: &[f32], pixels: Range<usize>, four: &mut Vec<f32>, to: &mut [Tall]) {
+        let (k, tiles) = (
+            self.kernel[0] * self.kernel[1] * self.channels,
+            pixels.len().div_ceil(ROWS),
+        );
+        four.resize(ROWS * k, 0.0);
+        for (t, first) in pixels.clone().step_by(ROWS).enumerate() {
+            self.gather(x, first..pixels.end.min(first + ROWS), four);
+            stack(std::array::from_fn(|r| &four[r * k..][..k]), k, t, tiles, to);
+        }
+    }
+
+    /// Where a pixel of the scaled image and the zeros around it begins in so many lines, if it is no zero.
+    pub(super) fn pixel(&self, held: usize, image: usize, y: usize, x: usize) -> Option<usize> {
+        let within = |at: usize, i: usize| {
+            let at = at.checked_sub(self.origin[i])?;
+            (at < self.scaled[i]).then(|| nearest(at, self.from[i], self.scaled[i]))
+        };
+        let (y, x) = (within(y, 0)?, within(x, 1)?);
+        Some(((image * self.from[0] + y) % held * self.from[1] + x) * self.channels)
+    }
+
+    /// Pixels of a line.
+    pub(super) fn width(&self) -> usize {
+        self.from[1]
+    }
+
+    /// How many lines of images `x` holds: each at its number modulo that many.
+    pub(super) fn held(&self, x: &[f32]) -> usize {
+        x.len() / (self.from[1] * self.channels)
+    }
+
+    /// Writes the patch of each output pixel in `pixels`: kernel rows, in them kernel columns, in them channels.
     fn gather(&self, x: &[f32], pixels: Range<usize>, to: &mut [f32]) {
         let (line, [kh, kw], [h, w]) = (self.kernel[1] * self.channels, self.kernel, self.from);
-        let held = x.len() / (w * self.channels);
+        let held = self.held(x);
         for (pixel, patch) in pixels.zip(to.chunks_exact_mut(kh * line)) {
             let (image, oy, ox) = {
                 let rest = pixel / self.out[1];

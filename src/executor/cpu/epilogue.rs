@@ -1,12 +1,13 @@
 //! What linear layers and convolutions do to their sums on the way into the slot.
 
-use super::kernels::{activate, geglu};
+use super::kernels::{COLUMNS, Panels, Tall, activate, geglu, multiply};
 use super::memory::{read, write};
 use super::operands::Operands;
 use super::unary;
 use crate::error::{Error, Result};
 use crate::graph::{Activation, Prologue, Unary};
 use candle_core::Tensor;
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// `post(act(sum + bias + row_bias) + residual)`, written to the node's slot.
@@ -18,15 +19,14 @@ pub(super) struct Finish {
     residual: Option<Tensor>,
     post: Option<Unary>,
     gate: bool,
+    /// Sums of values and gates, before the ones are multiplied with the others.
+    gated: RefCell<Vec<f32>>,
 }
 
 impl Finish {
     pub(super) fn new(o: &Operands<'_>) -> Result<Self> {
         let epilogue = o.node.op.epilogue().copied().unwrap_or_default();
-        let mut addend = match o.params.get(1) {
-            Some(bias) => Some(read::<f32>(&bias.flatten_all()?)?.to_vec()),
-            None => None,
-        };
+        let mut addend = o.params.get(1).map(|bias| bias.vector());
         if let Some(first) = epilogue.row_bias {
             let place = o.node.op.prologue().map_or(1, Prologue::inputs);
             let row = o.row(o.input(place)?)?;
@@ -49,71 +49,83 @@ impl Finish {
             residual,
             post: epilogue.post,
             gate: epilogue.gate,
+            gated: RefCell::default(),
         })
     }
 
-    /// Whether values are multiplied with gates: [`Finish::write_gated`] is for those.
+    /// Whether there are gates: then the weight has twice the columns, those of the values first.
     pub(super) fn is_gated(&self) -> bool {
         self.gate
     }
 
-    /// Writes `value · gelu(gate)` to where they belong.
-    pub(super) fn write_gated(
+    /// Multiplies `stacked` rows with some columns of the weight, and writes what comes of it to where it belongs.
+    pub(super) fn multiply(
         &self,
-        values: &Tensor,
-        gates: &Tensor,
+        stacked: &[Tall],
+        panels: &Panels<'_>,
         rows: Range<usize>,
         columns: Range<usize>,
     ) -> Result<()> {
-        let (values, gates) = (read::<f32>(values)?, read::<f32>(gates)?);
-        let (mut value, mut gate) = (vec![0.0; columns.len()], vec![0.0; columns.len()]);
+        if self.gate {
+            return self.multiply_gated(stacked, panels, rows, columns);
+        }
+        let at = rows.start * self.channels..rows.end * self.channels;
+        self.fill(|dst, stride, addend| multiply(stacked, panels, columns.clone(), addend, &mut dst[at], stride))?;
+        self.finish(std::iter::once(rows), columns)
+    }
+
+    /// The same for some columns of values and their gates: writes `value · gelu(gate)`.
+    fn multiply_gated(
+        &self,
+        stacked: &[Tall],
+        panels: &Panels<'_>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Result<()> {
+        let (half, stride) = (self.channels, 2 * self.channels);
+        let mut sums = self.gated.borrow_mut();
+        sums.resize(rows.len() * stride, 0.0);
+        let gates = half + columns.start..half + columns.end;
+        // Panels begin at multiples of their width; what is made again beside the gates is the same.
+        let whole = gates.start / COLUMNS * COLUMNS..gates.end;
+        for part in [columns.clone(), whole] {
+            multiply(stacked, panels, part, self.addend.as_deref(), &mut sums, stride);
+        }
         write(&self.dst, |dst: &mut [f32]| {
-            let sums = values
-                .chunks_exact(columns.len())
-                .zip(gates.chunks_exact(columns.len()));
-            for (row, (values, gates)) in rows.zip(sums) {
-                let dst = &mut dst[row * self.channels + columns.start..row * self.channels + columns.end];
-                match &self.addend {
-                    Some(addend) => {
-                        let (of_values, of_gates) = addend.split_at(self.channels);
-                        add(&mut value, values, &of_values[columns.clone()]);
-                        add(&mut gate, gates, &of_gates[columns.clone()]);
-                        geglu(dst, &value, &gate);
-                    }
-                    None => geglu(dst, values, gates),
-                }
+            for (row, sums) in rows.zip(sums.chunks_exact(stride)) {
+                let at = row * half + columns.start..row * half + columns.end;
+                geglu(&mut dst[at], &sums[columns.clone()], &sums[gates.clone()]);
             }
         })
     }
 
-    /// Writes sums `[rows, columns]` to where they belong.
-    pub(super) fn write(&self, sums: &Tensor, rows: Range<usize>, columns: Range<usize>) -> Result<()> {
-        let sums = read::<f32>(sums)?;
+    /// `f` writes sums to rows of so many elements each, with the addend, if there is one; [`finish`](Self::finish) comes after it.
+    pub(super) fn fill(&self, f: impl FnOnce(&mut [f32], usize, Option<&[f32]>)) -> Result<()> {
+        write(&self.dst, |dst: &mut [f32]| {
+            f(dst, self.channels, self.addend.as_deref())
+        })
+    }
+
+    /// Does what is left to do to the sums in some columns of `rows`.
+    pub(super) fn finish(&self, rows: impl Iterator<Item = Range<usize>>, columns: Range<usize>) -> Result<()> {
+        if self.act.is_none() && self.residual.is_none() && self.post.is_none() {
+            return Ok(());
+        }
         let residual = self.residual.as_ref().map(read::<f32>).transpose()?;
         write(&self.dst, |dst: &mut [f32]| {
-            for (row, sums) in rows.zip(sums.chunks_exact(columns.len())) {
+            for row in rows.flatten() {
                 let at = row * self.channels + columns.start..row * self.channels + columns.end;
-                let dst = &mut dst[at.clone()];
-                match &self.addend {
-                    Some(addend) => add(dst, sums, &addend[columns.clone()]),
-                    None => dst.copy_from_slice(sums),
-                }
+                let sums = &mut dst[at.clone()];
                 if let Some(act) = self.act {
-                    activate(act, dst);
+                    activate(act, sums);
                 }
                 if let Some(residual) = &residual {
-                    dst.iter_mut().zip(&residual[at]).for_each(|(d, r)| *d += r);
+                    sums.iter_mut().zip(&residual[at]).for_each(|(d, r)| *d += r);
                 }
                 if let Some(post) = self.post {
-                    unary::apply(post, dst);
+                    unary::apply(post, sums);
                 }
             }
         })
-    }
-}
-
-fn add(dst: &mut [f32], a: &[f32], b: &[f32]) {
-    for ((d, a), b) in dst.iter_mut().zip(a).zip(b) {
-        *d = a + b;
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     let (batch, channels) = (x.shape.batch(), x.shape.channels());
     let rows = x.shape.rows() / batch.max(1);
     let (x, dst) = (x.tensor.clone(), o.dst.clone());
-    let affine = read::<f32>(&o.param(0)?.flatten_all()?)?.to_vec();
+    let affine = o.param(0)?.vector();
     let step = rows_of(channels);
     let parts = rows.div_ceil(step);
     let mut statistics = Statistics::new(channels);
@@ -63,7 +63,7 @@ pub(super) fn statistics_work(o: &Operands<'_>) -> Result<Work> {
     let (parts, dst) = (parts.collect::<Vec<_>>(), o.dst.clone());
     let channels: usize = parts.iter().map(|p| p.1).sum();
     let (batch, rows) = (o.input(0)?.shape.batch(), o.input(0)?.shape.tokens());
-    let affine = read::<f32>(&o.param(0)?.flatten_all()?)?.to_vec();
+    let affine = o.param(0)?.vector();
     let step = rows_of(channels);
     let count = rows.div_ceil(step);
     let mut statistics = Vec::new();

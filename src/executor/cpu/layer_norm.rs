@@ -13,7 +13,7 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     };
     let x = o.input(0)?.clone();
     let (dst, channels) = (o.dst.clone(), x.shape.channels());
-    let affine = read::<f32>(&o.param(0)?.flatten_all()?)?.to_vec();
+    let affine = o.param(0)?.vector();
     Ok(Work::rows(x.shape.rows(), channels, move |rows| {
         let at = rows.start * channels..rows.end * channels;
         let x = &read::<f32>(&x.tensor)?[at.clone()];

@@ -16,9 +16,14 @@ const WORKING_BYTES: usize = 16 << 20;
 
 /// A tensor of zeros in one dimension. `what` it is for is said where there is no room.
 pub(super) fn zeros<T: WithDType>(len: usize, what: &str) -> Result<Tensor> {
-    let mut data = reserve::<T>(len, what)?;
-    data.resize(len, T::zero());
-    Ok(Tensor::from_vec(data, len, &Device::Cpu)?)
+    Ok(Tensor::from_vec(filled(len, T::zero(), what)?, len, &Device::Cpu)?)
+}
+
+/// `len` times the same. `what` it is for is said where there is no room.
+pub(super) fn filled<T: Copy>(len: usize, with: T, what: &str) -> Result<Vec<T>> {
+    let mut data = reserve(len, what)?;
+    data.resize(len, with);
+    Ok(data)
 }
 
 /// Checks that products can be made beside what was allocated: they cannot report that they cannot.

@@ -26,6 +26,7 @@ mod timestep_embedding;
 mod unary;
 mod upsample;
 mod weights;
+mod winograd;
 
 use super::{BackendInfo, View};
 use crate::error::{Error, Result};

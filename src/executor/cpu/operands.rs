@@ -1,8 +1,10 @@
 //! What one node of a plan reads and writes, as tensors.
 
+use super::weights::Param;
 use crate::error::{Error, Result};
 use crate::graph::{Node, Shape};
 use candle_core::Tensor;
+use std::rc::Rc;
 
 /// A value: the tensor that holds it, from its start, and its shape.
 #[derive(Clone)]
@@ -15,8 +17,7 @@ pub(super) struct Operand {
 pub(super) struct Operands<'a> {
     pub(super) node: &'a Node,
     pub(super) inputs: Vec<Operand>,
-    /// Packed parameters, each `[rows, columns]`.
-    pub(super) params: Vec<Tensor>,
+    pub(super) params: Vec<Rc<Param>>,
     pub(super) dst: Tensor,
     /// Which row of a schedule is in use.
     pub(super) step: usize,
@@ -29,7 +30,7 @@ impl Operands<'_> {
             .ok_or_else(|| Error::Internal(format!("operand {i} is missing")))
     }
 
-    pub(super) fn param(&self, i: usize) -> Result<&Tensor> {
+    pub(super) fn param(&self, i: usize) -> Result<&Rc<Param>> {
         self.params
             .get(i)
             .ok_or_else(|| Error::Internal(format!("parameter {i} is missing")))

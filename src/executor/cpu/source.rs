@@ -9,6 +9,51 @@ use crate::graph::{Activation, Shape};
 use candle_core::Tensor;
 use std::ops::Range;
 
+/// Lines of images, one below the other, as a convolution reads them: those of the slot, or those that are loaded, of which there are
+/// only as many as are seen at once.
+pub(super) struct Lines {
+    source: Source,
+    /// Pixels of a line.
+    width: usize,
+    lines: Vec<f32>,
+    /// How many lines were loaded or passed by.
+    loaded: usize,
+    /// The most lines that were seen at once.
+    held: usize,
+}
+
+impl Lines {
+    pub(super) fn new(source: Source, width: usize) -> Self {
+        Self {
+            source,
+            width,
+            lines: Vec::new(),
+            loaded: 0,
+            held: 0,
+        }
+    }
+
+    /// Gives `f` these lines, each at its number modulo the number of lines that it gets. Later lines are seen later.
+    pub(super) fn see<T>(&mut self, seen: Range<usize>, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+        if let Some(x) = self.source.plain() {
+            return Ok(f(&read::<f32>(x)?));
+        }
+        let line = self.width * self.source.shape.channels();
+        if seen.len() > self.held {
+            // Each has another place now.
+            self.held = seen.len();
+            self.lines.resize(self.held * line, 0.0);
+            self.loaded = 0;
+        }
+        for i in seen.start.max(self.loaded)..seen.end {
+            let to = &mut self.lines[i % self.held * line..][..line];
+            self.source.load(i * self.width..(i + 1) * self.width, to)?;
+        }
+        self.loaded = self.loaded.max(seen.end);
+        Ok(f(&self.lines))
+    }
+}
+
 pub(super) struct Source {
     /// Each value with its channels.
     parts: Vec<(Tensor, usize)>,

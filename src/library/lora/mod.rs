@@ -11,7 +11,7 @@ use crate::checkpoint::distilled::{Kind, Taken};
 use crate::checkpoint::lora::names::Modules;
 use crate::checkpoint::{Lora, LoraSource, ProgressSink};
 use crate::error::{Error, Result};
-use crate::executor::{WeightDtype, Weights};
+use crate::executor::{Executor, WeightDtype, Weights};
 use crate::graph::ParamSpec;
 use crate::pipeline::keys;
 use crate::platform::yield_now;
@@ -49,6 +49,7 @@ pub(super) struct Loras {
 impl Loras {
     /// Reads LoRAs that are to lie over components of these names with these parameters.
     pub(super) async fn read(
+        executor: &Executor,
         sources: &[LoraSource],
         components: &[(&str, &Params)],
         progress: &ProgressSink<'_>,
@@ -73,7 +74,9 @@ impl Loras {
                 .collect();
             let is_changed =
                 |(spec, _): &&(ParamSpec, WeightDtype)| spec.parts.iter().any(|p| names.contains(p.name.as_str()));
-            params.iter().filter(is_changed).cloned().collect()
+            let of_changed = params.iter().filter(is_changed);
+            let merged = |(spec, dtype): &(ParamSpec, WeightDtype)| (spec.clone(), executor.merged(*dtype));
+            of_changed.map(merged).collect()
         });
         Ok(Self {
             changed: changed.collect(),
@@ -265,7 +268,7 @@ impl Library {
             .zip(&resident.shared)
             .map(|(name, shared)| (name, shared.params.as_slice()))
             .collect();
-        let mut loras = Loras::read(sources, &components, progress, cancel).await?;
+        let mut loras = Loras::read(&self.executor, sources, &components, progress, cancel).await?;
         let defaults = loras.defaults(&resident.own);
         progress.done();
         match self.lay(&resident, &loras, &defaults, room, cancel).await {

@@ -1,7 +1,5 @@
 //! e to the power of x, within 1.5 ulp, without a branch.
 
-use super::max;
-
 /// Adding and taking away 1.5 · 2²³ rounds to the nearest whole number, which stands in the low bits meanwhile.
 const ROUND: f32 = 12_582_912.0;
 
@@ -35,13 +33,6 @@ fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
-/// Turns scores into `e^(scale · (score - largest))` and returns the sum, which the caller divides by. `scale` is above zero.
-pub(in super::super) fn softmax_row(scores: &mut [f32], scale: f32) -> f32 {
-    let top = max(scores);
-    scores.iter_mut().for_each(|s| *s = exp((*s - top) * scale));
-    super::sum(scores)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,24 +59,5 @@ mod tests {
         assert!((exp(88.6) / 88.6f64.exp() as f32 - 1.0).abs() < 1e-5);
         // Below the normal numbers.
         assert!((f64::from(exp(-100.0)) - (-100f64).exp()).abs() < 1.5e-45);
-    }
-
-    #[test]
-    fn softmax_of_a_row() {
-        let mut row: Vec<f32> = (0..37).map(|i| (i as f32 * 0.7).sin() * 300.0).collect();
-        let want: Vec<f64> = row
-            .iter()
-            .map(|&s| (f64::from(s) - 300.0).mul_add(0.25, 0.0).exp())
-            .collect();
-        let total: f64 = want.iter().sum();
-        let sum = softmax_row(&mut row, 0.25);
-        for (got, want) in row.iter().zip(&want) {
-            let got = f64::from(got / sum);
-            assert!(
-                (got - want / total).abs() < 1e-6 * (1.0 + want / total),
-                "{got} for {}",
-                want / total
-            );
-        }
     }
 }

@@ -2,9 +2,17 @@
 //! NEON): no branch in the loop, no fused multiply-add (wasm has none, and would call a function for each).
 
 mod act;
+mod attention;
 mod exp;
+mod four;
+mod panels;
 mod reduce;
+mod tile;
+pub(super) mod winograd;
 
 pub(super) use act::{activate, geglu};
-pub(super) use exp::{exp, softmax_row};
-pub(super) use reduce::{max, sum, sum_of_squares};
+pub(super) use attention::Memory;
+pub(super) use exp::exp;
+pub(super) use panels::{Elements, Panels, multiply, stack, tall};
+pub(super) use reduce::{sum, sum_of_squares};
+pub(super) use tile::{COLUMNS, ROWS, Tall};

@@ -1,10 +1,10 @@
-//! Sums and maxima over a slice, in lanes: one running value would be a chain that no processor can overlap, and less exact.
+//! Sums over a slice, in lanes: one running value would be a chain that no processor can overlap, and less exact.
 
 const LANES: usize = 16;
 
 #[inline(always)]
-fn lanes(x: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> ([f32; LANES], &[f32]) {
-    let mut acc = [start; LANES];
+fn lanes(x: &[f32], f: impl Fn(f32, f32) -> f32) -> ([f32; LANES], &[f32]) {
+    let mut acc = [0.0; LANES];
     let (whole, rest) = x.as_chunks::<LANES>();
     for block in whole {
         for (a, &v) in acc.iter_mut().zip(block) {
@@ -16,21 +16,14 @@ fn lanes(x: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> ([f32; LANES], &
 
 /// The sum of all elements.
 pub(in super::super) fn sum(x: &[f32]) -> f32 {
-    let (acc, rest) = lanes(x, 0.0, |a, v| a + v);
+    let (acc, rest) = lanes(x, |a, v| a + v);
     acc.iter().chain(rest).sum()
 }
 
 /// The sum of `(x - mean)²`.
 pub(in super::super) fn sum_of_squares(x: &[f32], mean: f32) -> f32 {
-    let (acc, rest) = lanes(x, 0.0, |a, v| a + (v - mean) * (v - mean));
+    let (acc, rest) = lanes(x, |a, v| a + (v - mean) * (v - mean));
     acc.iter().sum::<f32>() + rest.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>()
-}
-
-/// The largest element; NaN is passed over.
-pub(in super::super) fn max(x: &[f32]) -> f32 {
-    let larger = |a: f32, v: f32| if v > a { v } else { a };
-    let (acc, rest) = lanes(x, f32::NEG_INFINITY, larger);
-    acc.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &v| larger(a, v))
 }
 
 #[cfg(test)]
@@ -46,7 +39,6 @@ mod tests {
                 sum_of_squares(&x, 1.0),
                 x.iter().map(|v| (v - 1.0) * (v - 1.0)).sum::<f32>()
             );
-            assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }
 }

@@ -1,0 +1,146 @@
+//! Convolutions of 3 x 3 in squares of pixels (`kernels::winograd` says how). A square in which something is no finite number is
+//! made again by plain sums: elsewhere such a number would spread further than it does there.
+
+use super::chunks::{Tiles, Work};
+use super::conv2d::Patches;
+use super::epilogue::Finish;
+use super::kernels::winograd::{FIELD, Fields, POINTS, SIDE, Scratch, multiply, transform};
+use super::kernels::{COLUMNS, ROWS, tall};
+use super::memory::filled;
+use super::operands::Operands;
+use super::source::{Lines, Source};
+use crate::error::Result;
+use std::ops::Range;
+
+/// Channels below which plain sums are as fast.
+const FEWEST: usize = 16;
+
+/// Whether a convolution can be made in squares, and gains by it.
+pub(super) fn suits(patches: &Patches, columns: usize) -> bool {
+    let channels = patches.channels;
+    patches.kernel == [3, 3] && patches.stride == 1 && channels % 4 == 0 && channels.min(columns) >= FEWEST
+}
+
+/// Squares of all pictures, line by line.
+#[derive(Clone, Copy)]
+struct Squares {
+    /// Down and across one picture.
+    grid: [usize; 2],
+    out: [usize; 2],
+}
+
+impl Squares {
+    /// The picture of a square, and its uppermost and leftmost pixel.
+    fn place(&self, square: usize) -> (usize, usize, usize) {
+        let [down, across] = self.grid;
+        let line = square / across;
+        (line / down, line % down * SIDE, square % across * SIDE)
+    }
+
+    /// All pictures' pixels in the lines of some squares.
+    fn pixels(&self, squares: Range<usize>) -> Range<usize> {
+        let [height, width] = self.out;
+        let ((first, top, _), (last, bottom, _)) = (self.place(squares.start), self.place(squares.end - 1));
+        (first * height + top) * width..(last * height + height.min(bottom + SIDE)) * width
+    }
+
+    /// Its pixels, a line at a time: which line of it, and all pictures' pixels.
+    fn lines(&self, square: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let (image, top, left) = self.place(square);
+        let [height, width] = self.out;
+        (top..height.min(top + SIDE)).map(move |y| {
+            let start = (image * height + y) * width;
+            (y - top, start + left..start + width.min(left + SIDE))
+        })
+    }
+}
+
+pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: usize) -> Result<Work> {
+    let (weight, finish) = (o.param(0)?.clone(), Finish::new(o)?);
+    let mut image = Lines::new(source, patches.width());
+    let [k, columns] = weight.dims();
+    let channels = patches.channels;
+    let squares = Squares {
+        grid: patches.out.map(|n| n.div_ceil(SIDE)),
+        out: patches.out,
+    };
+    let count = batch * squares.grid[0] * squares.grid[1];
+    let tiles = Tiles::new(count, POINTS * channels, columns);
+    let mut stacked = filled(
+        tall(tiles.row_step(), POINTS * channels),
+        [0.0; ROWS],
+        "squares of a convolution",
+    )?;
+    let mut scratch = Scratch::new(tiles.row_step().div_ceil(ROWS));
+    let zeros = vec![0.0; channels];
+    let (mut four, mut plain) = (Vec::new(), Vec::new());
+    Ok(Work::new(tiles.count(), move |i| {
+        let (rows, columns) = tiles.tile(i);
+        let groups = rows.len().div_ceil(ROWS);
+        let seen = patches.lines(squares.pixels(rows.clone()));
+        // All columns of some squares come one after the other.
+        if columns.start == 0 {
+            image.see(seen.clone(), |x| {
+                for group in 0..groups {
+                    let held = patches.held(x);
+                    let fields: Fields<'_> = std::array::from_fn(|r| {
+                        let (image, top, left) = squares.place((rows.start + group * ROWS + r).min(rows.end - 1));
+                        std::array::from_fn(|point| {
+                            let from = patches.pixel(held, image, top + point / FIELD, left + point % FIELD);
+                            from.map_or(&zeros[..], |at| &x[at..at + channels])
+                        })
+                    });
+                    transform(&fields, channels, group, groups, &mut stacked);
+                }
+            })?;
+        }
+        let held = weight.hold();
+        let panels = held.panels();
+        let mut odd = vec![false; rows.len()];
+        finish.fill(|dst, stride, addend| {
+            for column in columns.clone().step_by(COLUMNS) {
+                let width = COLUMNS.min(columns.end - column);
+                let mut first = [0.0; COLUMNS];
+                if let Some(addend) = addend {
+                    first[..width].copy_from_slice(&addend[column..column + width]);
+                }
+                multiply(
+                    &stacked,
+                    groups,
+                    &panels,
+                    column / COLUMNS,
+                    &mut scratch,
+                    |i, mut out| {
+                        let Some(odd) = odd.get_mut(i) else { return };
+                        let mut all = 0.0;
+                        for sum in out.as_flattened_mut() {
+                            sum.iter_mut().zip(&first).for_each(|(sum, first)| *sum += first);
+                            all += sum.iter().map(|sum| sum * 0.0).sum::<f32>();
+                        }
+                        *odd |= all != 0.0;
+                        for (y, pixels) in squares.lines(rows.start + i) {
+                            for (pixel, sums) in pixels.zip(&out[y]) {
+                                let at = pixel * stride + column;
+                                dst[at..at + width].copy_from_slice(&sums[..width]);
+                            }
+                        }
+                    },
+                );
+            }
+        })?;
+        let all = |odd: bool, these: &[bool]| -> Vec<usize> {
+            let some = rows.clone().zip(these).filter(|(_, o)| **o == odd);
+            some.map(|(square, _)| square).collect()
+        };
+        let lines = |square: &usize| squares.lines(*square).map(|(_, pixels)| pixels);
+        finish.finish(all(false, &odd).iter().flat_map(lines), columns.clone())?;
+        for pixels in all(true, &odd).iter().flat_map(lines) {
+            plain.resize(tall(SIDE, k), [0.0; ROWS]);
+            image.see(seen.clone(), |x| {
+                patches.stack(x, pixels.clone(), &mut four, &mut plain)
+            })?;
+            finish.multiply(&plain, &panels, pixels, columns.clone())?;
+        }
+        Ok(())
+    }))
+}
