@@ -338,9 +338,8 @@ fn linear_of(seed: u32, [b, m, k]: [usize; 3], n: usize, p: Prologue, e: Epilogu
     } else {
         Vec::new()
     };
-    let gates: Vec<f64> = (n..columns)
-        .map(|c| bias.get(c).map_or(0.0, |&b| f64::from(b)))
-        .collect();
+    let of_gates = bias.get(n..).unwrap_or_default().to_vec();
+    let gate_bias = |column: usize| of_gates.get(column).map_or(0.0, |&b| f64::from(b));
     let finish = epilogue(&mut case, e, &[b, m, n], bias);
     let mut y = Vec::new();
     for row in 0..b * m {
@@ -348,7 +347,7 @@ fn linear_of(seed: u32, [b, m, k]: [usize; 3], n: usize, p: Prologue, e: Epilogu
         for column in 0..n {
             let y0 = finish(row, column, sum(column));
             y.push(if e.gate {
-                y0 * act(Some(Activation::Gelu), sum(n + column) + gates[column])
+                y0 * act(Some(Activation::Gelu), sum(n + column) + gate_bias(column))
             } else {
                 y0
             });

@@ -32,6 +32,9 @@ pub use select::{Choice, Product, Rows, Tile, Variant, variants};
 pub use tune::Tuning;
 pub use weights::Weights;
 
+/// Products with the ways that they may run.
+pub type Ways = Vec<(Product, Vec<Choice>)>;
+
 /// The executor.
 pub struct Webgpu {
     device: Box<device::Device>,
@@ -147,8 +150,8 @@ impl Webgpu {
     ///
     /// # Errors
     /// [`crate::Error::Unsupported`] where a size is beyond what kernels can do.
-    pub fn products(&self, plan: &Plan) -> Result<Vec<(Product, Vec<Choice>)>> {
-        let seen: Rc<RefCell<Vec<(Product, Vec<Choice>)>>> = Rc::default();
+    pub fn products(&self, plan: &Plan) -> Result<Ways> {
+        let seen: Rc<RefCell<Ways>> = Rc::default();
         let found = Rc::clone(&seen);
         let see = move |product: &Product, choices: &[Choice]| {
             let mut found = found.borrow_mut();

@@ -1,4 +1,5 @@
 //! What only the inside of the executor can bring about.
+#![allow(clippy::unwrap_used, reason = "a test stops at what is not as it should be")]
 
 use super::run::submits;
 use super::*;
