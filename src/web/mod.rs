@@ -1,6 +1,7 @@
 //! What the worker sees: [`Engine`] for JavaScript. Thin: values are turned from JavaScript's to ours and back, nothing else.
 
 mod backend;
+mod profile;
 mod sha256;
 mod values;
 
@@ -130,8 +131,8 @@ impl Engine {
             let options: engine::ProfileOptions = values::read(request, "profile")?;
             let recipe = || values::known_recipe(&recipe);
             let progress = progress_sink(on_event.as_ref());
-            let profile = engine.profile(job, &options, recipe, &progress).await;
-            values::profile(&profile.map_err(values::error)?)
+            let measured = engine.profile(job, &options, recipe, &progress).await;
+            profile::profile(&measured.map_err(values::error)?)
         })
     }
 
