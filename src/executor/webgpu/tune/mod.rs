@@ -59,6 +59,9 @@ struct Heavy {
     flop: u64,
 }
 
+/// Products with their legal choices.
+type Seen = Vec<(Product, Vec<Choice>)>;
+
 impl Webgpu {
     /// Says what is known already, and whether more may be found out.
     pub fn set_tuning(&self, known: Tuning, on: bool) {
@@ -108,7 +111,7 @@ impl Webgpu {
     fn heavy(&self, plan: &Plan) -> Result<Vec<Heavy>> {
         let mut all: Vec<Heavy> = Vec::new();
         for node in plan.phase(Rate::Step) {
-            let seen: Rc<RefCell<Vec<(Product, Vec<Choice>)>>> = Rc::default();
+            let seen: Rc<RefCell<Seen>> = Rc::default();
             let sees = Rc::clone(&seen);
             let target = Target {
                 chooser: Some(Rc::new(move |product, choices| {
