@@ -202,16 +202,16 @@ mod tests {
     use pollster::block_on;
 
     /// The output of a plan of three layers on what is prepared now.
-    fn output(gpu: &Webgpu, plan: &Rc<Plan>, weights: &Weights) -> Vec<f32> {
-        let instance = block_on(gpu.prepare(plan.clone(), 1)).unwrap();
+    fn output(gpu: &Webgpu, plan: &Rc<Plan>, weights: &Weights) -> Result<Vec<f32>> {
+        let instance = block_on(gpu.prepare(plan.clone(), 1))?;
         let values: Vec<f32> = made_up(96 * 128).collect();
-        gpu.write(&instance, "x", 0, Data::F32(&values)).unwrap();
-        block_on(gpu.run(&instance, weights, Rate::Step, 0, 0, &CancelToken::default())).unwrap();
-        let view = gpu.view(&instance, plan.output("y").unwrap(), 0).unwrap();
+        gpu.write(&instance, "x", 0, Data::F32(&values))?;
+        block_on(gpu.run(&instance, weights, Rate::Step, 0, 0, &CancelToken::default()))?;
+        let view = gpu.view(&instance, plan.output("y")?, 0)?;
         let crate::executor::Buffer::Webgpu(buffer) = view.buffer else {
-            panic!("a view of another executor")
+            return Err(Error::Internal("a view of another executor".into()));
         };
-        block_on(gpu.read(&buffer, 0, view.len)).unwrap()
+        block_on(gpu.read(&buffer, 0, view.len))
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
                 .collect();
             gpu.upload(&weights, spec, 0, WeightDtype::F16, 0, &bytes).unwrap();
         }
-        let before = output(&gpu, &plan, &weights);
+        let before = output(&gpu, &plan, &weights).unwrap();
         let cancel = CancelToken::default();
         assert!(
             !block_on(gpu.tune(&plan, &weights, &cancel)).unwrap(),
@@ -259,7 +259,7 @@ mod tests {
         let found = gpu.tuning();
         assert_eq!(found.choices.len(), 3, "{found:?}");
         assert_eq!(found.left_out, BTreeMap::new());
-        assert!(apart(&before, &output(&gpu, &plan, &weights)) < 1e-5);
+        assert!(apart(&before, &output(&gpu, &plan, &weights).unwrap()) < 1e-5);
 
         // What is known is taken, and what nobody knows any more is of no effect.
         let other = |own: &String| {
