@@ -2,6 +2,7 @@
 
 mod backend;
 mod given;
+mod profile;
 mod sha256;
 mod values;
 
@@ -136,8 +137,8 @@ impl Engine {
             let options: engine::ProfileOptions = values::read(request, "profile")?;
             let recipe = || values::known_recipe(&recipe);
             let progress = progress_sink(on_event.as_ref());
-            let profile = engine.profile(job, &options, recipe, &progress).await;
-            values::profile(&profile.map_err(values::error)?)
+            let measured = engine.profile(job, &options, recipe, &progress).await;
+            profile::profile(&measured.map_err(values::error)?)
         })
     }
 

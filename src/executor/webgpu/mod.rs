@@ -1,6 +1,6 @@
 //! The executor over wgpu: natively on Vulkan, in a browser on WebGPU. `kernels` says what an operation dispatches, beside the
-//! WGSL in `shaders`; `select` which variants of a kernel are legal, `policy` every number that tuning may change. The other files
-//! hold GPU objects. No models and no sampling here.
+//! WGSL in `shaders`; `select` which variants of a kernel are legal, `policy` every number that tuning may change, `tune` finds
+//! out by measurement which variants win, `profile` how long nodes take. The other files hold GPU objects. No models and no sampling here.
 
 mod buffers;
 mod combine;
