@@ -1,5 +1,5 @@
 // Puts dist/ together: the crate's wasm through wasm-bindgen and wasm-opt, then the files of www/ beside it.
-//   WASM_BINDGEN=… node tools/dist.mjs COMPILED.wasm WORK_FOLDER
+//   WASM_BINDGEN=… node tools/dist.mjs COMPILED.wasm COMPILED_WITH_RELAXED_SIMD.wasm WORK_FOLDER
 // What did not change is not done again, so it costs a moment to repeat.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -20,6 +20,7 @@ const OPT_FLAGS = [
   "--enable-mutable-globals",
   "--enable-reference-types",
   "--enable-multivalue",
+  "--enable-relaxed-simd",
 ];
 
 /** Every file under `folder`, as paths relative to it. */
@@ -72,15 +73,18 @@ function mirror(wanted, target) {
   }
 }
 
-const [compiled, work] = process.argv.slice(2);
-if (!compiled || !work) {
-  console.error("usage: WASM_BINDGEN=… node tools/dist.mjs COMPILED.wasm WORK_FOLDER");
+const [compiled, relaxed, work] = process.argv.slice(2);
+if (!work) {
+  console.error("usage: WASM_BINDGEN=… node tools/dist.mjs COMPILED.wasm COMPILED_WITH_RELAXED_SIMD.wasm WORK_FOLDER");
   process.exit(2);
 }
-const bound = bind(compiled, work);
 const www = path.join(ROOT, "www");
 const wanted = new Map(filesUnder(www).map((name) => [name, path.join(www, name)]));
-for (const name of filesUnder(bound)) wanted.set(path.join("tintype/wasm", name), path.join(bound, name));
+// Each has glue of its own: it names places in the table of functions, which are others in each.
+for (const [folder, input] of [["", compiled], ["relaxed", relaxed]]) {
+  const bound = bind(input, path.join(work, folder || "plain"));
+  for (const name of filesUnder(bound)) wanted.set(path.join("tintype/wasm", folder, name), path.join(bound, name));
+}
 // What bench.html races with, where it is asked for; never a part of what a site copies.
 const ORT = ["dist/ort.webgpu.bundle.min.mjs", "dist/ort-wasm-simd-threaded.asyncify.wasm", "package.json"];
 for (const name of ORT) {

@@ -1,5 +1,6 @@
 // The worker: owns the wasm engine and does all its work, so that the page's thread only ever sees results.
 
+import { bindings as importBindings, glueUrl, wasmUrl } from "./build.js";
 import { Files } from "./files.js";
 import { keepTuning, keyOf, readTuning } from "./tuning.js";
 
@@ -71,20 +72,18 @@ async function fetchWasm(url) {
 /** The compiled module: `given` by the page where a worker before this one compiled it. */
 async function compile(given) {
   if (given) return given;
-  const url = new URL("./wasm/tintype_bg.wasm", import.meta.url).href;
-  const bytes = await fetchWasm(url);
+  const bytes = await fetchWasm(wasmUrl);
   try {
     return bytes instanceof Response ? await WebAssembly.compileStreaming(bytes) : await WebAssembly.compile(bytes);
   } catch (error) {
-    throw failure("unsupported", `${url}: this browser or the page's policy refuses it (${error.message})`, error);
+    throw failure("unsupported", `${wasmUrl}: this browser or the page's policy refuses it (${error.message})`, error);
   }
 }
 
 async function start(options, given) {
-  const glue = new URL("./wasm/tintype.js", import.meta.url).href;
   const [bindings, module, info] = await Promise.all([
-    import("./wasm/tintype.js").catch((error) => {
-      throw failure("not-found", `${glue}: ${error.message}`, error);
+    importBindings().catch((error) => {
+      throw failure("not-found", `${glueUrl}: ${error.message}`, error);
     }),
     compile(given),
     options.backend === "cpu" ? undefined : adapterInfo(),

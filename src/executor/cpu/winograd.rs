@@ -4,7 +4,7 @@
 use super::chunks::{Tiles, Work};
 use super::conv2d::Patches;
 use super::epilogue::Finish;
-use super::kernels::winograd::{FIELD, Fields, POINTS, SIDE, Scratch, multiply, transform};
+use super::kernels::winograd::{FIELD, Fields, POINTS, SIDE, Scratch, multiply, room, transform};
 use super::kernels::{COLUMNS, ROWS, tall};
 use super::memory::filled;
 use super::operands::Operands;
@@ -66,12 +66,9 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
     };
     let count = batch * squares.grid[0] * squares.grid[1];
     let tiles = Tiles::new(count, POINTS * channels, columns);
-    let mut stacked = filled(
-        tall(tiles.row_step(), POINTS * channels),
-        [0.0; ROWS],
-        "squares of a convolution",
-    )?;
-    let mut scratch = Scratch::new(tiles.row_step().div_ceil(ROWS));
+    let groups = tiles.row_step().div_ceil(ROWS);
+    let mut stacked = filled(room(groups, channels), [0.0; ROWS], "squares of a convolution")?;
+    let mut scratch = Scratch::new(groups);
     let zeros = vec![0.0; channels];
     let (mut four, mut plain) = (Vec::new(), Vec::new());
     Ok(Work::new(tiles.count(), move |i| {

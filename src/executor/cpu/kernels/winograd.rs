@@ -14,6 +14,24 @@ pub(in super::super) const FIELD: usize = SIDE + 2;
 pub(in super::super) const POINTS: usize = FIELD * FIELD;
 /// Channels whose weights are transformed before they are multiplied.
 const STEPS: usize = 128;
+/// From one point's transformed weights to the next one's: not a power of two, for what lies that far apart shares a place in the
+/// nearest cache.
+const POINT_STEPS: usize = STEPS + 4;
+
+/// The same for transformed pixels.
+fn point_pixels(groups: usize, channels: usize) -> usize {
+    groups * channels + 4
+}
+
+/// The same for sums.
+fn point_sums(groups: usize) -> usize {
+    groups | 1
+}
+
+/// How many [`Tall`] the transformed pixels of so many groups of squares take.
+pub(in super::super) fn room(groups: usize, channels: usize) -> usize {
+    POINTS * point_pixels(groups, channels)
+}
 
 const A: f32 = 0.75;
 const B: f32 = 1.5;
@@ -91,7 +109,8 @@ pub(in super::super) fn transform(
             .each_ref()
             .map(|field| square(|y, x| four(field[y * FIELD + x]), input_line));
         for point in 0..POINTS {
-            let to = &mut stacked[(point * groups + group) * channels + channel..][..4];
+            let at = point * point_pixels(groups, channels) + group * channels + channel;
+            let to = &mut stacked[at..at + 4];
             let rows = points.each_ref().map(|p| p[point / FIELD][point % FIELD].get());
             to.copy_from_slice(&transpose(rows));
         }
@@ -111,8 +130,8 @@ impl Scratch {
     pub(in super::super) fn new(groups: usize) -> Self {
         Self {
             wide: vec![[0.0; COLUMNS]; 9 * STEPS],
-            weights: vec![[0.0; COLUMNS]; POINTS * STEPS],
-            sums: vec![[[0.0; COLUMNS]; ROWS]; POINTS * groups],
+            weights: vec![[0.0; COLUMNS]; POINTS * POINT_STEPS],
+            sums: vec![[[0.0; COLUMNS]; ROWS]; POINTS * point_sums(groups)],
         }
     }
 }
@@ -128,7 +147,7 @@ pub(in super::super) fn multiply(
 ) {
     let channels = panels.steps / 9;
     let Scratch { wide, weights, sums } = scratch;
-    let sums = &mut sums[..POINTS * groups];
+    let sums = &mut sums[..POINTS * point_sums(groups)];
     sums.fill([[0.0; COLUMNS]; ROWS]);
     for start in (0..channels).step_by(STEPS) {
         let len = STEPS.min(channels - start);
@@ -138,10 +157,10 @@ pub(in super::super) fn multiply(
             panels.part(panel, steps, wide.next().unwrap_or_default())
         });
         transform_weights(taps, len, weights);
-        for (point, sums) in sums.chunks_exact_mut(groups).enumerate() {
-            let weights = &weights[point * STEPS..][..len];
-            let stacked = stacked[point * groups * channels..].chunks_exact(channels);
-            for (sums, stacked) in sums.iter_mut().zip(stacked) {
+        for (point, sums) in sums.chunks_exact_mut(point_sums(groups)).enumerate() {
+            let weights = &weights[point * POINT_STEPS..][..len];
+            let stacked = &stacked[point * point_pixels(groups, channels)..][..groups * channels];
+            for (sums, stacked) in sums.iter_mut().zip(stacked.chunks_exact(channels)) {
                 tile(&stacked[start..start + len], weights, sums);
             }
         }
@@ -150,7 +169,7 @@ pub(in super::super) fn multiply(
         let mut out = [[[0.0; COLUMNS]; SIDE]; SIDE];
         for lane in 0..COLUMNS / 4 {
             let at = |y: usize, x: usize| {
-                let (fours, _) = sums[(y * FIELD + x) * groups + i / ROWS][i % ROWS].as_chunks();
+                let (fours, _) = sums[(y * FIELD + x) * point_sums(groups) + i / ROWS][i % ROWS].as_chunks();
                 Four::new(fours[lane])
             };
             for (out, pixels) in out.iter_mut().zip(square(at, output_line)) {
@@ -163,14 +182,14 @@ pub(in super::super) fn multiply(
     }
 }
 
-/// Of `len` channels, to [`STEPS`] for each point.
+/// Of `len` channels, to [`POINT_STEPS`] for each point.
 fn transform_weights(taps: [&[Wide]; 9], len: usize, to: &mut [Wide]) {
     for i in 0..len {
         for lane in 0..COLUMNS / 4 {
             let at = |y: usize, x: usize| Four::new(taps[y * 3 + x][i].as_chunks().0[lane]);
             let points = square(at, weight_line);
             for (point, value) in points.as_flattened().iter().enumerate() {
-                to[point * STEPS + i].as_chunks_mut().0[lane] = value.get();
+                to[point * POINT_STEPS + i].as_chunks_mut().0[lane] = value.get();
             }
         }
     }
@@ -191,7 +210,7 @@ mod tests {
     fn squares_are_those_of_plain_sums() {
         for channels in [4, 12, STEPS, STEPS + 4, 3 * STEPS - 8] {
             let groups = 3;
-            let mut stacked = vec![[0.0; ROWS]; POINTS * groups * channels];
+            let mut stacked = vec![[0.0; ROWS]; room(groups, channels)];
             let pixels = numbers(groups * ROWS * POINTS * channels, 1);
             let pixel = |square: usize, point: usize| &pixels[(square * POINTS + point) * channels..][..channels];
             for group in 0..groups {

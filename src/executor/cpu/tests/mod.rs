@@ -3,6 +3,7 @@
 
 mod executor;
 mod naive;
+mod odd;
 mod ops;
 mod speed;
 
