@@ -547,15 +547,19 @@ fn layers_that_join_scale_and_activate() {
             case.check(&naive::linear(&x, &joined(&case.params[0]), shape[2], &after));
         }
         let shapes = [
-            ([2, 5, 4, 8], 1, [1; 4], None),
-            ([2, 7, 6, 5], 2, [0, 0, 1, 1], None),
-            ([3, 4, 3, 6], 1, [2, 0, 3, 5], Some([7, 6])),
-            ([2, 40, 90, 40], 1, [1; 4], None),
+            ([2, 5, 4, 8], 7, 1, [1; 4], None),
+            ([2, 7, 6, 5], 7, 2, [0, 0, 1, 1], None),
+            ([3, 4, 3, 6], 7, 1, [2, 0, 3, 5], Some([7, 6])),
+            ([2, 40, 90, 40], 7, 1, [1; 4], None),
+            // Of as many channels as are made in squares.
+            ([2, 21, 9, 20], 18, 1, [1; 4], None),
+            ([2, 9, 70, 16], 16, 1, [1; 4], Some([18, 140])),
+            ([3, 13, 150, 20], 20, 1, [2, 0, 0, 1], None),
         ];
-        for (x, stride, padding, upsample) in shapes {
+        for (x, co, stride, padding, upsample) in shapes {
             let c = Conv {
                 x,
-                co: 7,
+                co,
                 kernel: [3, 3],
                 stride,
                 padding,
@@ -571,7 +575,7 @@ fn layers_that_join_scale_and_activate() {
             };
             let shapes = operands_of(prologue, &x);
             let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-            let case = Case::new(op, &shapes, vec![param(Pack::Conv, &[&[7, x[3], 3, 3]], 5)]);
+            let case = Case::new(op, &shapes, vec![param(Pack::Conv, &[&[co, x[3], 3, 3]], 5)]);
             let x = read_by(&case, prologue);
             case.check(&naive::conv(&c, &x, &case.params[0].parts[0].1, &after));
         }
