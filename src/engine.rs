@@ -182,7 +182,7 @@ impl Engine {
         let encoded = loop {
             let encoding = encode_image(executor, &resident.models, plans, &request, token);
             match token.guard(encoding).await {
-                Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
+                Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request) => {}
                 encoded => break encoded?,
             }
         };
@@ -211,7 +211,7 @@ impl Engine {
                 );
                 // Guarded: a device that never answers must not keep the next caller waiting.
                 match token.guard(drawing).await {
-                    Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
+                    Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request) => {}
                     drawn => break drawn?,
                 }
             };
@@ -262,7 +262,7 @@ impl Engine {
             let peaks = self.peaks.get();
             let profiling = profile(executor, &resident.models, plans, &request, what, peaks, token);
             match token.guard(profiling).await {
-                Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
+                Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request) => {}
                 measured => break measured?,
             }
         };

@@ -144,7 +144,7 @@ impl Library {
         let keys = parts.keys(&defaults, &self.executor, false);
         let latents = parts.latents(&defaults);
         said.defaults = Some((defaults, factor));
-        let (mut weights, mut working) = (0u64, Working::default());
+        let mut weights = 0u64;
         for (component, key) in checkpoint.components.iter().zip(&keys) {
             let plan = self.plans.plan(key).map_err(|e| e.at(component.config_place()))?;
             let wanted = Wanted::new(component, &plan.params).map_err(|e| e.at(component.place()));
@@ -154,12 +154,16 @@ impl Library {
                 .warnings
                 .extend(wanted.unused(component, &whole.as_ref().unwrap_or(&plan).params));
             weights = weights.saturating_add(self.executor.weight_bytes(&wanted.params));
-            working.add(key, &plan);
             let limits = self
                 .executor
                 .check_weights(&wanted.params)
                 .map_err(|e| e.at(component.place()));
             said.note(limits)?;
+        }
+        let mut working = Working::default();
+        for (component, key) in checkpoint.components.iter().zip(&self.fitting(keys, weights)?) {
+            let plan = self.plans.plan(key)?;
+            working.add(key, &plan);
             said.note(self.executor.check_limits(&plan).map_err(|e| e.at(component.place())))?;
         }
         let key = Key::encoder(&parts.vae, latents);
@@ -190,6 +194,30 @@ impl Library {
         }
         said.warnings = parts.warnings;
         Ok(said)
+    }
+
+    /// These keys if there is room for them beside the weights, or else with guidance's branches one after the other, if those have.
+    fn fitting(&self, keys: Vec<Key>, weights: u64) -> Result<Vec<Key>> {
+        let fits = |keys: &[Key]| -> Result<bool> {
+            let mut working = Working::default();
+            for key in keys {
+                let plan = self.plans.plan(key)?;
+                if self.executor.check_limits(&plan).is_err() {
+                    return Ok(false);
+                }
+                working.add(key, &plan);
+            }
+            let needed = weights.saturating_add(working.bytes());
+            Ok(self.budget.is_none_or(|budget| needed <= budget))
+        };
+        if fits(&keys)? {
+            return Ok(keys);
+        }
+        let apart: Vec<Key> = keys
+            .iter()
+            .map(|key| key.apart().unwrap_or_else(|| key.clone()))
+            .collect();
+        Ok(if fits(&apart)? { apart } else { keys })
     }
 
     /// Says of a file that is no checkpoint whether it is of use otherwise.

@@ -122,6 +122,7 @@ pub async fn tune(
 ) -> Result<()> {
     let mut found = false;
     for key in keys(executor, models, request)? {
+        let key = plans.fitting(key);
         let weights = match key {
             Key::Unet { .. } => &models.unet.weights,
             Key::Decoder { .. } => &models.vae.weights,

@@ -4,7 +4,7 @@ use super::values::{AdapterInfo, CreateOptions};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::executor::cpu::Cpu;
-use crate::executor::webgpu::{Webgpu, is_processor};
+use crate::executor::webgpu::{Options, Webgpu, is_processor};
 
 /// What is told of an adapter: the features that decide how fast it could be, or that it can be measured.
 const FEATURES: [&str; 3] = ["shader-f16", "subgroups", "timestamp-query"];
@@ -61,7 +61,11 @@ fn name(adapter: &AdapterInfo) -> String {
 }
 
 async fn webgpu(adapter: &AdapterInfo, options: &CreateOptions) -> Result<Executor> {
-    let mut webgpu = Webgpu::new(Default::default()).await?;
+    let mut webgpu = Webgpu::new(Options {
+        half: options.arithmetic.as_deref() == Some("f16"),
+        ..Options::default()
+    })
+    .await?;
     webgpu.set_name(name(adapter), adapter.software);
     let offered = adapter.features.iter().filter(|f| FEATURES.contains(&f.as_str()));
     webgpu.set_features(offered.cloned().collect());

@@ -24,6 +24,8 @@ pub(super) struct CreateOptions {
     /// GiB, rounded, where the browser tells.
     pub(super) device_memory: Option<f64>,
     pub(super) adapter_info: Option<AdapterInfo>,
+    /// `f32` or `f16`: what products may be multiplied in.
+    pub(super) arithmetic: Option<String>,
     /// What was found out about the adapter before.
     pub(super) tuning: Option<Tuning>,
     /// Nothing more is to be found out.

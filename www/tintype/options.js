@@ -160,6 +160,7 @@ export const CREATE = {
   stallTimeout: positive,
   hub,
   tuning,
+  arithmetic: oneOf("f32", "f16"),
   debug: flag,
 };
 

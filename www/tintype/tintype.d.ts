@@ -48,6 +48,11 @@ export interface CreateOptions {
    * in the browser for this adapter, browser and version. `off`: it is not. What `tuning()` gave: that, and nothing is kept.
    */
   tuning?: "auto" | "off" | Tuning | null;
+  /**
+   * What a GPU multiplies in. `f32`, if nothing is said: pictures are those of diffusers. `f16`: UNets' products run in 16-bit floats
+   * where the adapter has `shader-f16`, which is faster on most, and pictures differ a little. Autoencoders and text stay in `f32`.
+   */
+  arithmetic?: "f32" | "f16" | null;
   /** Whether there is `debug`, for tests. */
   debug?: boolean | null;
 }

@@ -22,9 +22,9 @@ async function within(mode, work) {
 }
 
 /** What the figures hold for, as text. */
-export function keyOf(adapter, version) {
+export function keyOf(adapter, version, arithmetic = "f32") {
   const { vendor, architecture, device, description, limits } = adapter;
-  return JSON.stringify({ version, browser: navigator.userAgent, vendor, architecture, device, description, limits });
+  return JSON.stringify({ version, arithmetic, browser: navigator.userAgent, vendor, architecture, device, description, limits });
 }
 
 /** What is kept under `key`; null, if nothing is, or the browser keeps nothing. */

@@ -92,7 +92,7 @@ async function start(options, given) {
   ({ Sha256 } = bindings);
   const { deviceMemory } = navigator;
   const { tuning = "auto", ...others } = options;
-  if (tuning === "auto" && info?.available) tuningKey = keyOf(info, bindings.Engine.version());
+  if (tuning === "auto" && info?.available) tuningKey = keyOf(info, bindings.Engine.version(), options.arithmetic);
   const known = tuningKey === null ? tuning : await readTuning(tuningKey);
   told.tuning = JSON.stringify(known);
   engine = await bindings.Engine.create({
