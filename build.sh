@@ -16,10 +16,11 @@ usage: ./build.sh COMMAND
   build               make dist/: the page, and dist/tintype/, the folder that a site copies
   test [rust|web]     all tests, or one half: the crate's own, or those in a real browser
                       (what follows goes to the runner: ./build.sh test rust sampler)
-  bench [page|race|unet|store|real]
+  bench [page|race|cpu|unet|store|real]
                       page: the page bench.html in the browser, on its software adapter unless --backend says otherwise: what the device
                       can do, a step, a decoding, a picture, and a race with onnxruntime-web (--model unet|small, --rounds 5, --json FILE)
                       race: the same, of which the race is printed
+                      cpu: the page on the CPU: a race with onnxruntime-web's wasm at one thread, and each shape's speed
                       unet: a UNet on the CPU, timed beside candle-transformers' in one run
                       store: a gigabyte loaded from the browser's storage, beside reading it with nothing else to do
                       real: a checkpoint of BK-SDM-Tiny's size in the browser, on the CPU: the memory that it takes at most
@@ -188,6 +189,8 @@ bench_store() { bench_web store "$@"; }
 
 bench_real() { bench_web real "$@"; }
 
+bench_cpu() { bench_web cpu "$@"; }
+
 bench_page() { bench_web gpurace page "$@"; }
 
 bench_race() { bench_web gpurace race "$@"; }
@@ -229,9 +232,9 @@ bench)
     what=${1:-page}
     [ $# -eq 0 ] || shift
     case $what in
-    page | race | unet | store | real) "bench_$what" "$@" ;;
+    page | race | cpu | unet | store | real) "bench_$what" "$@" ;;
     -*) bench_page "$what" "$@" ;;
-    *) die "bench knows page, race, unet, store and real, not $what" ;;
+    *) die "bench knows page, race, cpu, unet, store and real, not $what" ;;
     esac
     ;;
 test)

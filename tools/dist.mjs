@@ -80,13 +80,19 @@ if (!work) {
 }
 const www = path.join(ROOT, "www");
 const wanted = new Map(filesUnder(www).map((name) => [name, path.join(www, name)]));
-// Each has glue of its own: it names places in the table of functions, which are others in each.
-for (const [folder, input] of [["", compiled], ["relaxed", relaxed]]) {
-  const bound = bind(input, path.join(work, folder || "plain"));
-  for (const name of filesUnder(bound)) wanted.set(path.join("tintype/wasm", folder, name), path.join(bound, name));
+const bound = bind(compiled, path.join(work, "plain"));
+const faster = bind(relaxed, path.join(work, "relaxed"));
+// The glue is one for both: its code is the same, and what is said in it of places in a table of functions is not looked at.
+const code = (folder, name) => readFileSync(path.join(folder, name), "utf8").replaceAll(/^ *\/\/.*$/gm, "");
+for (const name of filesUnder(bound)) {
+  wanted.set(path.join("tintype/wasm", name), path.join(bound, name));
+  if (name.endsWith(".wasm")) wanted.set("tintype/wasm/tintype_relaxed_bg.wasm", path.join(faster, name));
+  else if (code(bound, name) !== code(faster, name)) throw new Error(`the two builds of the wasm need another ${name} each`);
 }
 // What bench.html races with, where it is asked for; never a part of what a site copies.
-const ORT = ["dist/ort.webgpu.bundle.min.mjs", "dist/ort-wasm-simd-threaded.asyncify.wasm", "package.json"];
+const ORT = ["ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm", "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"]
+  .map((name) => `dist/${name}`)
+  .concat("package.json");
 for (const name of ORT) {
   wanted.set(path.join("bench/ort", path.basename(name)), path.join(ROOT, "tools/node_modules/onnxruntime-web", name));
 }

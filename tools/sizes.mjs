@@ -14,18 +14,10 @@ export function measure(folder) {
     });
 }
 
-/** Whether a file is of the build for browsers with relaxed SIMD, which is fetched in place of the other one. */
-const isRelaxed = ({ name }) => name.split(path.sep).includes("relaxed");
-
-/** What one visitor fetches: of the two builds the larger. */
+/** What one visitor fetches: of the wasm's two builds one, and that may be the larger. */
 export function total(rows) {
-  const sums = [(row) => !isRelaxed(row), isRelaxed].map((build) => sum(rows.filter((row) => row.name.startsWith("wasm") && build(row))));
-  const [larger] = sums.sort((a, b) => b.gzip - a.gzip);
-  return sum([larger, ...rows.filter((row) => !row.name.startsWith("wasm"))]);
-}
-
-function sum(rows) {
-  return rows.reduce((sum, row) => ({ raw: sum.raw + row.raw, gzip: sum.gzip + row.gzip }), { raw: 0, gzip: 0 });
+  const [, ...others] = rows.filter(({ name }) => name.endsWith(".wasm")).sort((a, b) => b.gzip - a.gzip);
+  return rows.filter((row) => !others.includes(row)).reduce((sum, row) => ({ raw: sum.raw + row.raw, gzip: sum.gzip + row.gzip }), { raw: 0, gzip: 0 });
 }
 
 /** `measure` as a table to print. */

@@ -1,5 +1,4 @@
 // Runs inside the browser, on an empty page: a keeper, and a client of it that the tests drive.
-import { wasmUrl } from "/tintype/build.js";
 import { Files } from "/tintype/files.js";
 
 let worker;
@@ -8,7 +7,7 @@ let jobs = 0;
 const asked = new Map();
 const sessions = new Map();
 const streams = new Map();
-const module = WebAssembly.compileStreaming(fetch(wasmUrl));
+const module = WebAssembly.compileStreaming(fetch("/tintype/wasm/tintype_bg.wasm"));
 
 const hex = (bytes) => [...new Uint8Array(bytes)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 

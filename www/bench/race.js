@@ -35,9 +35,15 @@ function watch() {
   return { counts, stop: () => undo.forEach((each) => each()) };
 }
 
-async function fetchOrt() {
+/** Its builds: the one that can wait for a GPU is slower at everything else. */
+const BUILDS = {
+  webgpu: { fetch: () => import("./ort/ort.webgpu.bundle.min.mjs"), wasm: "ort-wasm-simd-threaded.asyncify.wasm" },
+  wasm: { fetch: () => import("./ort/ort.wasm.bundle.min.mjs"), wasm: "ort-wasm-simd-threaded.wasm" },
+};
+
+async function fetchOrt(build) {
   try {
-    const ort = await import("./ort/ort.webgpu.bundle.min.mjs");
+    const ort = await build.fetch();
     const { version } = await (await fetch(`${FOLDER}package.json`)).json();
     return { ort, version };
   } catch (error) {
@@ -47,14 +53,18 @@ async function fetchOrt() {
 
 /** onnxruntime-web with the UNet of `graph`, on `kind`: `{ version, run(tensors), counts, release() }`. */
 export async function openRival({ graph, weights }, kind) {
-  const { ort, version } = await fetchOrt();
-  ort.env.wasm.wasmPaths = { wasm: `${FOLDER}ort-wasm-simd-threaded.asyncify.wasm` };
+  const provider = kind === "webgpu" ? "webgpu" : "wasm";
+  const build = BUILDS[provider];
+  const { ort, version } = await fetchOrt(build);
+  ort.env.wasm.wasmPaths = { wasm: `${FOLDER}${build.wasm}` };
+  // As many as Tintype has.
+  ort.env.wasm.numThreads = 1;
   ort.env.logLevel = "error";
   if (ort.env.webgpu) ort.env.webgpu.powerPreference = "high-performance";
   const watched = watch();
   try {
     const session = await ort.InferenceSession.create(encodeOnnx(graph, weights.values), {
-      executionProviders: [kind === "webgpu" ? "webgpu" : "wasm"],
+      executionProviders: [provider],
     });
     const shapes = new Map(graph.inputs.map(({ name, shape }) => [name, shape]));
     const feeds = ({ sample, timestep, encoderHiddenStates }) => {

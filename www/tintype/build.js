@@ -9,13 +9,7 @@ const PROBE = [
 ].flat();
 
 /** Whether it has relaxed SIMD. */
-export const relaxed = WebAssembly.validate(Uint8Array.from(PROBE));
+const relaxed = WebAssembly.validate(Uint8Array.from(PROBE));
 
-const folder = new URL(relaxed ? "./wasm/relaxed/" : "./wasm/", import.meta.url).href;
-
-/** Where the wasm is, and the glue that belongs to it. */
-export const wasmUrl = `${folder}tintype_bg.wasm`;
-export const glueUrl = `${folder}tintype.js`;
-
-/** The glue. Whole names, for what gathers a site's modules by reading them. */
-export const bindings = () => (relaxed ? import("./wasm/relaxed/tintype.js") : import("./wasm/tintype.js"));
+/** Where it is. The glue is one for both. */
+export const wasmUrl = new URL(relaxed ? "./wasm/tintype_relaxed_bg.wasm" : "./wasm/tintype_bg.wasm", import.meta.url).href;

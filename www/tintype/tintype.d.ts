@@ -64,8 +64,8 @@ export interface Backend {
   /** Whether the adapter is a software one. */
   readonly software: boolean;
   /**
-   * Of the CPU backend the instructions that it uses, such as `simd128`. Of WebGPU which of `shader-f16`, `subgroups` and
-   * `timestamp-query` the adapter offers; the backend needs none of them, and `profile` alone uses the last.
+   * Of the CPU backend the instructions that it uses: `simd128`, and `relaxed-simd` where the browser has it. Of WebGPU which of
+   * `shader-f16`, `subgroups` and `timestamp-query` the adapter offers; the backend needs none of them, and `profile` alone uses the last.
    */
   readonly features: readonly string[];
   readonly threads: number;

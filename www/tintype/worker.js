@@ -1,6 +1,6 @@
 // The worker: owns the wasm engine and does all its work, so that the page's thread only ever sees results.
 
-import { bindings as importBindings, glueUrl, wasmUrl } from "./build.js";
+import { wasmUrl } from "./build.js";
 import { Files } from "./files.js";
 import { keepTuning, keyOf, readTuning } from "./tuning.js";
 
@@ -81,9 +81,10 @@ async function compile(given) {
 }
 
 async function start(options, given) {
+  const glue = new URL("./wasm/tintype.js", import.meta.url).href;
   const [bindings, module, info] = await Promise.all([
-    importBindings().catch((error) => {
-      throw failure("not-found", `${glueUrl}: ${error.message}`, error);
+    import("./wasm/tintype.js").catch((error) => {
+      throw failure("not-found", `${glue}: ${error.message}`, error);
     }),
     compile(given),
     options.backend === "cpu" ? undefined : adapterInfo(),

@@ -1,6 +1,6 @@
 //! The CPU executor: nodes of a plan over candle tensors, which are allocated once and written in place. One file an operation, each
 //! of which cuts its work into units (`chunks` says how large); `run` plays them and gives way to other tasks in between. Loops over
-//! slices live in `kernels`; matrix products are candle's. No model, no file and no JavaScript is known here.
+//! slices live in `kernels`, products among them: all of them are made of one tile. No model, no file and no JavaScript is known here.
 
 mod add;
 mod attention;
@@ -71,18 +71,13 @@ impl Cpu {
         } else {
             format!("candle ({})", features.join(", "))
         };
-        let threads = if cfg!(target_arch = "wasm32") {
-            1
-        } else {
-            candle_core::utils::get_num_threads()
-        };
         Self {
             info: BackendInfo {
                 kind: "cpu",
                 name,
                 software: false,
                 features,
-                threads,
+                threads: 1,
             },
             slice_ms,
             resumed: Cell::new(crate::platform::now_ms()),
@@ -202,17 +197,17 @@ fn local(view: &View) -> Result<&Buffer> {
     }
 }
 
-/// Instructions that candle's products make use of.
+/// Instructions that products make use of.
 fn features() -> Vec<String> {
     #[cfg(target_arch = "x86_64")]
     let found = [
         ("avx2", is_x86_feature_detected!("avx2")),
         ("fma", is_x86_feature_detected!("fma")),
-        ("avx512f", is_x86_feature_detected!("avx512f")),
     ];
     #[cfg(not(target_arch = "x86_64"))]
     let found = [
         ("simd128", cfg!(target_feature = "simd128")),
+        ("relaxed-simd", cfg!(target_feature = "relaxed-simd")),
         ("neon", cfg!(target_feature = "neon")),
     ];
     found

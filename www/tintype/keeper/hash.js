@@ -1,17 +1,13 @@
 // sha256 of bytes as they stream, by the crate's wasm: the platform's digest wants all of them at once.
 
-import { bindings } from "../build.js";
-
-let Sha256;
+import { Sha256, initSync } from "../wasm/tintype.js";
 
 /** What is copied into wasm at once: its memory grows by this and never shrinks. */
 const PIECE = 1 << 20;
 
 /** Must have been called before the first hash. */
-export async function startHashing(module) {
-  const glue = await bindings();
-  glue.initSync({ module });
-  ({ Sha256 } = glue);
+export function startHashing(module) {
+  initSync({ module });
 }
 
 export class Hasher {

@@ -1,7 +1,8 @@
 //! Attention of one head, keys and channels in rows and queries in columns: a maximum or a sum over keys is then one of whole vectors,
 //! and what comes out of the first product is laid out for the second one as it is.
 
-use super::exp;
+use super::exp::exp_of_negative;
+use super::four::Four;
 use super::tile::{COLUMNS, ROWS, Sums, Tall, Wide, interleave, tile};
 
 /// Keys that are looked at before the next queries' turn: their scores stay in the nearest cache.
@@ -152,15 +153,21 @@ impl Seen {
         // Where nothing but -infinity was seen, 0 stands in: a difference of infinities is no number.
         let from = top.map(|t| if t == f32::NEG_INFINITY { 0.0 } else { t });
         let mut factor = self.top;
-        factor.iter_mut().zip(&from).for_each(|(f, t)| *f = exp(*f - t));
+        grow(&mut factor, &from);
         self.sum.iter_mut().zip(&factor).for_each(|(s, f)| *s *= f);
         for scores in scores {
-            for (score, from) in scores.iter_mut().zip(&from) {
-                *score = exp(*score - from);
-            }
+            grow(scores, &from);
             self.sum.iter_mut().zip(&*scores).for_each(|(sum, s)| *sum += s);
         }
         self.top = top;
         factor
+    }
+}
+
+/// `e^(x - from)`, of none that is above zero.
+#[inline(always)]
+fn grow(x: &mut Wide, from: &Wide) {
+    for (x, from) in x.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0) {
+        *x = exp_of_negative(Four::new(*x) - Four::new(*from)).get();
     }
 }

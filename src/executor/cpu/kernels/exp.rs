@@ -1,5 +1,7 @@
 //! e to the power of x, within 1.5 ulp, without a branch.
 
+use super::four::Four;
+
 /// Adding and taking away 1.5 · 2²³ rounds to the nearest whole number, which stands in the low bits meanwhile.
 const ROUND: f32 = 12_582_912.0;
 
@@ -27,6 +29,21 @@ pub(in super::super) fn exp(x: f32) -> f32 {
     p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
+/// The same of numbers that are not above zero, within 2 ulp; zero already below -87, and NaN stays NaN.
+#[inline(always)]
+pub(super) fn exp_of_negative(x: Four) -> Four {
+    let shifted = x.times_plus(std::f32::consts::LOG2_E, Four::splat(ROUND));
+    let n = shifted - Four::splat(ROUND);
+    let r = n.times_plus(2.121_944_4e-4, n.times_plus(-0.693_359_4, x));
+    let p = r.times_plus(1.987_569_2e-4, Four::splat(1.398_2e-3));
+    let p = p.by_plus(r, Four::splat(8.333_452e-3));
+    let p = p.by_plus(r, Four::splat(4.166_579_6e-2));
+    let p = p.by_plus(r, Four::splat(0.166_666_65));
+    let p = p.by_plus(r, Four::splat(0.5));
+    let p = p.by_plus(r, Four::splat(1.0)).by_plus(r, Four::splat(1.0));
+    (p * shifted.power_of_two()).unless_below(x, -87.0)
+}
+
 /// 2^n for n from -126 to 127.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
@@ -45,6 +62,19 @@ mod tests {
             let ulp = f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
             let off = (f64::from(exp(x)) - want).abs() / ulp;
             assert!(off <= 1.5, "exp({x}) is off by {off} ulp");
+        }
+    }
+
+    #[test]
+    fn exp_of_what_is_not_above_zero() {
+        for i in -8_700_000..=0 {
+            let x = i as f32 * 1e-5;
+            let want = f64::from(x).exp();
+            let ulp = f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
+            let got = exp_of_negative(Four::new([x, 0.0, f32::NAN, f32::NEG_INFINITY])).get();
+            let off = (f64::from(got[0]) - want).abs() / ulp;
+            assert!(off <= 2.0, "exp({x}) is off by {off} ulp");
+            assert!(got[1] == 1.0 && got[2].is_nan() && got[3] == 0.0);
         }
     }
 

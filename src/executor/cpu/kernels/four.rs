@@ -21,33 +21,100 @@ impl Four {
     pub(super) fn get(self) -> [f32; 4] {
         bytemuck::must_cast(self.0)
     }
+
+    /// Four times the same.
+    #[inline(always)]
+    pub(super) fn splat(x: f32) -> Self {
+        Self(with::splat(x))
+    }
+
+    /// `self · factor + sum`, rounded once where the build has an instruction for it.
+    #[inline(always)]
+    pub(super) fn times_plus(self, factor: f32, sum: Self) -> Self {
+        self.by_plus(Self::splat(factor), sum)
+    }
+
+    /// The same with four factors.
+    #[inline(always)]
+    pub(super) fn by_plus(self, factor: Self, sum: Self) -> Self {
+        Self(with::madd(self.0, factor.0, sum.0))
+    }
+
+    /// Zero where `x` is below `bound`.
+    #[inline(always)]
+    pub(super) fn unless_below(self, x: Self, bound: f32) -> Self {
+        Self(with::unless_below(self.0, x.0, with::splat(bound)))
+    }
+
+    /// 2 to the power of the low bits, as a sum with 1.5 · 2²³ has them.
+    #[inline(always)]
+    pub(super) fn power_of_two(self) -> Self {
+        Self(with::power_of_two(self.0))
+    }
 }
 
 #[cfg(target_arch = "wasm32")]
 mod with {
     pub(super) use core::arch::wasm32::{f32x4_add as add, f32x4_mul as mul, f32x4_splat as splat, f32x4_sub as sub};
+    use core::arch::wasm32::{f32x4_lt, i32x4_add, i32x4_shl, i32x4_splat, v128, v128_andnot};
+
+    #[inline(always)]
+    pub(super) fn madd(a: v128, b: v128, c: v128) -> v128 {
+        #[cfg(target_feature = "relaxed-simd")]
+        return core::arch::wasm32::f32x4_relaxed_madd(a, b, c);
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        add(c, mul(a, b))
+    }
+
+    #[inline(always)]
+    pub(super) fn unless_below(value: v128, x: v128, bound: v128) -> v128 {
+        v128_andnot(value, f32x4_lt(x, bound))
+    }
+
+    #[inline(always)]
+    pub(super) fn power_of_two(x: v128) -> v128 {
+        i32x4_add(i32x4_shl(x, 23), i32x4_splat(127 << 23))
+    }
 }
 
 #[cfg(not(target_arch = "wasm32"))]
 mod with {
-    #[inline(always)]
-    pub(super) fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| a[i] + b[i])
-    }
+    use std::array::from_fn;
+    type Four = [f32; 4];
 
     #[inline(always)]
-    pub(super) fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| a[i] - b[i])
-    }
-
-    #[inline(always)]
-    pub(super) fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| a[i] * b[i])
-    }
-
-    #[inline(always)]
-    pub(super) fn splat(x: f32) -> [f32; 4] {
+    pub(super) fn splat(x: f32) -> Four {
         [x; 4]
+    }
+
+    #[inline(always)]
+    pub(super) fn add(a: Four, b: Four) -> Four {
+        from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    pub(super) fn sub(a: Four, b: Four) -> Four {
+        from_fn(|i| a[i] - b[i])
+    }
+
+    #[inline(always)]
+    pub(super) fn mul(a: Four, b: Four) -> Four {
+        from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    pub(super) fn madd(a: Four, b: Four, c: Four) -> Four {
+        from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
+    pub(super) fn unless_below(value: Four, x: Four, bound: Four) -> Four {
+        from_fn(|i| if x[i] < bound[i] { 0.0 } else { value[i] })
+    }
+
+    #[inline(always)]
+    pub(super) fn power_of_two(x: Four) -> Four {
+        x.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(127 << 23)))
     }
 }
 
@@ -75,5 +142,14 @@ impl Mul<f32> for Four {
     #[inline(always)]
     fn mul(self, factor: f32) -> Self {
         Self(with::mul(self.0, with::splat(factor)))
+    }
+}
+
+impl Mul for Four {
+    type Output = Self;
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(with::mul(self.0, other.0))
     }
 }
