@@ -52,7 +52,7 @@ impl Executor {
     /// of a plan that was looked at before, what there was no time for. Says whether anything was found out.
     ///
     /// # Errors
-    /// [`Error::Cancelled`](crate::Error::Cancelled), [`Error::DeviceLost`](crate::Error::DeviceLost).
+    /// [`Error::Cancelled`](crate::error::Error::Cancelled)(crate::Error::Cancelled), [`Error::DeviceLost`](crate::error::Error::DeviceLost)(crate::Error::DeviceLost).
     pub async fn tune(&self, plan: &Plan, weights: &Weights, cancel: &CancelToken) -> Result<bool> {
         match (self, weights) {
             (Self::Webgpu(e), Weights::Webgpu(w)) => e.tune(plan, w, cancel).await,
@@ -72,7 +72,8 @@ impl Executor {
     /// takes no such buffer.
     ///
     /// # Errors
-    /// [`Error::Cancelled`], [`Error::DeviceLost`], [`Error::OutOfMemory`].
+    /// [`Error::Cancelled`](crate::error::Error::Cancelled), [`Error::DeviceLost`](crate::error::Error::DeviceLost),
+    /// [`Error::OutOfMemory`](crate::error::Error::OutOfMemory).
     pub async fn copy_rate(&self, bytes: usize, cancel: &CancelToken) -> Result<f64> {
         match self {
             Self::Cpu(e) => e.copy_rate(bytes, cancel),
@@ -100,7 +101,7 @@ impl Executor {
     /// table of embeddings the rows that are read.
     ///
     /// # Errors
-    /// [`Error::Internal`] for weights that are not there.
+    /// [`Error::Internal`](crate::error::Error::Internal) for weights that are not there.
     pub fn node_bytes(&self, plan: &Plan, weights: &Weights, node: usize) -> Result<u64> {
         let n = &plan.nodes[node];
         if matches!(n.op, Op::Input { .. }) {
