@@ -247,6 +247,9 @@ fn concat_into_readers(graph: &mut Graph) {
     }
 }
 
+/// Elements that are joined to one parameter at most. It is put together in memory while its parts arrive, between which lies much else.
+const MOST_JOINED: usize = 4 << 20;
+
 /// Layers of one input whose outputs are row biases (the projections of the time embedding) run as one.
 fn row_biases_side_by_side(graph: &mut Graph) {
     let uses = count_uses(graph);
@@ -263,7 +266,26 @@ fn row_biases_side_by_side(graph: &mut Graph) {
             groups.entry(key).or_default().push((reader, rows));
         }
     }
-    for group in groups.into_values().filter(|g| g.len() > 1) {
+    let mut some: Vec<Vec<(usize, Value)>> = Vec::new();
+    for group in groups.into_values() {
+        let mut together = usize::MAX;
+        for member in group {
+            let weight = graph.nodes[member.1.0]
+                .params
+                .first()
+                .map(|&p| graph.params[p].packed());
+            let elements = weight.map_or(0, |[rows, columns]| rows.saturating_mul(columns));
+            together = together.saturating_add(elements);
+            match some.last_mut() {
+                Some(last) if together <= MOST_JOINED => last.push(member),
+                _ => {
+                    some.push(vec![member]);
+                    together = elements;
+                }
+            }
+        }
+    }
+    for group in some.into_iter().filter(|g| g.len() > 1) {
         let Some(first) = group.iter().map(|g| g.1).min() else {
             continue;
         };
