@@ -42,7 +42,7 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     }
     let (x, mut four) = (x.tensor.clone(), Vec::new());
     linear::product(o, batch * ho * wo, move |pixels, stacked| {
-        patches.stack(&*read::<f32>(&x)?, pixels, &mut four, stacked);
+        patches.stack(&read::<f32>(&x)?, pixels, &mut four, stacked);
         Ok(())
     })
 }

@@ -17,7 +17,7 @@ const FEWEST: usize = 16;
 /// Whether a convolution can be made in squares, and gains by it.
 pub(super) fn suits(patches: &Patches, columns: usize) -> bool {
     let channels = patches.channels;
-    patches.kernel == [3, 3] && patches.stride == 1 && channels % 4 == 0 && channels.min(columns) >= FEWEST
+    patches.kernel == [3, 3] && patches.stride == 1 && channels.is_multiple_of(4) && channels.min(columns) >= FEWEST
 }
 
 /// Squares of all pictures, line by line.
