@@ -9,7 +9,7 @@ use crate::checkpoint::{LoraSource, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
 use crate::library::{Inspection, Library, LoadOptions, Resident, Room};
-use crate::pipeline::{Peaks, Profile, Request, StepReport, Timings, draw, encode_image, profile};
+use crate::pipeline::{Peaks, Profile, Request, StepReport, Timings, draw, encode_image, profile, tune};
 use crate::platform::now_ms;
 use crate::queue::Queue;
 use futures_util::future::try_join;
@@ -175,12 +175,14 @@ impl Engine {
         request.image = request.image.map(|image| image.resized(request.width, request.height));
         let Library { executor, plans, .. } = &self.library;
         executor.take_began();
+        let tuning = tune(executor, &resident.models, plans, &request, token);
+        token.guard(tuning).await?;
         let encoding = now_ms();
         self.library.make_room_to_draw(&resident, &request)?;
         let encoded = loop {
             let encoding = encode_image(executor, &resident.models, plans, &request, token);
             match token.guard(encoding).await {
-                Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
+                Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request) => {}
                 encoded => break encoded?,
             }
         };
@@ -209,7 +211,7 @@ impl Engine {
                 );
                 // Guarded: a device that never answers must not keep the next caller waiting.
                 match token.guard(drawing).await {
-                    Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
+                    Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request) => {}
                     drawn => break drawn?,
                 }
             };
@@ -253,12 +255,14 @@ impl Engine {
             .await?;
         let (request, _) = resolve(&options, &resident)?;
         let Library { executor, plans, .. } = &self.library;
+        let tuning = tune(executor, &resident.models, plans, &request, token);
+        token.guard(tuning).await?;
         self.library.make_room_to_draw(&resident, &request)?;
         let measured = loop {
             let peaks = self.peaks.get();
             let profiling = profile(executor, &resident.models, plans, &request, what, peaks, token);
             match token.guard(profiling).await {
-                Err(Error::OutOfMemory(_)) if self.library.give_way() => {}
+                Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request) => {}
                 measured => break measured?,
             }
         };

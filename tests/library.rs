@@ -304,3 +304,47 @@ fn a_checkpoint_is_inspected_without_being_loaded() {
         tight.unsupported
     );
 }
+
+#[test]
+fn guidance_runs_in_two_passes_where_a_batch_has_no_room() {
+    let Some(gpu) = common::webgpu() else { return };
+    let mut soft = recipe("soft");
+    soft.options.defaults.steps = Some(2);
+    let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
+    let inspect = |library: &Library| {
+        let said = library.inspect(soft.source.clone(), &soft.options, &progress, &cancel);
+        pollster::block_on(said).unwrap()
+    };
+    let drawn = |engine: &Engine| {
+        let loaded = pollster::block_on(engine.load(0, &soft, &ProgressSink::none()));
+        assert!(loaded.unwrap().defaults.guidance_scale > 1.0);
+        let options = GenerateOptions {
+            checkpoint: "soft".into(),
+            prompt: "fox".into(),
+            ..GenerateOptions::default()
+        };
+        let drawing = engine.generate(1, &options, || Ok(Some(soft.clone())), &progress, |_| ());
+        let generated = pollster::block_on(drawing).unwrap();
+        (generated.pictures[0].pixels.data.clone(), engine.library.memory())
+    };
+    let roomy = Engine::new(Library::new(gpu, None));
+    let needs = inspect(&roomy.library).memory.unwrap();
+    let (batched, held) = drawn(&roomy);
+    assert_eq!(held.weights + held.working, needs.peak());
+
+    let budget = needs.peak() - 1;
+    let tight = Engine::new(Library::new(common::webgpu().unwrap(), Some(budget)));
+    let said = inspect(&tight.library);
+    assert!(said.unsupported.is_empty(), "{:?}", said.unsupported);
+    let (apart, held) = drawn(&tight);
+    assert_eq!(held.weights + held.working, said.memory.unwrap().peak());
+    assert!(held.weights == needs.weights && held.weights + held.working <= budget);
+    let furthest = batched.iter().zip(&apart).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(furthest <= Some(1), "{furthest:?}");
+
+    // Where not even that has room, nothing is loaded.
+    let library = Library::new(common::webgpu().unwrap(), Some(held.weights + held.working - 1));
+    assert!(inspect(&library).unsupported[0].contains("memoryBudget is"));
+    let refused = library.load(soft.source.clone(), &soft.options, Room::Any, &progress, &cancel);
+    assert_eq!(pollster::block_on(refused).err().unwrap().code(), "out-of-memory");
+}

@@ -7,7 +7,7 @@ use common::{Golden, distance, play};
 use safetensors::Dtype;
 use serde::Deserialize;
 use tintype::executor::{Data, Executor};
-use tintype::graph::{Activation, Element, Epilogue, Graph, Op, Pack, Path, Rate, Unary, Value};
+use tintype::graph::{Activation, Element, Epilogue, Graph, Op, Pack, Path, Prologue, Rate, Unary, Value};
 
 /// What is asked of arithmetic in f32.
 const TOLERANCE: f32 = 1e-4;
@@ -75,10 +75,11 @@ impl Attrs {
 
     fn epilogue(&self) -> Epilogue {
         Epilogue {
-            row_bias: self.row_bias,
+            row_bias: self.row_bias.then_some(0),
+            gate: false,
             act: self.act(),
             residual: self.residual,
-            post: self.post.as_deref().map(activation),
+            post: self.post.as_deref().map(|name| Unary::Act(activation(name))),
         }
     }
 
@@ -94,6 +95,7 @@ impl Attrs {
     fn op(&self, name: &str) -> Op {
         match name {
             "linear" => Op::Linear {
+                prologue: Prologue::default(),
                 epilogue: self.epilogue(),
             },
             "conv2d" => Op::Conv2d {
@@ -101,6 +103,7 @@ impl Attrs {
                 stride: self.stride,
                 padding: self.padding,
                 upsample: self.upsample,
+                prologue: Prologue::default(),
                 epilogue: self.epilogue(),
             },
             "group_norm" => Op::GroupNorm {

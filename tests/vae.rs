@@ -529,6 +529,31 @@ fn it_is_inspected_by_itself_as_it_would_be_loaded() {
         let config = config.replace(from, to).into_bytes();
         inspect(vae(memory(&[("config.json", config), (KL, weights.clone())]), None))
     };
+    // A folder of something else is no autoencoder's, whatever is below it.
+    for other in [
+        "{}",
+        "{\"_class_name\": \"UNet2DConditionModel\"}",
+        "{\"model_type\": \"clip\"}",
+        "{",
+    ] {
+        let folder = memory(&[("config.json", other.into()), ("a.safetensors", weights.clone())]);
+        let refused = inspect(vae(folder, None)).unwrap_err();
+        assert_eq!(refused.code(), "not-found", "{refused}");
+    }
+    let torso = [
+        ("vae/config.json", config.clone()),
+        ("vae/diffusion_pytorch_model.safetensors", weights.clone()),
+    ];
+    assert_eq!(inspect(vae(memory(&torso), None)).unwrap_err().code(), "not-found");
+    let pickled = memory(&[
+        ("config.json", config.clone()),
+        ("diffusion_pytorch_model.bin", b"x".to_vec()),
+    ]);
+    let said = inspect(vae(pickled, None)).unwrap();
+    assert!(
+        said.kind == Some("vae") && said.unsupported[0].contains("found only diffusion_pytorch_model.bin"),
+        "{said:?}"
+    );
     let said = changed("\"silu\"", "\"mish\"").unwrap();
     assert_eq!(said.kind, Some("vae"));
     assert!(said.unsupported[0].contains("mish"), "{said:?}");

@@ -43,7 +43,11 @@ impl Place {
     /// A folder, whose path ends with a slash or is empty.
     pub(super) fn folder(source: &Source, folder: &str) -> Self {
         Self {
-            weights: source.locate(folder.trim_end_matches('/')),
+            weights: match source.locate(folder.trim_end_matches('/')) {
+                // Of files that were picked, which have no folder around them.
+                nowhere if nowhere.is_empty() => source.label(),
+                place => place,
+            },
             config: source.locate(&format!("{folder}config.json")),
         }
     }

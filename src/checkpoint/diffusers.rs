@@ -41,7 +41,7 @@ const PIPELINES: [(&str, &[Kind]); 5] = [
         ],
     ),
 ];
-const INDEX: &str = "model_index.json";
+pub(super) const INDEX: &str = "model_index.json";
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 const TOKENIZER_CLASSES: [&str; 2] = ["CLIPTokenizer", "CLIPTokenizerFast"];
 

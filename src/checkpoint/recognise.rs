@@ -172,7 +172,7 @@ pub fn recognise(header: &Header) -> Result<Recognised, String> {
         let mut lone = PREFIXES.into_iter().chain(["cond_stage_model.", "conditioner."]);
         return Err(match part {
             Some(what) => what.into(),
-            None if lone.any(|prefix| below(prefix)) => WITHOUT_UNET.into(),
+            None if lone.any(below) => WITHOUT_UNET.into(),
             None => "a file of unknown tensors".into(),
         });
     }

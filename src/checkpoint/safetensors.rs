@@ -351,6 +351,14 @@ impl<'de> Deserialize<'de> for Shape {
     }
 }
 
+/// Names tensors that nothing is made of: how many there are, and the first of them.
+pub(crate) fn of_no_use(names: &[impl AsRef<str>]) -> Option<String> {
+    const NAMED: usize = 3;
+    let first: Vec<&str> = names.iter().take(NAMED).map(AsRef::as_ref).collect();
+    let others = if names.len() > NAMED { ", …" } else { "" };
+    (!names.is_empty()).then(|| format!("tensors of no use: {} ({}{others})", names.len(), first.join(", ")))
+}
+
 /// The shape of a convolution of 1 x 1 as that of a linear layer: they are one thing, and older files have the one where newer ones
 /// have the other.
 pub(crate) fn as_matrix(shape: &[usize]) -> &[usize] {

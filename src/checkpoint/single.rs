@@ -12,7 +12,7 @@ use crate::checkpoint::open::{Checkpoint, OpenOptions, TokenizerFiles, Vocabular
 use crate::checkpoint::progress::ProgressSink;
 use crate::checkpoint::reader::OpenFile;
 use crate::checkpoint::recognise::{Family, Recognised, recognise};
-use crate::checkpoint::safetensors::{Header, TensorInfo};
+use crate::checkpoint::safetensors::{Header, TensorInfo, of_no_use};
 use crate::checkpoint::shapes::{self, Shapes};
 use crate::checkpoint::source::Source;
 use crate::{Error, Result};
@@ -115,13 +115,7 @@ impl Layout {
         let is = |test: fn(&Value) -> bool| unet.is_some_and(test);
         let inpaints = is(|unet| unet["in_channels"] != unet["out_channels"]);
         let is_told_guidance = is(|unet| !unet["time_cond_proj_dim"].is_null());
-        let mut warnings = Vec::new();
-        let unknown = mapped.unknown;
-        if !unknown.is_empty() {
-            let first = unknown[..unknown.len().min(3)].join(", ");
-            let more = if unknown.len() > 3 { ", …" } else { "" };
-            warnings.push(format!("tensors of no use: {} ({first}{more})", unknown.len()));
-        }
+        let mut warnings = Vec::from_iter(of_no_use(&mapped.unknown));
         let mut scheduler = shapes::scheduler(known, is_told_guidance);
         let names = distilled::names(path, header.file(), header);
         let distilled = Taken::of(Kind::Checkpoint, known.family, &names).filter(|_| !is_told_guidance);

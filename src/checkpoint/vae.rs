@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use crate::Result;
 use crate::cancel::CancelToken;
 use crate::checkpoint::component::{Component, Place, WeightsFile};
-use crate::checkpoint::diffusers::{Folder, VAE};
+use crate::checkpoint::diffusers::{Folder, INDEX, VAE};
 use crate::checkpoint::expected::ExpectedFile;
 use crate::checkpoint::open::OpenOptions;
 use crate::checkpoint::progress::ProgressSink;
 use crate::checkpoint::recognise::recognise;
-use crate::checkpoint::safetensors::{Header, TensorInfo};
+use crate::checkpoint::safetensors::{Header, TensorInfo, of_no_use};
 use crate::checkpoint::shapes::{self, Shapes};
 use crate::checkpoint::source::Source;
 use crate::checkpoint::{ldm, names};
@@ -97,15 +97,46 @@ pub async fn open(
     Ok(opened)
 }
 
+/// Whether a folder is an autoencoder's and nothing else: its `config.json` says so, or there is no configuration, but published files.
+///
+/// # Errors
+/// Those of the files, but for ones that are not there or are something else's.
+pub async fn is_folder(from: &VaeSource, cancel: &CancelToken) -> Result<bool> {
+    let options = OpenOptions {
+        files: from.files.clone(),
+        ..OpenOptions::default()
+    };
+    let folder = Folder {
+        source: from.source.clone(),
+        options: &options,
+        cancel,
+        progress: &ProgressSink::none(),
+    };
+    let other = |error| match error {
+        Error::NotFound(_) | Error::Corrupt(_) | Error::Unsupported(_) => Ok(false),
+        error => Err(error),
+    };
+    let look = async {
+        match folder.config_if_any("config.json").await? {
+            Some(config) => Ok(is_one(&config)),
+            None if folder.config_if_any(INDEX).await?.is_some() => Ok(false),
+            None if folder.config_if_any("vae/config.json").await?.is_some() => Ok(false),
+            None => lone_files(&folder).await.map(|_| true),
+        }
+    };
+    look.await.or_else(other)
+}
+
+fn is_one(config: &serde_json::Value) -> bool {
+    let class = config["_class_name"].as_str();
+    class.is_some_and(|class| VAE.classes.contains(&class))
+}
+
 fn last(path: &str) -> String {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().into()
 }
 
 async fn in_folder(folder: &Folder<'_, '_>, xl: bool) -> Result<Opened> {
-    let is_one = |config: &serde_json::Value| {
-        let class = config["_class_name"].as_str();
-        class.is_some_and(|class| VAE.classes.contains(&class))
-    };
     let here = folder.config_if_any("config.json").await?;
     let below = match &here {
         Some(config) if is_one(config) => None,
@@ -192,16 +223,7 @@ async fn in_files(folder: &Folder<'_, '_>, paths: &[String], xl: bool) -> Result
                 "{place}: expected one autoencoder, found parts of two"
             )));
         }
-        if !found.unknown.is_empty() {
-            let (count, first) = (
-                found.unknown.len(),
-                found.unknown[..found.unknown.len().min(3)].join(", "),
-            );
-            warnings.push(format!(
-                "{place}: tensors of no use: {count} ({first}{})",
-                if count > 3 { ", …" } else { "" }
-            ));
-        }
+        warnings.extend(of_no_use(&found.unknown).map(|what| format!("{place}: {what}")));
         if found.tensors.iter().any(|tensor| tensor.name.starts_with("decoder.")) {
             name = Some(last(path));
         }

@@ -101,7 +101,7 @@ impl Packing {
             let (transposed, width) = match spec.pack {
                 Pack::Vector => (None, len),
                 Pack::Table => (None, len.checked_div(first).unwrap_or(0)),
-                Pack::Matrix => (Some([len.checked_div(first).unwrap_or(0), 1]), first),
+                Pack::Matrix | Pack::Gated => (Some([len.checked_div(first).unwrap_or(0), 1]), first),
                 Pack::Conv => {
                     let inner = len.checked_div(first).and_then(|n| n.checked_div(taps));
                     (Some([inner.unwrap_or(0), taps]), first)
@@ -507,7 +507,7 @@ mod tests {
                 let (row, c) = match spec.pack {
                     Pack::Vector => (0, n),
                     Pack::Table => (n / (len / first), n % (len / first)),
-                    Pack::Matrix => (n % (len / first), n / (len / first)),
+                    Pack::Matrix | Pack::Gated => (n % (len / first), n / (len / first)),
                     Pack::Conv => {
                         let (o, rest) = (n / (len / first), n % (len / first));
                         ((rest % taps) * (len / first / taps) + rest / taps, o)

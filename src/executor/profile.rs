@@ -48,11 +48,32 @@ impl Executor {
         }
     }
 
+    /// Finds out on the adapter itself how the heaviest products of a plan are run best, for plans that are prepared from now on;
+    /// of a plan that was looked at before, what there was no time for. Says whether anything was found out.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`](crate::error::Error::Cancelled)(crate::Error::Cancelled), [`Error::DeviceLost`](crate::error::Error::DeviceLost)(crate::Error::DeviceLost).
+    pub async fn tune(&self, plan: &Plan, weights: &Weights, cancel: &CancelToken) -> Result<bool> {
+        match (self, weights) {
+            (Self::Webgpu(e), Weights::Webgpu(w)) => e.tune(plan, w, cancel).await,
+            _ => Ok(false),
+        }
+    }
+
+    /// What was found out so; nothing on the CPU.
+    pub fn tuning(&self) -> Option<webgpu::Tuning> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Webgpu(e) => Some(e.tuning()),
+        }
+    }
+
     /// Bytes a second, read and written both counted, at which this device copies a buffer of `bytes`, or of less where it
     /// takes no such buffer.
     ///
     /// # Errors
-    /// [`Error::Cancelled`], [`Error::DeviceLost`], [`Error::OutOfMemory`].
+    /// [`Error::Cancelled`](crate::error::Error::Cancelled), [`Error::DeviceLost`](crate::error::Error::DeviceLost),
+    /// [`Error::OutOfMemory`](crate::error::Error::OutOfMemory).
     pub async fn copy_rate(&self, bytes: usize, cancel: &CancelToken) -> Result<f64> {
         match self {
             Self::Cpu(e) => e.copy_rate(bytes, cancel),
@@ -80,7 +101,7 @@ impl Executor {
     /// table of embeddings the rows that are read.
     ///
     /// # Errors
-    /// [`Error::Internal`] for weights that are not there.
+    /// [`Error::Internal`](crate::error::Error::Internal) for weights that are not there.
     pub fn node_bytes(&self, plan: &Plan, weights: &Weights, node: usize) -> Result<u64> {
         let n = &plan.nodes[node];
         if matches!(n.op, Op::Input { .. }) {

@@ -41,6 +41,7 @@ pub struct Graph {
     pub(super) nodes: Vec<Node>,
     pub(super) params: Vec<ParamSpec>,
     pub(super) outputs: BTreeMap<String, Value>,
+    pub(super) stands_half: bool,
     index: HashMap<ParamSpec, usize>,
 }
 
@@ -62,6 +63,11 @@ impl Graph {
             rate,
         });
         Value(self.nodes.len() - 1)
+    }
+
+    /// Says that the model stands products of 16-bit floats: none of its values come near their limits.
+    pub fn stand_half(&mut self) {
+        self.stands_half = true;
     }
 
     /// Names a value that the caller reads.

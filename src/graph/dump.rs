@@ -1,6 +1,6 @@
 //! A plan as text: a line a node, for people and for comparing two versions of a plan.
 
-use super::{Op, Plan};
+use super::{Op, Plan, Unary};
 use std::fmt::{self, Write};
 
 impl fmt::Display for Plan {
@@ -61,6 +61,7 @@ fn short(op: &Op) -> String {
             "group_norm {groups}{}",
             act.map_or(String::new(), |a| format!(" {a:?}"))
         ),
+        Op::GroupStatistics { groups, .. } => format!("group_statistics {groups}"),
         Op::LayerNorm { .. } => "layer_norm".into(),
         Op::Attention {
             heads,
@@ -80,13 +81,26 @@ fn short(op: &Op) -> String {
         Op::Concat => "concat".into(),
         Op::Upsample { size } => format!("upsample {}x{}", size[0], size[1]),
     };
-    if let Some(e) = op.epilogue() {
-        for (on, name) in [(e.row_bias, " +row"), (e.residual, " +residual")] {
+    if let Some(p) = op.prologue() {
+        for (on, name) in [(p.joined, " of two"), (p.norm, " of normed")] {
             s.push_str(if on { name } else { "" });
         }
-        for act in [e.act, e.post].into_iter().flatten() {
-            let _ = write!(s, " {act:?}");
+        let _ = p.act.map_or(Ok(()), |act| write!(s, " {act:?}"));
+    }
+    if let Some(e) = op.epilogue() {
+        for (on, name) in [
+            (e.row_bias.is_some(), " +row"),
+            (e.gate, " gated"),
+            (e.residual, " +residual"),
+        ] {
+            s.push_str(if on { name } else { "" });
         }
+        let _ = e.act.map_or(Ok(()), |act| write!(s, " {act:?}"));
+        let _ = match e.post {
+            Some(Unary::Act(act)) => write!(s, " {act:?}"),
+            Some(other) => write!(s, " {other:?}"),
+            None => Ok(()),
+        };
     }
     s
 }

@@ -7,9 +7,11 @@ mod fuse;
 mod op;
 mod plan;
 mod shape;
+mod traffic;
 
 pub use builder::{Graph, Path, Value};
 pub use fuse::fuse;
-pub use op::{Activation, Epilogue, Node, Op, Pack, ParamPart, ParamSpec, Rate, Unary};
+pub use op::{Activation, Epilogue, Node, Op, Pack, ParamPart, ParamSpec, Prologue, Rate, Unary};
 pub use plan::{Plan, Slot, ValueInfo};
 pub use shape::{Element, Shape};
+pub use traffic::Traffic;

@@ -59,18 +59,40 @@ pub enum Unary {
     },
 }
 
+/// How a linear layer or convolution reads its input `x`: `act((x - mean) · scale + shift)`. Zeros around an image stay zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Prologue {
+    /// Two inputs stand for `x`: the channels of the one, then those of the other.
+    pub joined: bool,
+    /// An input `[b, 3 c]` follows `x`, of an [`Op::GroupStatistics`].
+    pub norm: bool,
+    /// Activation of what was scaled and shifted.
+    pub act: Option<Activation>,
+}
+
+impl Prologue {
+    /// Inputs that it takes, `x` included.
+    pub fn inputs(&self) -> usize {
+        1 + usize::from(self.joined) + usize::from(self.norm)
+    }
+}
+
 /// What a linear layer or convolution does to a sum before it is written: `post(act(sum + bias + row_bias) + residual)`.
 /// The bias is the node's second parameter, if it has one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Epilogue {
-    /// An input `[rows, channels]` follows `x`; the row of the current step (the only one, if there is one) is added.
-    pub row_bias: bool,
+    /// An input `[rows, at least channels]` follows `x`: the row of the current step (the only one, if there is one) is added, from
+    /// this channel of it on.
+    pub row_bias: Option<usize>,
+    /// The weights are a [`Pack::Gated`] of twice the output's channels: the first half's sum times gelu of the second half's.
+    /// Of a linear layer alone, and with nothing else but a bias.
+    pub gate: bool,
     /// Activation of the sum.
     pub act: Option<Activation>,
     /// An input of the output's shape comes last; it is added.
     pub residual: bool,
-    /// Activation after the residual.
-    pub post: Option<Activation>,
+    /// What is done after the residual.
+    pub post: Option<Unary>,
 }
 
 /// An operation. `inputs` and `params` below are those of its [`Node`], in order.
@@ -96,6 +118,8 @@ pub enum Op {
     },
     /// inputs `[x [.., k], row_bias?, residual?]`, params `[Matrix [k, n], Vector bias [n]?]` → `[.., n]`.
     Linear {
+        /// How x is read.
+        prologue: Prologue,
         /// What is done to each sum.
         epilogue: Epilogue,
     },
@@ -109,6 +133,8 @@ pub enum Op {
         padding: [usize; 4],
         /// Height and width to which `x` is first scaled (nearest).
         upsample: Option<[usize; 2]>,
+        /// How x is read.
+        prologue: Prologue,
         /// What is done to each sum.
         epilogue: Epilogue,
     },
@@ -121,6 +147,14 @@ pub enum Op {
         eps: f32,
         /// Activation after scale and shift.
         act: Option<Activation>,
+    },
+    /// inputs `[x]` as in [`Op::GroupNorm`], or two values side by side that stand for it → `[b, 3 c]`: for each channel of a picture
+    /// the mean of its group, then for each the scale that brings a group norm about, then for each the shift.
+    GroupStatistics {
+        /// Number of groups.
+        groups: usize,
+        /// Added to the variance.
+        eps: f32,
     },
     /// inputs `[x [.., c]]`, params `[Vector gamma, beta [2 c]]`: statistics over the channels of one row.
     LayerNorm {
@@ -162,6 +196,8 @@ pub enum Op {
 pub enum Pack {
     /// Tensors `[n_i, k]` (or `[n_i, k, 1, 1]`), joined along n → `[k, Σ n_i]`.
     Matrix,
+    /// A tensor `[2 n, k]` → `[k, 2 n]`; an executor may put each column of the second half next to its own of the first.
+    Gated,
     /// A tensor `[co, ci, kh, kw]` → `[kh · kw · ci, co]`.
     Conv,
     /// Tensors of one dimension, one after the other; always f32.
@@ -201,7 +237,7 @@ impl ParamSpec {
         let rows = self.parts.iter().map(|p| p.shape.first().copied().unwrap_or(0));
         let joined = || rows.fold(0, usize::saturating_add);
         match self.pack {
-            Pack::Matrix => [first.get(1).copied().unwrap_or(1), joined()],
+            Pack::Matrix | Pack::Gated => [first.get(1).copied().unwrap_or(1), joined()],
             Pack::Conv => [product(first.get(1..).unwrap_or_default()), joined()],
             Pack::Vector => [1, joined()],
             Pack::Table => [first.first().copied().unwrap_or(0), first.get(1).copied().unwrap_or(1)],
@@ -236,7 +272,7 @@ impl Op {
     /// The epilogue of a linear layer or convolution.
     pub fn epilogue(&self) -> Option<&Epilogue> {
         match self {
-            Self::Linear { epilogue } | Self::Conv2d { epilogue, .. } => Some(epilogue),
+            Self::Linear { epilogue, .. } | Self::Conv2d { epilogue, .. } => Some(epilogue),
             _ => None,
         }
     }
@@ -244,7 +280,23 @@ impl Op {
     /// [`Op::epilogue`], to change it.
     pub fn epilogue_mut(&mut self) -> Option<&mut Epilogue> {
         match self {
-            Self::Linear { epilogue } | Self::Conv2d { epilogue, .. } => Some(epilogue),
+            Self::Linear { epilogue, .. } | Self::Conv2d { epilogue, .. } => Some(epilogue),
+            _ => None,
+        }
+    }
+
+    /// How a linear layer or convolution reads its input.
+    pub fn prologue(&self) -> Option<&Prologue> {
+        match self {
+            Self::Linear { prologue, .. } | Self::Conv2d { prologue, .. } => Some(prologue),
+            _ => None,
+        }
+    }
+
+    /// [`Op::prologue`], to change it.
+    pub fn prologue_mut(&mut self) -> Option<&mut Prologue> {
+        match self {
+            Self::Linear { prologue, .. } | Self::Conv2d { prologue, .. } => Some(prologue),
             _ => None,
         }
     }
@@ -277,6 +329,27 @@ impl Op {
             Some(n) if n != len => wrong(format!("{} values where {len} are needed", n)),
             _ => Ok(()),
         };
+        let side_by_side = |a: &Shape, b: &Shape| {
+            if a.with_channels(0) != b.with_channels(0) {
+                return wrong(format!("{a} and {b} are joined"));
+            }
+            Ok(a.with_channels(a.channels().saturating_add(b.channels())))
+        };
+        // What a linear layer or convolution reads.
+        let source = |prologue: &Prologue| -> Result<Shape> {
+            let shape = if prologue.joined {
+                side_by_side(x(0)?, x(1)?)?
+            } else {
+                x(0)?.clone()
+            };
+            if prologue.norm {
+                let statistics = x(prologue.inputs() - 1)?;
+                if statistics.dims() != [shape.batch(), shape.channels().saturating_mul(3)] {
+                    return wrong(format!("{shape} is scaled and shifted by {statistics}"));
+                }
+            }
+            Ok(shape)
+        };
         let out = match self {
             Self::Input { name } => {
                 return Err(Error::Internal(format!("input {name} has no shape rule")));
@@ -300,24 +373,28 @@ impl Op {
                     _ => Shape::new([x(0)?.len(), *dim]),
                 }
             }
-            Self::Linear { .. } => {
-                let [k, n] = param(0)?;
-                if x(0)?.channels() != k {
-                    return wrong(format!("{} channels go into a layer of {k}", x(0)?.channels()));
+            Self::Linear { prologue, epilogue } => {
+                let ([k, n], x) = (param(0)?, source(prologue)?);
+                if x.channels() != k {
+                    return wrong(format!("{} channels go into a layer of {k}", x.channels()));
                 }
                 vector(1, n)?;
-                x(0)?.with_channels(n)
+                if epilogue.gate && n % 2 != 0 {
+                    return wrong(format!("half of {n} channels are gates"));
+                }
+                x.with_channels(if epilogue.gate { n / 2 } else { n })
             }
             Self::Conv2d {
                 kernel: [kh, kw],
                 stride,
                 padding: [t, l, b, r],
                 upsample,
+                prologue,
                 ..
             } => {
-                let [k, co] = param(0)?;
-                let Some([n, h, w, ci]) = x(0)?.image() else {
-                    return wrong(format!("no image: {}", x(0)?));
+                let ([k, co], x) = (param(0)?, source(prologue)?);
+                let Some([n, h, w, ci]) = x.image() else {
+                    return wrong(format!("no image: {x}"));
                 };
                 let [h, w] = upsample.unwrap_or([h, w]);
                 if product(&[ci, *kh, *kw]) != k {
@@ -343,6 +420,18 @@ impl Op {
                 }
                 vector(0, c.saturating_mul(2))?;
                 x(0)?.clone()
+            }
+            Self::GroupStatistics { groups, .. } => {
+                let shape = match inputs {
+                    [a, b] => side_by_side(a, b)?,
+                    _ => x(0)?.clone(),
+                };
+                let c = shape.channels();
+                if *groups == 0 || c % groups != 0 {
+                    return wrong(format!("{c} channels cannot be parted in {groups} groups"));
+                }
+                vector(0, c.saturating_mul(2))?;
+                Shape::new([shape.batch(), c.saturating_mul(3)])
             }
             Self::LayerNorm { .. } => {
                 vector(0, x(0)?.channels().saturating_mul(2))?;
@@ -387,13 +476,7 @@ impl Op {
                 }
                 x(0)?.clone()
             }
-            Self::Concat => {
-                let (a, b) = (x(0)?, x(1)?);
-                if a.with_channels(0) != b.with_channels(0) {
-                    return wrong(format!("{a} and {b} are joined"));
-                }
-                a.with_channels(a.channels().saturating_add(b.channels()))
-            }
+            Self::Concat => side_by_side(x(0)?, x(1)?)?,
             Self::Upsample { size: [h, w] } => {
                 let Some([n, _, _, c]) = x(0)?.image() else {
                     return wrong(format!("no image: {}", x(0)?));
@@ -402,9 +485,9 @@ impl Op {
             }
         };
         if let Some(e) = self.epilogue() {
-            let mut next = 1;
-            if e.row_bias {
-                if x(next)?.channels() != out.channels() {
+            let mut next = self.prologue().map_or(1, Prologue::inputs);
+            if let Some(first) = e.row_bias {
+                if x(next)?.channels() < first.saturating_add(out.channels()) {
                     return wrong(format!("rows of {} are added to {out}", x(next)?));
                 }
                 next += 1;
@@ -421,12 +504,30 @@ impl Op {
 }
 
 impl Node {
+    /// The values that stand for what a linear layer or convolution reads: one, or two side by side.
+    pub fn sources(&self) -> &[Value] {
+        let count = if self.op.prologue().is_some_and(|p| p.joined) || self.is_of_two() {
+            2
+        } else {
+            1
+        };
+        self.inputs.get(..count).unwrap_or_default()
+    }
+
+    fn is_of_two(&self) -> bool {
+        matches!(self.op, Op::GroupStatistics { .. }) && self.inputs.len() == 2
+    }
+
+    /// The operand with scales and shifts of a fused node.
+    pub fn statistics(&self) -> Option<Value> {
+        let prologue = self.op.prologue().filter(|p| p.norm)?;
+        self.inputs.get(prologue.inputs() - 1).copied()
+    }
+
     /// The row-bias operand of a fused node.
     pub fn row_bias(&self) -> Option<Value> {
-        self.op
-            .epilogue()
-            .filter(|e| e.row_bias)
-            .and_then(|_| self.inputs.get(1).copied())
+        let (prologue, _) = self.op.prologue().zip(self.op.epilogue().and_then(|e| e.row_bias))?;
+        self.inputs.get(prologue.inputs()).copied()
     }
 
     /// The residual operand of a fused node.

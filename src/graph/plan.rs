@@ -37,6 +37,8 @@ pub struct Plan {
     pub slots: Vec<Slot>,
     /// The parameters needed.
     pub params: Vec<ParamSpec>,
+    /// The model stands products of 16-bit floats.
+    pub stands_half: bool,
     inputs: BTreeMap<String, Value>,
     outputs: BTreeMap<String, Value>,
 }
@@ -67,6 +69,7 @@ impl Plan {
             values,
             slots,
             params: graph.params,
+            stands_half: graph.stands_half,
             inputs,
             outputs,
         }
@@ -116,20 +119,6 @@ impl Plan {
             .iter()
             .map(|s| s.len as u64 * 4 * if s.persistent { contexts as u64 } else { 1 })
             .sum()
-    }
-
-    /// Multiplications and additions of one node, of those that do most of the work.
-    pub fn flops(&self, node: usize) -> u64 {
-        let n = &self.nodes[node];
-        let out = n.shape.len() as u64;
-        match &n.op {
-            Op::Linear { .. } | Op::Conv2d { .. } => 2 * out * self.params[n.params[0]].packed()[0] as u64,
-            Op::Attention { .. } => 4 * out * self.nodes[n.inputs[1].0].shape.tokens() as u64,
-            Op::GroupNorm { .. } | Op::LayerNorm { .. } => 8 * out,
-            Op::Input { .. } => 0,
-            Op::Embedding | Op::TimestepEmbedding { .. } | Op::Unary(_) | Op::Geglu => out,
-            Op::Add | Op::AddRow | Op::Concat | Op::Upsample { .. } => out,
-        }
     }
 }
 

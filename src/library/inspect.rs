@@ -16,9 +16,6 @@ use crate::models::vae::VaeConfig;
 use crate::pipeline::Key;
 use std::rc::Rc;
 
-/// The most bytes of an index.
-const MAX_INDEX: u64 = 4 << 20;
-
 /// What is said of a checkpoint that is not loaded, or of what a person brings in its place.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inspection {
@@ -104,15 +101,18 @@ impl Library {
             ..Inspection::default()
         };
         let opened = Checkpoint::open(source.clone(), &options.open, cancel, progress).await;
-        if options.open.file.is_none()
-            && matches!(opened, Err(Error::NotFound(_)))
-            && !has_index(&source, &options.open).await
-        {
-            match self.look_at_vae(&mut said, &source, &options.open, cancel).await {
-                Ok(()) => return Ok(said),
-                Err(error @ Error::Corrupt(_)) => return Err(error),
-                // It is none, so that a checkpoint is what was meant.
-                Err(_) => {}
+        if options.open.file.is_none() && matches!(opened, Err(Error::NotFound(_))) {
+            let vae = VaeSource {
+                source: source.clone(),
+                file: None,
+                name: options.open.name.clone(),
+                files: options.open.files.clone(),
+            };
+            if vae::is_folder(&vae, cancel).await? {
+                said.kind = Some("vae");
+                let looked = self.look_at_vae(&mut said, &vae, &options.open, cancel).await;
+                said.note(looked)?;
+                return Ok(said);
             }
         }
         let Some(checkpoint) = said.note(opened)? else {
@@ -144,7 +144,7 @@ impl Library {
         let keys = parts.keys(&defaults, &self.executor, false);
         let latents = parts.latents(&defaults);
         said.defaults = Some((defaults, factor));
-        let (mut weights, mut working) = (0u64, Working::default());
+        let mut weights = 0u64;
         for (component, key) in checkpoint.components.iter().zip(&keys) {
             let plan = self.plans.plan(key).map_err(|e| e.at(component.config_place()))?;
             let wanted = Wanted::new(component, &plan.params).map_err(|e| e.at(component.place()));
@@ -154,12 +154,16 @@ impl Library {
                 .warnings
                 .extend(wanted.unused(component, &whole.as_ref().unwrap_or(&plan).params));
             weights = weights.saturating_add(self.executor.weight_bytes(&wanted.params));
-            working.add(key, &plan);
             let limits = self
                 .executor
                 .check_weights(&wanted.params)
                 .map_err(|e| e.at(component.place()));
             said.note(limits)?;
+        }
+        let mut working = Working::default();
+        for (component, key) in checkpoint.components.iter().zip(&self.fitting(keys, weights)?) {
+            let plan = self.plans.plan(key)?;
+            working.add(key, &plan);
             said.note(self.executor.check_limits(&plan).map_err(|e| e.at(component.place())))?;
         }
         let key = Key::encoder(&parts.vae, latents);
@@ -192,6 +196,30 @@ impl Library {
         Ok(said)
     }
 
+    /// These keys if there is room for them beside the weights, or else with guidance's branches one after the other, if those have.
+    fn fitting(&self, keys: Vec<Key>, weights: u64) -> Result<Vec<Key>> {
+        let fits = |keys: &[Key]| -> Result<bool> {
+            let mut working = Working::default();
+            for key in keys {
+                let plan = self.plans.plan(key)?;
+                if self.executor.check_limits(&plan).is_err() {
+                    return Ok(false);
+                }
+                working.add(key, &plan);
+            }
+            let needed = weights.saturating_add(working.bytes());
+            Ok(self.budget.is_none_or(|budget| needed <= budget))
+        };
+        if fits(&keys)? {
+            return Ok(keys);
+        }
+        let apart: Vec<Key> = keys
+            .iter()
+            .map(|key| key.apart().unwrap_or_else(|| key.clone()))
+            .collect();
+        Ok(if fits(&apart)? { apart } else { keys })
+    }
+
     /// Says of a file that is no checkpoint whether it is of use otherwise.
     async fn look_otherwise(
         &self,
@@ -216,8 +244,14 @@ impl Library {
         }
         drop(file);
         if said.kind == Some("vae") {
-            let vae = self.look_at_vae(said, source, open, cancel).await;
-            said.note(vae)?;
+            let vae = VaeSource {
+                source: source.clone(),
+                file: open.file.clone(),
+                name: None,
+                files: open.files.clone(),
+            };
+            let looked = self.look_at_vae(said, &vae, open, cancel).await;
+            said.note(looked)?;
         }
         Ok(())
     }
@@ -226,20 +260,13 @@ impl Library {
     async fn look_at_vae(
         &self,
         said: &mut Inspection,
-        source: &Source,
+        from: &VaeSource,
         open: &OpenOptions,
         cancel: &CancelToken,
     ) -> Result<()> {
-        let from = VaeSource {
-            source: source.clone(),
-            file: open.file.clone(),
-            name: None,
-            files: open.files.clone(),
-        };
-        let opened = vae::open(&from, open.variant.as_ref(), false, cancel, &ProgressSink::none()).await?;
-        said.kind = Some("vae");
-        if open.file.is_none() {
-            said.name = open.name.clone().unwrap_or(opened.name);
+        let opened = vae::open(from, open.variant.as_ref(), false, cancel, &ProgressSink::none()).await?;
+        if from.file.is_none() {
+            said.name = opened.name;
         }
         said.bytes = opened.component.bytes();
         said.components = vec![describe(&opened.component)];
@@ -273,14 +300,4 @@ impl Library {
         let bytes = fits().map_err(|e| e.at(vae.place()))?;
         Ok((bytes, plan))
     }
-}
-
-/// Whether a folder is a whole checkpoint's, or is meant to be.
-async fn has_index(source: &Source, open: &OpenOptions) -> bool {
-    const INDEX: &str = "model_index.json";
-    if !open.files.is_empty() {
-        return open.files.contains_key(INDEX);
-    }
-    let index = source.read(INDEX, MAX_INDEX, &ExpectedFile::default()).await;
-    !matches!(index, Err(Error::NotFound(_)))
 }

@@ -106,20 +106,21 @@ impl Library {
         (defaults, parts.scheduler) = loras.defaults(&own);
         if defaults != own.defaults {
             keys = parts.keys(&defaults, &self.executor, options.encodes);
-            for (job, key) in jobs.iter_mut().zip(&keys) {
-                let plan = self.plans.plan(key)?;
-                job.models
-                    .iter_mut()
-                    .take(1)
-                    .for_each(|model| model.plan = plan.clone());
-            }
         }
         let missing = || jobs.iter().flat_map(Job::missing);
         let read = jobs.iter().filter(|job| job.missing().next().is_some());
         progress.set_total(file_bytes(read.map(|job| &job.component)).saturating_add(loras.bytes()));
         let bytes = missing().map(|model| model.bytes).fold(0, u64::saturating_add);
         let bytes = bytes.saturating_add(self.overlay_bytes(&loras));
-        let _coming = self.make_room(&name, bytes, &keys, room)?;
+        let _coming = self.make_room_for(&name, bytes, &mut keys, room)?;
+        // What was read by may be another by now.
+        for (job, key) in jobs.iter_mut().zip(&keys) {
+            let plan = self.plans.plan(key)?;
+            job.models
+                .iter_mut()
+                .take(1)
+                .for_each(|model| model.plan = plan.clone());
+        }
         for job in &mut jobs {
             self.allocate(job, room).await?;
         }

@@ -251,8 +251,34 @@ impl Library {
     /// # Errors
     /// [`Error::OutOfMemory`] if even that would not do; nobody goes then.
     pub fn make_room_to_draw(&self, resident: &Resident, request: &Request) -> Result<()> {
-        let keys = keys(&self.executor, &resident.models, request)?;
-        self.make_room(&resident.name, 0, &keys, Room::Any).map(drop)
+        let mut keys = keys(&self.executor, &resident.models, request)?;
+        self.make_room_for(&resident.name, 0, &mut keys, Room::Any).map(drop)
+    }
+
+    /// [`Self::make_room`], with guidance in a batch if that has room, and else with its branches one after the other, which `keys`
+    /// are then for.
+    fn make_room_for(&self, name: &str, weights: u64, keys: &mut [Key], room: Room) -> Result<Coming<'_>> {
+        self.plans.set_apart(keys, false);
+        match self.make_room(name, weights, keys, room) {
+            Err(Error::OutOfMemory(_)) if self.plans.set_apart(keys, true) => {
+                keys.iter_mut().for_each(|key| *key = self.plans.fitting(key.clone()));
+                self.make_room(name, weights, keys, room)
+            }
+            made => made,
+        }
+    }
+
+    /// Where the device itself had no room for a picture: frees something, or lets guidance's branches run one after the other. Says
+    /// whether there was something to be done.
+    pub fn make_do(&self, resident: &Resident, request: &Request) -> bool {
+        let apart = |keys: Vec<Key>| {
+            let batched: Vec<Key> = keys
+                .into_iter()
+                .filter(|key| self.plans.fitting(key.clone()) == *key)
+                .collect();
+            self.plans.set_apart(&batched, true)
+        };
+        self.give_way() || keys(&self.executor, &resident.models, request).is_ok_and(apart)
     }
 
     /// Frees something that nobody uses: slots first, which are soon made again, then a checkpoint. Says whether there was something.

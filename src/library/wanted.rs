@@ -1,6 +1,6 @@
 //! Which tensors a component's parameters are made of, and reading them.
 
-use crate::checkpoint::safetensors::as_matrix;
+use crate::checkpoint::safetensors::{as_matrix, of_no_use};
 use crate::checkpoint::{Component, DType, TensorInfo};
 use crate::error::{Error, Result};
 use crate::executor::{Executor, WeightDtype, Weights};
@@ -42,10 +42,7 @@ impl Wanted {
         let unused = component.tensors().map(|tensor| tensor.name.as_str());
         let unused = unused.filter(|name| !whole.contains(name) && !left_alone(component.name, name));
         let unused: Vec<&str> = unused.collect();
-        let (count, first) = (unused.len(), &unused[..unused.len().min(3)]);
-        let others = if count > first.len() { ", …" } else { "" };
-        let (name, first) = (component.name, first.join(", "));
-        (count > 0).then(|| format!("{name}: tensors of no use: {count} ({first}{others})"))
+        of_no_use(&unused).map(|what| format!("{}: {what}", component.name))
     }
 
     /// Whether a tensor of this name is needed.

@@ -270,6 +270,7 @@ impl UnetConfig {
     /// [`Error::Corrupt`] where the config's sizes do not fit together.
     pub fn graph(&self, [batch, height, width]: [usize; 3], tokens: usize, rows: usize) -> Result<Graph> {
         let mut graph = Graph::new();
+        graph.stand_half();
         let (g, p) = (&mut graph, Path::root());
         let channels = self.in_channels.min(self.out_channels);
         let mut sample = g.input("sample", [batch, height, width, channels], Element::F32, Rate::Step);

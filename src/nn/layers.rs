@@ -1,7 +1,7 @@
 //! Layers with one operation each.
 
 use crate::error::Result;
-use crate::graph::{Activation, Epilogue, Graph, Op, Pack, Path, Unary, Value};
+use crate::graph::{Activation, Epilogue, Graph, Op, Pack, Path, Prologue, Unary, Value};
 
 /// `torch.nn.Linear` to `n` channels.
 pub fn linear(g: &mut Graph, p: &Path, x: Value, n: usize) -> Result<Value> {
@@ -31,6 +31,7 @@ pub fn linear_joined(g: &mut Graph, p: &Path, names: &[&str], x: Value, n: usize
     g.op(
         &at,
         Op::Linear {
+            prologue: Prologue::default(),
             epilogue: Epilogue::default(),
         },
         &[x],
@@ -48,6 +49,7 @@ pub fn conv1x1(g: &mut Graph, p: &Path, x: Value, co: usize) -> Result<Value> {
     g.op(
         p,
         Op::Linear {
+            prologue: Prologue::default(),
             epilogue: Epilogue::default(),
         },
         &[x],
@@ -90,6 +92,7 @@ pub fn conv2d_padded(
         stride,
         padding,
         upsample: None,
+        prologue: Prologue::default(),
         epilogue: Epilogue::default(),
     };
     g.op(p, op, &[x], &params)

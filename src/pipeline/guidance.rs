@@ -2,7 +2,7 @@
 //! Ho and Salimans, *Classifier-Free Diffusion Guidance* (2022).
 
 use super::Models;
-use super::plans::{Key, PlanCache, Prepared, batch_and_contexts, schedule_rows};
+use super::plans::{Key, PlanCache, Prepared, schedule_rows};
 use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::executor::{Data, Executor, View};
@@ -46,9 +46,9 @@ impl<'a> Denoiser<'a> {
         branches: usize,
     ) -> Result<Self> {
         let config = &models.unet.config;
-        let (batch, contexts) = batch_and_contexts(executor, config, branches);
         let (tokens, rows) = (models.tokens(), schedule_rows(timesteps.len()));
-        let key = Key::unet(executor, config, size, tokens, timesteps.len(), branches);
+        let key = plans.fitting(Key::unet(executor, config, size, tokens, timesteps.len(), branches));
+        let (batch, contexts) = (key.batch(), key.contexts());
         let unet = plans.get(executor, key).await?;
         let mut branches = Vec::new();
         for (context, part) in (0..contexts).flat_map(|context| (0..batch).map(move |part| (context, part))) {

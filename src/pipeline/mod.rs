@@ -20,7 +20,7 @@ pub use plans::PlanCache;
 pub(crate) use plans::{Drawing, Key};
 pub use profile::{NodeProfile, Peaks, PlanProfile, Profile, ProfileRequest, Tensors, profile};
 pub(crate) use request::keys;
-pub use request::{InitImage, Request, check};
+pub use request::{InitImage, Request, check, tune};
 pub use start::{EncodedImage, encode_image};
 
 use crate::error::{Error, Result};

@@ -24,7 +24,7 @@ pub(super) fn schedule_rows(steps: usize) -> usize {
 
 /// How branches of guidance run, as batch and contexts. A UNet that reads `time_ids` has a time embedding a branch, which no row
 /// of a schedule can hold; it is also so large that a batch gains little and takes twice the memory.
-pub(super) fn batch_and_contexts(executor: &Executor, config: &UnetConfig, branches: usize) -> (usize, usize) {
+fn batch_and_contexts(executor: &Executor, config: &UnetConfig, branches: usize) -> (usize, usize) {
     match config.text_time {
         Some(_) => (1, branches),
         None => executor.batch_and_contexts(branches),
@@ -96,6 +96,34 @@ impl Key {
         Self::Encoder {
             config: config.clone(),
             size: [1, height, width],
+        }
+    }
+
+    /// The same with guidance's branches one after the other, if they are a batch: it takes half the memory.
+    pub(crate) fn apart(&self) -> Option<Self> {
+        match self {
+            Self::Unet {
+                config,
+                size: [batch, height, width],
+                tokens,
+                rows,
+                contexts,
+            } if *batch > 1 => Some(Self::Unet {
+                config: config.clone(),
+                size: [1, *height, *width],
+                tokens: *tokens,
+                rows: *rows,
+                contexts: batch * contexts,
+            }),
+            _ => None,
+        }
+    }
+
+    /// How many pictures or branches run at once.
+    pub(crate) fn batch(&self) -> usize {
+        match self {
+            Self::Text { .. } => 1,
+            Self::Unet { size, .. } | Self::Decoder { size, .. } | Self::Encoder { size, .. } => size[0],
         }
     }
 
@@ -219,6 +247,8 @@ pub struct PlanCache {
     built: RefCell<Vec<(Key, Rc<Plan>)>>,
     limit: Cell<Option<u64>>,
     made: Cell<u64>,
+    /// UNets whose guidance has no room for a batch.
+    apart: RefCell<Vec<Key>>,
 }
 
 impl PlanCache {
@@ -226,6 +256,23 @@ impl PlanCache {
     pub fn set_limit(&self, bytes: Option<u64>) {
         self.limit.set(bytes);
         self.shrink_to(bytes.unwrap_or(u64::MAX));
+    }
+
+    /// What is run for a key: the same, or its branches one after the other.
+    pub(crate) fn fitting(&self, key: Key) -> Key {
+        let is_apart = self.apart.borrow().contains(&key);
+        key.apart().filter(|_| is_apart).unwrap_or(key)
+    }
+
+    /// Says whether the branches of these keys run one after the other. Gives whether that changes anything.
+    pub(crate) fn set_apart(&self, keys: &[Key], apart: bool) -> bool {
+        let mut all = self.apart.borrow_mut();
+        let before = all.len();
+        all.retain(|key| !keys.contains(key));
+        if apart {
+            all.extend(keys.iter().filter(|key| key.apart().is_some()).cloned());
+        }
+        all.len() != before
     }
 
     /// How often slots were made for a plan.

@@ -147,10 +147,8 @@ pub(super) async fn peaks(executor: &Executor, cancel: &CancelToken) -> Result<P
     graph.output("y", y);
     let plan = Rc::new(Plan::new(graph));
     let flop: u64 = plan.phase(Rate::Step).map(|node| plan.flops(node)).sum();
-    let instance = executor.prepare(plan.clone(), 1).await?;
     // Numbers that a product neither loses nor lets grow.
     let values: Vec<f32> = (0..side * side).map(|i| (i * 37 % 251) as f32 / 251.0 - 0.5).collect();
-    executor.write(&instance, "x", 0, Data::F32(&values))?;
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let mut gemm = 0.0f64;
     for dtype in [WeightDtype::F32, WeightDtype::F16] {
@@ -159,6 +157,9 @@ pub(super) async fn peaks(executor: &Executor, cancel: &CancelToken) -> Result<P
         for spec in &plan.params {
             executor.upload(&weights, spec, 0, WeightDtype::F32, 0, &bytes)?;
         }
+        executor.tune(&plan, &weights, cancel).await?;
+        let instance = executor.prepare(plan.clone(), 1).await?;
+        executor.write(&instance, "x", 0, Data::F32(&values))?;
         // A peak is what it does undisturbed.
         for _ in 0..PRODUCTS {
             let times = executor.time_nodes(&instance, &weights, Rate::Step, [0, 0], PRODUCT_MS, cancel);

@@ -1,7 +1,8 @@
 //! What is asked for, and whether it can be drawn at all.
 
 use super::Models;
-use super::plans::{Drawing, Key};
+use super::plans::{Drawing, Key, PlanCache};
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::image::{MAX_SIDE, Rgba};
@@ -105,6 +106,34 @@ pub(crate) fn keys(executor: &Executor, models: &Models, request: &Request) -> R
         from_image: request.image.is_some(),
     };
     Ok(drawing.keys(executor))
+}
+
+/// Finds out how the heaviest products of a picture are run best on this device, as far as that is not known yet. What was prepared
+/// before is let go then.
+///
+/// # Errors
+/// [`Error::Cancelled`], [`Error::DeviceLost`].
+pub async fn tune(
+    executor: &Executor,
+    models: &Models,
+    plans: &PlanCache,
+    request: &Request,
+    cancel: &CancelToken,
+) -> Result<()> {
+    let mut found = false;
+    for key in keys(executor, models, request)? {
+        let key = plans.fitting(key);
+        let weights = match key {
+            Key::Unet { .. } => &models.unet.weights,
+            Key::Decoder { .. } => &models.vae.weights,
+            Key::Text { .. } | Key::Encoder { .. } => continue,
+        };
+        found |= executor.tune(&*plans.plan(&key)?, weights, cancel).await?;
+    }
+    if found {
+        plans.clear();
+    }
+    Ok(())
 }
 
 /// Height and width of the latents.

@@ -4,7 +4,7 @@ use super::values::{AdapterInfo, CreateOptions};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::executor::cpu::Cpu;
-use crate::executor::webgpu::{Webgpu, is_processor};
+use crate::executor::webgpu::{Options, Webgpu, is_processor};
 
 /// What is told of an adapter: the features that decide how fast it could be, or that it can be measured.
 const FEATURES: [&str; 3] = ["shader-f16", "subgroups", "timestamp-query"];
@@ -18,12 +18,12 @@ pub(super) async fn choose(options: &CreateOptions) -> Result<(Executor, String)
     match options.backend.as_deref().unwrap_or("auto") {
         "cpu" => cpu("asked for".into()),
         "webgpu" if !adapter.available => Err(Error::Unsupported(format!("backend \"webgpu\": {}", absent()))),
-        "webgpu" => Ok((webgpu(&adapter).await?, "asked for".into())),
+        "webgpu" => Ok((webgpu(&adapter, options).await?, "asked for".into())),
         "auto" if !adapter.available => cpu(absent()),
         "auto" if adapter.software => {
             cpu("the only WebGPU adapter is a software one, which is slower than the CPU backend".into())
         }
-        "auto" => match webgpu(&adapter).await {
+        "auto" => match webgpu(&adapter, options).await {
             Ok(executor) => Ok((executor, "the adapter is a GPU".into())),
             Err(error) => cpu(format!("WebGPU failed: {}", error.message())),
         },
@@ -60,10 +60,15 @@ fn name(adapter: &AdapterInfo) -> String {
     parts.join(" ")
 }
 
-async fn webgpu(adapter: &AdapterInfo) -> Result<Executor> {
-    let mut webgpu = Webgpu::new(Default::default()).await?;
+async fn webgpu(adapter: &AdapterInfo, options: &CreateOptions) -> Result<Executor> {
+    let mut webgpu = Webgpu::new(Options {
+        half: options.arithmetic.as_deref() == Some("f16"),
+        ..Options::default()
+    })
+    .await?;
     webgpu.set_name(name(adapter), adapter.software);
     let offered = adapter.features.iter().filter(|f| FEATURES.contains(&f.as_str()));
     webgpu.set_features(offered.cloned().collect());
+    webgpu.set_tuning(options.tuning.clone().unwrap_or_default(), !options.tuned);
     Ok(Executor::Webgpu(webgpu))
 }

@@ -45,10 +45,11 @@ impl Given {
         }
         let get = |key: &str| Reflect::get(&picture, &key.into());
         let [width, height] = [get("width")?, get("height")?].map(|side| side.as_f64().unwrap_or(0.0) as usize);
-        let pixels = Uint8Array::new(&get("rgba")?);
+        // Checked by the page: not copied for it to be counted.
+        let pixels: Uint8Array = get("rgba")?.unchecked_into();
         let length = pixels.length() as usize;
         let Held(all) = &self.held;
-        if all.get() + length > MOST {
+        if all.get().saturating_add(length) > MOST {
             return Err(super::values::error(Error::OutOfMemory(format!(
                 "{option}: {width} x {height} pixels are {length} bytes; calls that wait hold {} of the {MOST} that there are for images: \
                  wait for some of them",

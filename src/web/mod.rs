@@ -2,6 +2,7 @@
 
 mod backend;
 mod given;
+mod profile;
 mod sha256;
 mod values;
 
@@ -40,7 +41,7 @@ fn start() {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Chooses the device: `options` are `{ backend, memoryBudget, deviceMemory, adapterInfo }`.
+    /// Chooses the device: `options` are `{ backend, memoryBudget, deviceMemory, adapterInfo, tuning, tuned }`.
     pub async fn create(options: JsValue) -> Result<Engine, JsValue> {
         let options: CreateOptions = values::read(options, "create")?;
         let (executor, reason) = backend::choose(&options).await.map_err(values::error)?;
@@ -56,6 +57,17 @@ impl Engine {
     /// `{ kind, name, software, features, threads, reason }`.
     pub fn backend(&self) -> Result<JsValue, JsValue> {
         values::backend(self.engine.library.executor.info(), &self.reason)
+    }
+
+    /// `{ choices, leftOut }`: what was found out about the adapter so far; null on the CPU.
+    pub fn tuning(&self) -> Result<JsValue, JsValue> {
+        let found = self.engine.library.executor.tuning();
+        found.map_or(Ok(JsValue::NULL), |found| to_js(&found))
+    }
+
+    /// This engine's version.
+    pub fn version() -> String {
+        env!("CARGO_PKG_VERSION").into()
     }
 
     /// The names that `sampler` takes.
@@ -125,8 +137,8 @@ impl Engine {
             let options: engine::ProfileOptions = values::read(request, "profile")?;
             let recipe = || values::known_recipe(&recipe);
             let progress = progress_sink(on_event.as_ref());
-            let profile = engine.profile(job, &options, recipe, &progress).await;
-            values::profile(&profile.map_err(values::error)?)
+            let measured = engine.profile(job, &options, recipe, &progress).await;
+            profile::profile(&measured.map_err(values::error)?)
         })
     }
 

@@ -5,11 +5,11 @@ use crate::checkpoint::{Assets, ExpectedFile, LoraSource, OpenOptions, Progress,
 use crate::engine::{Generated, Recipe};
 use crate::error::Error;
 use crate::executor::BackendInfo;
-use crate::executor::webgpu::gpu_bytes;
+use crate::executor::webgpu::{Tuning, gpu_bytes};
 use crate::image::Rgba;
 use crate::library::{Counts, Defaults, DefaultsHint, Inspection, LoadOptions, Memory, Resident};
-use crate::pipeline::{Profile, StepReport};
-use js_sys::{Array, Float32Array, Function, Object, Reflect, Uint8Array};
+use crate::pipeline::StepReport;
+use js_sys::{Array, Function, Object, Reflect, Uint8Array};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +24,12 @@ pub(super) struct CreateOptions {
     /// GiB, rounded, where the browser tells.
     pub(super) device_memory: Option<f64>,
     pub(super) adapter_info: Option<AdapterInfo>,
+    /// `f32` or `f16`: what products may be multiplied in.
+    pub(super) arithmetic: Option<String>,
+    /// What was found out about the adapter before.
+    pub(super) tuning: Option<Tuning>,
+    /// Nothing more is to be found out.
+    pub(super) tuned: bool,
 }
 
 /// `navigator.gpu`'s adapter, which wasm can't see whole.
@@ -199,7 +205,7 @@ pub(super) fn to_js<T: Serialize + ?Sized>(value: &T) -> Result<JsValue, JsValue
         .map_err(|e| error(Error::Internal(e.to_string())))
 }
 
-fn object(fields: impl IntoIterator<Item = (&'static str, JsValue)>) -> Result<JsValue, JsValue> {
+pub(super) fn object(fields: impl IntoIterator<Item = (&'static str, JsValue)>) -> Result<JsValue, JsValue> {
     let object = Object::new();
     for (key, value) in fields {
         Reflect::set(&object, &key.into(), &value)?;
@@ -390,22 +396,6 @@ pub(super) fn generated(g: &Generated) -> Result<JsValue, JsValue> {
         ("timings", timings),
         ("warnings", to_js(&g.warnings)?),
     ])
-}
-
-/// As it is, with the tensors as `Float32Array`s.
-pub(super) fn profile(p: &Profile) -> Result<JsValue, JsValue> {
-    let value = to_js(p)?;
-    if let Some(tensors) = p.unet.as_ref().and_then(|unet| unet.tensors.as_ref()) {
-        let floats = |values: &[f32]| Float32Array::from(values).into();
-        let tensors = object([
-            ("timestep", tensors.timestep.into()),
-            ("sample", floats(&tensors.sample)),
-            ("encoderHiddenStates", floats(&tensors.encoder_hidden_states)),
-            ("output", floats(&tensors.output)),
-        ])?;
-        Reflect::set(&Reflect::get(&value, &"unet".into())?, &"tensors".into(), &tensors)?;
-    }
-    Ok(value)
 }
 
 /// The f64 with the same shortest decimal: 7.3 and not 7.300000190734863.

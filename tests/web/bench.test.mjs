@@ -148,6 +148,9 @@ describe("the page that measures", LONG, () => {
       all.filter((section) => section.querySelector("h2").textContent === title).map((section) => section.querySelectorAll("tbody tr").length), title);
     assert.deepEqual(await rows("UNet"), [report.unet.nodes.length]);
     assert.deepEqual(await rows("Decoder"), [report.vae.nodes.length]);
+    await page.setViewportSize({ width: 420, height: 800 });
+    await page.click("details summary");
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 420, "nothing but tables is moved sideways");
     const text = await page.textContent("#results");
     for (const part of [/Matrix product, at most/, /A step of the UNet, latents 8 × 8/, /Where decoding's time goes/]) assert.match(text, part);
     assert.deepEqual(faults, []);

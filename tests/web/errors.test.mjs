@@ -132,5 +132,6 @@ describe("bad input", { timeout: 1_200_000 }, () => {
     await stillWorks();
     await assert.rejects(api.create({ backend: "webgpu" }), { code: "unsupported", message: /WebGPU/ });
     await assert.rejects(api.create({ backend: "abacus" }), { code: "invalid-argument", message: /abacus/ });
+    await assert.rejects(api.create({ arithmetic: "f8" }), { code: "invalid-argument", message: /create: arithmetic: expected "f32", "f16", found "f8"/ });
   });
 });

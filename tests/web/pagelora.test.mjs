@@ -45,6 +45,7 @@ describe("LoRAs and VAEs in the page", { timeout: 1_200_000 }, () => {
       // 0.25 as a half.
       "bright.safetensors": brighter(0x3400),
       "lcm lora.safetensors": readFileSync(path.join(GOLDEN, "lora/kohya-original.safetensors")),
+      "plain.safetensors": readFileSync(path.join(GOLDEN, "lora/kohya-original.safetensors")),
       "tiny.safetensors": wholeVocabulary(),
       "unet.safetensors": shipped("soft", "unet/diffusion_pytorch_model.safetensors"),
     };
@@ -310,6 +311,32 @@ describe("LoRAs and VAEs in the page", { timeout: 1_200_000 }, () => {
     await page.uncheck('.lora [type="checkbox"]');
     await said("^Nothing lies over sd1-ddim\\.");
     assert.deepEqual([...(await fields()), await sampler()], ["3", "7.5", "Default (DDIM)"], "what a person had set is back");
+    await page.click('#cards [aria-label="Remove sd1-ddim"]');
+  });
+
+  test("one that is added while another is laid brings its settings all the same", async () => {
+    await drop(path.join(GOLDEN, "pipelines/sd1-ddim"));
+    await page.click("#opening .act button");
+    await page.waitForSelector('.card[data-state="ready"]:has-text("sd1-ddim")', DRAWN);
+    await page.$eval("#steps", (field) => { field.value = 17; field.dispatchEvent(new Event("input", { bubbles: true })); });
+    // The first one is laid when it is told.
+    await page.evaluate(async () => {
+      const { Checkpoint } = await import("/tintype/tintype.js");
+      const { setLoras } = Checkpoint.prototype;
+      const held = new Promise((resolve) => (window.release = resolve));
+      Checkpoint.prototype.setLoras = async function (...args) {
+        Checkpoint.prototype.setLoras = setLoras;
+        await held;
+        return setLoras.apply(this, args);
+      };
+    });
+    await add(at("plain.safetensors"));
+    await said("^Laying it over");
+    await add(at("lcm%20lora.safetensors"));
+    await page.waitForFunction(() => document.querySelectorAll(".lora").length === 2);
+    await page.evaluate(() => window.release());
+    await said("lcm lora 1\\. Its own settings are now 4 steps, guidance 1, LCM\\.$");
+    assert.equal(await page.inputValue("#steps"), "4");
     await page.click('#cards [aria-label="Remove sd1-ddim"]');
   });
 

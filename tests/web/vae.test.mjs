@@ -121,18 +121,27 @@ describe("autoencoders from elsewhere", { timeout: 1_200_000 }, () => {
       const file = async (name, url) => ({ path: "kl/" + name, file: new File([await (await fetch(url)).blob()], name) });
       const weights = await Promise.all(["a", "diffusion_pytorch_model"].map((name) => file(name + ".safetensors", "${kl}")));
       const picked = [await file("config.json", "${vae}kl/config.json"), ...weights];
-      const said = [await tintype.inspect(picked), await tintype.inspect("${vae}kl/"), await tintype.inspect("${kl}")];
+      const said = [];
+      for (const source of [picked, "${vae}kl/", "${vae}kl/config.json", "${kl}"]) said.push(await tintype.inspect(source));
       const checkpoint = await tintype.load("${SOFT}", { vae: picked });
       await checkpoint.unload();
       return said.map(({ kind, name, components, unsupported }) => [kind, name, components.length, unsupported.length]);
     }`);
     assert.equal(error, undefined, error?.message);
-    assert.deepEqual(value, [["vae", "kl", 1, 0], ["vae", "kl", 1, 0], ["vae", "diffusion_pytorch_model", 1, 0]]);
+    assert.deepEqual(value, [["vae", "kl", 1, 0], ["vae", "kl", 1, 0], ["vae", "kl", 1, 0], ["vae", "diffusion_pytorch_model", 1, 0]]);
     // Two files that say nothing of being one thing are to be chosen from, as load wants it.
     const two = `["a", "b"].map((name) => new File(["x"], name + ".safetensors"))`;
     await api.refuses(`() => tintype.inspect(${two})`, "invalid-argument", /choose one: "a\.safetensors", "b\.safetensors"/);
-    const other = `[...${two}, new File(['{"_class_name": "UNet2DConditionModel"}'], "config.json")]`;
-    await api.refuses(`() => tintype.inspect(${other})`, "invalid-argument", /choose one: /);  });
+    for (const config of ['{"_class_name": "UNet2DConditionModel"}', "{}", "{"]) {
+      const other = `[...${two}, new File([${JSON.stringify(config)}], "config.json")]`;
+      await api.refuses(`() => tintype.inspect(${other})`, "invalid-argument", /choose one: /);
+    }
+    const pickles = `[new File(["x"], "pytorch_model.bin"), new File(["{}"], "config.json")]`;
+    const said = await api.outcome(`() => tintype.inspect(${pickles})`);
+    assert.match(said.value?.unsupported.join(), /pickles/);
+    // A host that is out of order is not one without the file.
+    const broken = site.changed("broken", { "model_index.json": notFound, "config.json": (_, response) => response.writeHead(503).end() });
+    await api.refuses(`() => tintype.inspect("${broken}")`, "network", /config\.json/);  });
 
   test("what does not fit is refused by name", async () => {
     for (const [given, code, message] of [

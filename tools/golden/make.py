@@ -4,7 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
-SCRIPTS = ["noise", "dtypes", "samplers", "tokenizer", "vocabulary", "ops", "models", "resize", "pipelines", "families", "images", "lora", "distilled", "published", "single_files", "vae"]
+SCRIPTS = ["noise", "dtypes", "samplers", "tokenizer", "vocabulary", "ops", "models", "large", "resize", "pipelines", "families", "images", "lora", "distilled", "published", "single_files", "vae"]
 # Compares with the shipped checkpoints instead of making something; runs only where it is named.
 NAMED_ONLY = ["reference"]
 

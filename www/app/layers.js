@@ -1,7 +1,7 @@
 // LoRAs over checkpoints: brings what lies there to what a person wishes. One change at a time, and the last wish wins.
 // An entry's `loras` are the wish, never changed in place: [{ name, source, scale, on }].
 //   "laying"  it began (without progress), or went on: { entry, checkpoint, progress }
-//   "laid"    it is as wished: { entry, checkpoint, warnings }
+//   "laid"    it is as was wished: { entry, checkpoint, loras, warnings }
 //   "failed"  what lay there before stays, and is the wish again: { entry, error }
 
 import { permit } from "./permit.js";
@@ -42,7 +42,7 @@ export class Layers extends EventTarget {
       try {
         const { warnings } = await this.#set(entry, checkpoint, wanted);
         this.#laid.set(checkpoint, { loras: wish, warnings });
-        this.#tell("laid", { entry, checkpoint, warnings });
+        this.#tell("laid", { entry, checkpoint, loras: wish, warnings });
       } catch (error) {
         // A wish that came meanwhile may be one that can be.
         if (entry.loras !== wish) continue;

@@ -6,6 +6,9 @@ import { addressOf, fromAddress } from "./things.js";
 import { VaeChoice } from "./vae.js";
 
 const PREDICTIONS = ["epsilon", "v_prediction"];
+/** What is said of a checkpoint without a VAE that is read, and of a folder where it should be. */
+const NO_VAE = /without an autoencoder|(^|\/)vae\/config\.json: /;
+const NO_VAE_HERE = /(^|\/)vae\/(config\.json|diffusion_pytorch_model)|expected a class for vae/;
 let made = 0;
 
 const field = (text, control) => {
@@ -67,8 +70,8 @@ export class Look {
   /** Whether it has no VAE, or none that is read: with another one it may be loaded. Only the reasons tell. */
   get lacksVae() {
     // Of a folder that has none, a file is missing.
-    const isCheckpoint = this.state === "known" ? this.kind === "checkpoint" : this.state === "failed" && this.#isFolder;
-    return isCheckpoint && this.#why.some((why) => /\bvae\b/.test(why));
+    const isMissing = this.state === "failed" && this.#isFolder && NO_VAE_HERE.test(this.#why[0]);
+    return isMissing || (this.state === "known" && this.kind === "checkpoint" && this.#why.some((why) => NO_VAE.test(why)));
   }
 
   get isCheckpoint() {

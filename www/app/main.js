@@ -274,10 +274,10 @@ function openThings(things) {
 }
 
 /** What LoRAs do to a checkpoint's defaults is seen in the form, and said. */
-function bringDefaults(entry, { defaults }) {
+function bringDefaults(entry, { defaults }, loras) {
   if (cards.chosen !== entry) return;
-  const taken = controls.bring(defaults, { keepsSet: settled.has(entry.loras) });
-  settled.add(entry.loras);
+  const taken = controls.bring(defaults, { keepsSet: settled.has(loras) });
+  settled.add(loras);
   if (taken.length) over.saySettings(defaults, taken);
 }
 
@@ -380,7 +380,7 @@ over.addEventListener("change", ({ detail }) => remember(detail));
 maker.layers.addEventListener("laying", ({ detail: { entry, checkpoint, progress } }) => {
   if (!progress && cards.chosen === entry) controls.offer(checkpoint.defaults);
 });
-over.addEventListener("laid", ({ detail: { entry, checkpoint } }) => bringDefaults(entry, checkpoint));
+over.addEventListener("laid", ({ detail: { entry, checkpoint, loras } }) => bringDefaults(entry, checkpoint, loras));
 addEventListener("hashchange", restoreFromAddress);
 listenForThings({ onThings: openThings, onError: showError });
 

@@ -24,7 +24,7 @@ export class Over extends EventTarget {
   #onError;
 
   /**
-   * Tells "change" when the LoRAs or the VAE of an entry became others: the entry; "laid" when LoRAs were laid: { entry, checkpoint }.
+   * Tells "change" when the LoRAs or the VAE of an entry became others: the entry; "laid" when LoRAs were laid: { entry, checkpoint, loras }.
    * `onError(error)` hears what could not be.
    */
   constructor(maker, { onError }) {
@@ -131,8 +131,8 @@ export class Over extends EventTarget {
     this.#say(progress?.totalBytes > 0 && progress.fraction < 1 ? `Fetching: ${downloaded(progress)}` : "Laying it over…");
   }
 
-  #laid({ entry, checkpoint, warnings }) {
-    const tell = () => this.dispatchEvent(new CustomEvent("laid", { detail: { entry, checkpoint } }));
+  #laid({ entry, checkpoint, loras, warnings }) {
+    const tell = () => this.dispatchEvent(new CustomEvent("laid", { detail: { entry, checkpoint, loras } }));
     if (entry !== this.#entry) return tell();
     const names = entry.loras.filter(({ on }) => on).map(({ name, scale }) => `${name} ${scale}`);
     this.#say(names.length ? `Over ${entry.name}: ${names.join(", ")}.` : `Nothing lies over ${entry.name}.`);

@@ -30,7 +30,11 @@ const bare = (address) =>
     .replace(/\/+$/, "");
 
 /** Whether a kept address says by its query alone what it is of. */
-const isByQuery = (url) => /^https?:/.test(url) && !url.endsWith("/") && !isSingle(new URL(url).pathname);
+function isByQuery(url) {
+  if (!/^https?:/.test(url)) return false;
+  const { pathname } = new URL(url);
+  return !pathname.endsWith("/") && !isSingle(pathname);
+}
 
 /** Whether the store keeps an entry's checkpoint at `url`. */
 export function isKeptAt(entry, url) {

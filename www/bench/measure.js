@@ -66,6 +66,8 @@ export async function measure(model, { backend = "auto", raced = false, rounds, 
     const totals = pictures.map(({ start, total }) => start + total);
     const { pipelines } = await tintype.debug.counts();
 
+    const tuning = await tintype.tuning();
+
     const report = {
       tintype: "bench 1",
       at: new Date().toISOString(),
@@ -79,6 +81,7 @@ export async function measure(model, { backend = "auto", raced = false, rounds, 
       vae,
       picture: { steps, ms: median(totals), runs: totals },
       race: null,
+      tuning,
       notices,
     };
     if (raced && model.race) report.race = await racing(tintype, made, options, { report, tensors, rounds, isSlow, signal, onPhase });

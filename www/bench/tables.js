@@ -2,14 +2,18 @@
 
 const rounded = (value, digits) => value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: 0 });
 
-export const milliseconds = (ms) => `${rounded(ms, ms < 10 ? 2 : ms < 100 ? 1 : 0)} ms`;
-const percent = (share) => `${rounded(share * 100, share < 0.1 ? 1 : 0)} %`;
+/** A time; of more than some seconds as such. */
+export const milliseconds = (ms) => (ms < 10_000 ? `${rounded(ms, ms < 10 ? 2 : ms < 100 ? 1 : 0)} ms` : `${rounded(ms / 1000, 1)} s`);
+const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${rounded(share * 100, share < 0.1 ? 1 : 0)} %`);
 const size = (bytes) => (bytes >= 2 ** 30 ? `${rounded(bytes / 2 ** 30, 1)} GiB` : bytes >= 2 ** 20 ? `${rounded(bytes / 2 ** 20, 0)} MiB` : `${rounded(bytes / 1024, 0)} KiB`);
 /** Operations or bytes a second. */
-const rate = (value, unit) => (value >= 1e12 ? `${rounded(value / 1e12, 2)} T${unit}` : `${rounded(value / 1e9, value < 1e10 ? 1 : 0)} G${unit}`);
+const rate = (value, unit) => {
+  const [prefix, scale] = value >= 1e12 ? ["T", 1e12] : value >= 1e9 ? ["G", 1e9] : ["M", 1e6];
+  return `${rounded(value / scale, value / scale < 10 ? 1 : 0)} ${prefix}${unit}`;
+};
 const spread = (runs) => (runs.length > 1 ? `${milliseconds(Math.min(...runs))} to ${milliseconds(Math.max(...runs))}, ${runs.length} times` : "once");
 
-function device({ adapter, backend, peak, timedBy }) {
+function device({ adapter, backend, peak, timedBy, tuning }) {
   const rows = [["Runs on", `${backend.kind === "webgpu" ? "WebGPU" : "CPU"}: ${backend.name}`, backend.reason]];
   if (adapter) {
     const { limits, subgroupMinSize, subgroupMaxSize } = adapter;
@@ -23,6 +27,8 @@ function device({ adapter, backend, peak, timedBy }) {
   rows.push(["Copying, at most", rate(peak.copy, "B/s"), "read and written"]);
   const alone = backend.kind === "webgpu" ? "the adapter has no timestamps: each operation alone, and repeated" : "";
   rows.push(["Timed by", timedBy === "timestamps" ? "timestamps of the GPU" : "the clock", timedBy === "timestamps" ? "" : alone]);
+  const raced = Object.keys(tuning?.choices ?? {}).length;
+  if (raced > 0) rows.push(["Chosen by measurement", `${raced} products`, `${Object.keys(tuning.leftOut).length} ways left out`]);
   return { title: "This device", head: ["", "", ""], rows };
 }
 
@@ -73,7 +79,7 @@ function raced({ race, backend }) {
 }
 
 /** The first word of an operation: what kind it is. */
-const kindOf = ({ op }) => op.split(" ")[0];
+const kindOf = ({ op }) => op.split(/[ ({]/)[0].toLowerCase();
 
 /** Of the nodes that run each step, by kind, those that take most time first: `{ kind, count, ms, flop, bytes, least, part }`. */
 export function byKind(nodes) {

@@ -140,6 +140,18 @@ function hubAddress(value, where) {
   return url.href.replace(/\/*$/, "");
 }
 
+/** What `tintype.tuning()` gave, or whether it is found out. */
+function tuning(value, where) {
+  if (value === "auto" || value === "off") return value;
+  const texts = (part) => typeof part === "object" && part !== null && Object.values(part).every((text) => typeof text === "string");
+  const { choices, leftOut, ...rest } = typeof value === "object" && value !== null ? value : {};
+  const [unknown] = Object.keys(rest);
+  if (!texts(choices) || !texts(leftOut ?? {}) || unknown !== undefined) {
+    throw invalid(`${where}: expected "auto", "off" or what tuning() gave, found ${shown(value)}`);
+  }
+  return { choices, leftOut: leftOut ?? {} };
+}
+
 export const CREATE = {
   backend: oneOf("auto", "webgpu", "cpu"),
   memoryBudget: positive,
@@ -147,6 +159,8 @@ export const CREATE = {
   store: oneOf("keep", "evict", "off"),
   stallTimeout: positive,
   hub,
+  tuning,
+  arithmetic: oneOf("f32", "f16"),
   debug: flag,
 };
 

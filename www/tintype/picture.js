@@ -19,8 +19,13 @@ function check(width, height, what, where) {
 function copied({ width, height, data }, where) {
   check(width, height, "an ImageData", where);
   if (platformName(data) !== "Uint8ClampedArray") throw invalid(`${where}: expected an ImageData of bytes, found ${shown(data)}`);
-  // Of bytes that were handed over there are none, and no copy of them either.
-  const rgba = data.length > 0 ? new Uint8Array(data) : data;
+  let rgba;
+  try {
+    // Of bytes that were handed over there are none, and no copy of them either.
+    rgba = data.length > 0 ? new Uint8Array(data) : data;
+  } catch (error) {
+    throw new TintypeError("out-of-memory", `${where}: there is no room for a copy of its ${data.length} bytes`, { cause: error });
+  }
   if (rgba.length !== width * height * 4) {
     throw invalid(`${where}: expected an ImageData of ${width} x ${height} pixels, found ${rgba.length} bytes in it: were they handed over?`);
   }

@@ -17,8 +17,8 @@ import { gather, isPicked, onlyFile, pickedSource } from "./picked.js";
 export const CHECKPOINT = { index: ["model_index.json"], most: 1 };
 export const VAE = { index: ["vae/config.json", "config.json"], most: 2 };
 export const LORA = { index: [], most: 1 };
-/** A folder that says of itself that it is an autoencoder's. */
-const VAE_FOLDER = { ...VAE, most: 1 };
+/** A folder that may say of itself that it is an autoencoder's. */
+const VAE_FOLDER = { index: ["config.json"], most: 1 };
 /** What can be looked at: a checkpoint, or what is one's part in a file, and else an autoencoder's folder. */
 export const ANY = { ...CHECKPOINT, otherwise: VAE_FOLDER };
 
@@ -146,8 +146,9 @@ export class Sources {
 }
 
 /** The file that makes a folder one of the kind, or a whole checkpoint's, if a path ends with one. */
-const indexOf = (path, { index }) => {
-  const names = index.length > 0 ? [...index.map((name) => name.split("/").at(-1)), ...CHECKPOINT.index] : [];
+const indexOf = (path, { index, otherwise }) => {
+  const all = [...index, ...(otherwise?.index ?? [])].map((name) => name.split("/").at(-1));
+  const names = index.length > 0 ? [...all, ...CHECKPOINT.index] : [];
   return names.find((name) => path.endsWith(`/${name}`));
 };
 

@@ -43,6 +43,16 @@ export interface CreateOptions {
   hub?: Hub | null;
   /** Milliseconds without a byte after which a download is begun anew where it stopped; 20 000, if nothing is said. */
   stallTimeout?: number | null;
+  /**
+   * How products are run best on this adapter. `auto`: it is found out with the first picture of a kind, in some two seconds, and kept
+   * in the browser for this adapter, browser and version. `off`: it is not. What `tuning()` gave: that, and nothing is kept.
+   */
+  tuning?: "auto" | "off" | Tuning | null;
+  /**
+   * What a GPU multiplies in. `f32`, if nothing is said: pictures are those of diffusers. `f16`: UNets' products run in 16-bit floats
+   * where the adapter has `shader-f16`, which is faster on most, and pictures differ a little. Autoencoders and text stay in `f32`.
+   */
+  arithmetic?: "f32" | "f16" | null;
   /** Whether there is `debug`, for tests. */
   debug?: boolean | null;
 }
@@ -444,7 +454,7 @@ export interface Profile {
 
 export interface Notice {
   /** What it is about. */
-  kind: "backend" | "device" | "worker" | "quota" | "store" | (string & {});
+  kind: "backend" | "device" | "worker" | "quota" | "store" | "tuning" | (string & {});
   message: string;
 }
 
@@ -495,6 +505,14 @@ export interface Memory {
   readonly gpu: number;
   /** WebAssembly's memory, which never shrinks. */
   readonly wasm: number;
+}
+
+/** What was found out about an adapter; texts of this version of the engine. What another version does not know is of no effect. */
+export interface Tuning {
+  /** The fastest way to run each product that was raced. */
+  choices: Record<string, string>;
+  /** Ways that did not compile or computed something else, and why. They are not used. */
+  leftOut?: Record<string, string>;
 }
 
 /** When a test of recovery does its harm: at the next load, text, first step or decoding, or at once. */
@@ -549,7 +567,7 @@ export class Tintype extends EventTarget {
   generate(options: GenerateOptions): Promise<GenerateResult>;
   /**
    * Says what a checkpoint is and would need on this device, from its configurations and headers alone. What can't be loaded
-   * is in `unsupported`, not rejected with; files that are damaged or missing reject.
+   * is in `unsupported`, not rejected with; files that are damaged or missing reject, and so does a `vae` that is none by its names.
    */
   inspect(source: Source, options?: InspectOptions): Promise<Inspection>;
   /**
@@ -557,6 +575,8 @@ export class Tintype extends EventTarget {
    * most. It takes its turn like a picture, and some seconds.
    */
   profile(options: ProfileOptions): Promise<Profile>;
+  /** What was found out about the adapter so far. Null on the CPU. */
+  tuning(): Promise<Tuning | null>;
   /** Ends the worker. What is under way rejects with `cancelled`, what is asked later with `invalid-argument`. */
   close(): Promise<void>;
   addEventListener<K extends keyof TintypeEventMap>(

@@ -120,7 +120,10 @@ export class Tintype extends EventTarget {
       onStarted: (started) => this.#started(started),
       // What it held went with it.
       onDeath: () => this.#changed({ residents: [], memory: null }),
-      onMessage: (message) => message.type === "state" && this.#changed(message),
+      onMessage: (message) => {
+        if (message.type === "state") this.#changed(message);
+        else if (message.type === "notice") onNotice(message.kind, message.message);
+      },
       onNotice,
       connect: (port, module) => this.#storage.connect(port, module),
     });
@@ -256,9 +259,10 @@ export class Tintype extends EventTarget {
     const recipe = { source: found, options: { ...hints, ...rest }, vae };
     const inspecting = this.#fetching(() => this.#compute.call("inspect", () => ({ recipe }), { signal }));
     const said = await inspecting.catch((error) => {
-      throw instead && error.code === "not-found" ? instead : error;
+      if (instead && error.code === "not-found") return {};
+      throw error;
     });
-    if (instead && said.kind !== "vae") throw instead;
+    if (instead && said.kind !== "vae") return unsupportedIsSaid(instead);
     return { ...said, warnings: [...resolved.flatMap(({ warnings }) => warnings), ...said.warnings] };
   }
 
@@ -270,6 +274,12 @@ export class Tintype extends EventTarget {
     const onEvent = onProgress && guarded(onProgress);
     const { unet, vae, ...rest } = await this.#ask("profile", checkpoint, request, { signal, onEvent });
     return { backend: this.#backend, ...rest, unet: unet ?? null, vae: vae ?? null };
+  }
+
+  /** What was found out about the adapter so far, for `create({ tuning })`: `{ choices, leftOut }`. Null on the CPU. */
+  async tuning() {
+    if (this.#closed) throw invalid(CLOSED);
+    return this.#compute.call("tuning", () => ({}));
   }
 
   /** Ends the worker. What is under way rejects with `cancelled`. */

@@ -2,6 +2,7 @@
 
 import { wasmUrl } from "./build.js";
 import { Files } from "./files.js";
+import { keepTuning, keyOf, readTuning } from "./tuning.js";
 
 let engine;
 let Sha256;
@@ -9,6 +10,8 @@ let Sha256;
 let files;
 /** How each checkpoint is loaded again, by its id. */
 const recipes = new Map();
+/** Where what is found out about the adapter is kept; null, if it is not. */
+let tuningKey = null;
 /** What a test of recovery asked for: `{ action, moment }`. */
 let harm = null;
 
@@ -32,10 +35,18 @@ async function adapterInfo() {
       description,
       software: Boolean(isFallbackAdapter ?? adapter.isFallbackAdapter),
       features: [...adapter.features],
+      limits: limitsOf(adapter),
     };
   } catch (error) {
     return { available: false, reason: `WebGPU failed: ${error.message}` };
   }
+}
+
+/** Those that say what may run; the prototype has them, not the object. */
+function limitsOf({ limits }) {
+  const all = {};
+  for (const name in limits) if (typeof limits[name] === "number") all[name] = limits[name];
+  return all;
 }
 
 function failure(code, message, cause) {
@@ -81,7 +92,18 @@ async function start(options, given) {
   await bindings.default({ module_or_path: module });
   ({ Sha256 } = bindings);
   const { deviceMemory } = navigator;
-  engine = await bindings.Engine.create({ backend: "auto", ...options, deviceMemory, adapterInfo: info });
+  const { tuning = "auto", ...others } = options;
+  if (tuning === "auto" && info?.available) tuningKey = keyOf(info, bindings.Engine.version(), options.arithmetic);
+  const known = tuningKey === null ? tuning : await readTuning(tuningKey);
+  told.tuning = JSON.stringify(known);
+  engine = await bindings.Engine.create({
+    backend: "auto",
+    ...others,
+    deviceMemory,
+    adapterInfo: info,
+    tuning: typeof known === "object" ? known : null,
+    tuned: tuning === "off",
+  });
   return module;
 }
 
@@ -174,14 +196,29 @@ const known = (request) => () => {
 };
 
 /** Tells the page what is in memory now, where that has changed. */
-let told = "";
+const told = { state: "", tuning: "", leftOut: new Set() };
 function tell() {
   const residents = engine.residents();
   const memory = engine.memory();
   const state = JSON.stringify([residents, memory]);
-  if (state === told) return;
-  told = state;
+  if (state === told.state) return;
+  told.state = state;
   postMessage({ type: "state", residents, memory });
+}
+
+/** Keeps what was found out about the adapter, where that has changed, and says once what was left out. */
+function tellTuning() {
+  const tuning = engine.tuning();
+  const text = JSON.stringify(tuning);
+  if (tuning === null || text === told.tuning) return;
+  told.tuning = text;
+  if (tuningKey !== null) keepTuning(tuningKey, tuning);
+  const news = Object.entries(tuning.leftOut).filter(([what]) => !told.leftOut.has(what));
+  if (news.length === 0) return;
+  news.forEach(([what]) => told.leftOut.add(what));
+  const [[what, why]] = news;
+  const more = news.length > 1 ? `, and ${news.length - 1} others` : "";
+  postMessage({ type: "notice", kind: "tuning", message: `this adapter does without a way to compute: ${what}: ${why}${more}` });
 }
 
 const commands = {
@@ -223,6 +260,7 @@ const commands = {
   inspect: ({ job, recipe }) => engine.inspect(job, readable(recipe)),
   unload: ({ id }) => engine.unload(id),
   counts: () => engine.counts(),
+  tuning: () => engine.tuning(),
   debug({ action, moment }) {
     harm = { action, moment };
     doHarm("idle");
@@ -241,6 +279,7 @@ onmessage = async ({ data }) => {
   try {
     const value = await commands[data.type](data);
     tell();
+    tellTuning();
     postMessage(
       { type: "answer", job, value },
       (value?.images ?? []).map(({ rgba }) => rgba.buffer),

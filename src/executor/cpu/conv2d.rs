@@ -3,8 +3,8 @@
 
 use super::chunks::Work;
 use super::kernels::{ROWS, Tall, stack};
-use super::memory::read;
 use super::operands::Operands;
+use super::source::{Lines, Source};
 use super::{linear, winograd};
 use crate::error::{Error, Result};
 use crate::graph::Op;
@@ -21,9 +21,9 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     else {
         return Err(Error::Internal("no convolution".into()));
     };
-    let x = o.input(0)?;
-    let (Some([batch, h, w, ci]), Some([_, ho, wo, _])) = (x.shape.image(), o.node.shape.image()) else {
-        return Err(Error::Internal(format!("no image: {}", x.shape)));
+    let source = Source::new(o)?;
+    let (Some([batch, h, w, ci]), Some([_, ho, wo, _])) = (source.shape.image(), o.node.shape.image()) else {
+        return Err(Error::Internal(format!("no image: {}", source.shape)));
     };
     if kernel == [1, 1] && stride == 1 && padding == [0; 4] && upsample.is_none() {
         return linear::work(o);
@@ -38,12 +38,12 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         out: [ho, wo],
     };
     if winograd::suits(&patches, o.param(0)?.dims()[1]) {
-        return winograd::work(o, patches, batch);
+        return winograd::work(o, source, patches, batch);
     }
-    let (x, mut four) = (x.tensor.clone(), Vec::new());
+    let (mut lines, mut four) = (Lines::new(source, w), Vec::new());
     linear::product(o, batch * ho * wo, move |pixels, stacked| {
-        patches.stack(&read::<f32>(&x)?, pixels, &mut four, stacked);
-        Ok(())
+        let seen = patches.lines(pixels.clone());
+        lines.see(seen, |x| patches.stack(x, pixels, &mut four, stacked))
     })
 }
 
@@ -60,6 +60,17 @@ pub(super) struct Patches {
 }
 
 impl Patches {
+    /// The lines of all images, one below the other, that output pixels see, with those between.
+    pub(super) fn lines(&self, pixels: Range<usize>) -> Range<usize> {
+        let [h, _] = self.from;
+        let line = |pixel: usize, tap: usize| {
+            let (image, oy) = (pixel / self.out[1] / self.out[0], pixel / self.out[1] % self.out[0]);
+            let y = (oy * self.stride + tap).saturating_sub(self.origin[0]);
+            image * h + nearest(y.min(self.scaled[0] - 1), h, self.scaled[0])
+        };
+        line(pixels.start, 0)..line(pixels.end - 1, self.kernel[0] - 1) + 1
+    }
+
     /// Puts the patches of `pixels` together for a product. `four` is room for a tile of them.
     pub(super) fn stack(&self, x: &[f32], pixels: Range<usize>, four: &mut Vec<f32>, to: &mut [Tall]) {
         let (k, tiles) = (
@@ -73,19 +84,30 @@ impl Patches {
         }
     }
 
-    /// Where a pixel of the scaled image and the zeros around it begins, if it is no zero.
-    pub(super) fn pixel(&self, image: usize, y: usize, x: usize) -> Option<usize> {
+    /// Where a pixel of the scaled image and the zeros around it begins in so many lines, if it is no zero.
+    pub(super) fn pixel(&self, held: usize, image: usize, y: usize, x: usize) -> Option<usize> {
         let within = |at: usize, i: usize| {
             let at = at.checked_sub(self.origin[i])?;
             (at < self.scaled[i]).then(|| nearest(at, self.from[i], self.scaled[i]))
         };
         let (y, x) = (within(y, 0)?, within(x, 1)?);
-        Some(((image * self.from[0] + y) * self.from[1] + x) * self.channels)
+        Some(((image * self.from[0] + y) % held * self.from[1] + x) * self.channels)
+    }
+
+    /// Pixels of a line.
+    pub(super) fn width(&self) -> usize {
+        self.from[1]
+    }
+
+    /// How many lines of images `x` holds: each at its number modulo that many.
+    pub(super) fn held(&self, x: &[f32]) -> usize {
+        x.len() / (self.from[1] * self.channels)
     }
 
     /// Writes the patch of each output pixel in `pixels`: kernel rows, in them kernel columns, in them channels.
     fn gather(&self, x: &[f32], pixels: Range<usize>, to: &mut [f32]) {
         let (line, [kh, kw], [h, w]) = (self.kernel[1] * self.channels, self.kernel, self.from);
+        let held = self.held(x);
         for (pixel, patch) in pixels.zip(to.chunks_exact_mut(kh * line)) {
             let (image, oy, ox) = {
                 let rest = pixel / self.out[1];
@@ -104,7 +126,7 @@ impl Patches {
                     continue;
                 };
                 let y = nearest(y, h, self.scaled[0]);
-                let row = &x[(image * h + y) * w * self.channels..][..w * self.channels];
+                let row = &x[(image * h + y) % held * w * self.channels..][..w * self.channels];
                 let (before, rest) = taps.split_at_mut(first * self.channels);
                 let (inside, after) = rest.split_at_mut((end - first) * self.channels);
                 before.fill(0.0);

@@ -54,6 +54,40 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     }))
 }
 
+/// Mean, scale and shift for each channel of each picture. Of two values side by side each has its own channels.
+pub(super) fn statistics_work(o: &Operands<'_>) -> Result<Work> {
+    let Op::GroupStatistics { groups, eps } = o.node.op else {
+        return Err(Error::Internal("no statistics".into()));
+    };
+    let parts = o.inputs.iter().map(|x| (x.tensor.clone(), x.shape.channels()));
+    let (parts, dst) = (parts.collect::<Vec<_>>(), o.dst.clone());
+    let channels: usize = parts.iter().map(|p| p.1).sum();
+    let (batch, rows) = (o.input(0)?.shape.batch(), o.input(0)?.shape.tokens());
+    let affine = o.param(0)?.vector();
+    let step = rows_of(channels);
+    let count = rows.div_ceil(step);
+    let mut statistics = Vec::new();
+    Ok(Work::new(batch * count, move |i| {
+        let (picture, i) = (i / count, i % count);
+        if i == 0 {
+            statistics = parts.iter().map(|p| Statistics::new(p.1)).collect();
+        }
+        let range = part(i, step, rows);
+        for ((x, own), statistics) in parts.iter().zip(&mut statistics) {
+            let at = (picture * rows + range.start) * own..(picture * rows + range.end) * own;
+            let x = read::<f32>(x)?;
+            x[at].chunks(BLOCK * own).for_each(|block| statistics.add(block));
+        }
+        if range.end < rows {
+            return Ok(());
+        }
+        let scales = Statistics::side_by_side(&statistics).scales(groups, eps, &affine);
+        write(&dst, |dst: &mut [f32]| {
+            dst[picture * 3 * channels..][..3 * channels].copy_from_slice(&scales);
+        })
+    }))
+}
+
 /// Of each channel of one picture.
 struct Statistics {
     rows: f64,
@@ -73,6 +107,17 @@ impl Statistics {
             block_mean: vec![0.0; channels],
             block_squares: vec![0.0; channels],
         }
+    }
+
+    /// Of the channels of all, which have as many rows.
+    fn side_by_side(all: &[Self]) -> Self {
+        let mut joined = Self::new(0);
+        for one in all {
+            joined.rows = one.rows;
+            joined.mean.extend(&one.mean);
+            joined.squares.extend(&one.squares);
+        }
+        joined
     }
 
     /// Adds a few rows.

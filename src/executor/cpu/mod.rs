@@ -19,6 +19,7 @@ mod operands;
 mod product;
 mod profile;
 mod run;
+mod source;
 #[cfg(test)]
 mod tests;
 mod timestep_embedding;

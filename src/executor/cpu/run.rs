@@ -98,6 +98,7 @@ fn plan_work(o: &Operands<'_>) -> Result<Option<Work>> {
         Op::Linear { .. } => linear::work(o)?,
         Op::Conv2d { .. } => conv2d::work(o)?,
         Op::GroupNorm { .. } => group_norm::work(o)?,
+        Op::GroupStatistics { .. } => group_norm::statistics_work(o)?,
         Op::LayerNorm { .. } => layer_norm::work(o)?,
         Op::Attention { .. } => attention::work(o)?,
         Op::Unary(_) => unary::work(o)?,

@@ -17,13 +17,18 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         write(&dst, |dst: &mut [f32]| {
             let dst = &mut dst[at];
             dst.copy_from_slice(x);
-            match unary {
-                Unary::Act(act) => activate(act, dst),
-                Unary::Affine { mul, add } => dst.iter_mut().for_each(|v| *v = *v * mul + add),
-                Unary::Clamp { min, max } => dst.iter_mut().for_each(|v| *v = clamp(*v, min, max)),
-            }
+            apply(unary, dst);
         })
     }))
+}
+
+/// In place.
+pub(super) fn apply(unary: Unary, x: &mut [f32]) {
+    match unary {
+        Unary::Act(act) => activate(act, x),
+        Unary::Affine { mul, add } => x.iter_mut().for_each(|v| *v = *v * mul + add),
+        Unary::Clamp { min, max } => x.iter_mut().for_each(|v| *v = clamp(*v, min, max)),
+    }
 }
 
 /// Unlike `f32::clamp`, does not mind bounds that are NaN or the wrong way round.

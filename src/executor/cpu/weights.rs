@@ -43,7 +43,7 @@ impl Data {
 /// Elements from one packed row to the next: what is multiplied lies in panels.
 fn stride(spec: &ParamSpec) -> usize {
     match spec.pack {
-        Pack::Matrix | Pack::Conv => COLUMNS,
+        Pack::Matrix | Pack::Gated | Pack::Conv => COLUMNS,
         Pack::Vector | Pack::Table => spec.packed()[1],
     }
 }

@@ -6,8 +6,9 @@ use super::conv2d::Patches;
 use super::epilogue::Finish;
 use super::kernels::winograd::{FIELD, Fields, POINTS, SIDE, Scratch, multiply, room, transform};
 use super::kernels::{COLUMNS, ROWS, tall};
-use super::memory::{filled, read};
+use super::memory::filled;
 use super::operands::Operands;
+use super::source::{Lines, Source};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -36,6 +37,13 @@ impl Squares {
         (line / down, line % down * SIDE, square % across * SIDE)
     }
 
+    /// All pictures' pixels in the lines of some squares.
+    fn pixels(&self, squares: Range<usize>) -> Range<usize> {
+        let [height, width] = self.out;
+        let ((first, top, _), (last, bottom, _)) = (self.place(squares.start), self.place(squares.end - 1));
+        (first * height + top) * width..(last * height + height.min(bottom + SIDE)) * width
+    }
+
     /// Its pixels, a line at a time: which line of it, and all pictures' pixels.
     fn lines(&self, square: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
         let (image, top, left) = self.place(square);
@@ -47,8 +55,9 @@ impl Squares {
     }
 }
 
-pub(super) fn work(o: &Operands<'_>, patches: Patches, batch: usize) -> Result<Work> {
-    let (x, weight, finish) = (o.input(0)?.tensor.clone(), o.param(0)?.clone(), Finish::new(o)?);
+pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: usize) -> Result<Work> {
+    let (weight, finish) = (o.param(0)?.clone(), Finish::new(o)?);
+    let mut image = Lines::new(source, patches.width());
     let [k, columns] = weight.dims();
     let channels = patches.channels;
     let squares = Squares {
@@ -65,19 +74,22 @@ pub(super) fn work(o: &Operands<'_>, patches: Patches, batch: usize) -> Result<W
     Ok(Work::new(tiles.count(), move |i| {
         let (rows, columns) = tiles.tile(i);
         let groups = rows.len().div_ceil(ROWS);
-        let x = read::<f32>(&x)?;
+        let seen = patches.lines(squares.pixels(rows.clone()));
         // All columns of some squares come one after the other.
         if columns.start == 0 {
-            for group in 0..groups {
-                let fields: Fields<'_> = std::array::from_fn(|r| {
-                    let (image, top, left) = squares.place((rows.start + group * ROWS + r).min(rows.end - 1));
-                    std::array::from_fn(|point| {
-                        let from = patches.pixel(image, top + point / FIELD, left + point % FIELD);
-                        from.map_or(&zeros[..], |at| &x[at..at + channels])
-                    })
-                });
-                transform(&fields, channels, group, groups, &mut stacked);
-            }
+            image.see(seen.clone(), |x| {
+                for group in 0..groups {
+                    let held = patches.held(x);
+                    let fields: Fields<'_> = std::array::from_fn(|r| {
+                        let (image, top, left) = squares.place((rows.start + group * ROWS + r).min(rows.end - 1));
+                        std::array::from_fn(|point| {
+                            let from = patches.pixel(held, image, top + point / FIELD, left + point % FIELD);
+                            from.map_or(&zeros[..], |at| &x[at..at + channels])
+                        })
+                    });
+                    transform(&fields, channels, group, groups, &mut stacked);
+                }
+            })?;
         }
         let held = weight.hold();
         let panels = held.panels();
@@ -121,7 +133,9 @@ pub(super) fn work(o: &Operands<'_>, patches: Patches, batch: usize) -> Result<W
         finish.finish(all(false, &odd).iter().flat_map(lines), columns.clone())?;
         for pixels in all(true, &odd).iter().flat_map(lines) {
             plain.resize(tall(SIDE, k), [0.0; ROWS]);
-            patches.stack(&x, pixels.clone(), &mut four, &mut plain);
+            image.see(seen.clone(), |x| {
+                patches.stack(x, pixels.clone(), &mut four, &mut plain)
+            })?;
             finish.multiply(&plain, &panels, pixels, columns.clone())?;
         }
         Ok(())

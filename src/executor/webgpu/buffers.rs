@@ -9,6 +9,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
+static OBJECTS: AtomicU64 = AtomicU64::new(0);
+
+/// Buffers, bind groups and pipelines that were ever made, on every device.
+pub fn objects() -> u64 {
+    OBJECTS.load(Ordering::Relaxed)
+}
+
+/// Counts one more of [`objects`].
+pub(super) fn count_object() {
+    OBJECTS.fetch_add(1, Ordering::Relaxed);
+}
 
 /// Bytes of all GPU buffers that there are, on every device.
 pub fn gpu_bytes() -> u64 {
@@ -73,6 +84,7 @@ impl Buffer {
         };
         let buffer = device.device.create_buffer(&descriptor);
         BYTES.fetch_add(size, Ordering::Relaxed);
+        count_object();
         Ok(Self(Rc::new(Memory {
             buffer,
             id: NEXT.fetch_add(1, Ordering::Relaxed),

@@ -158,6 +158,7 @@ impl Webgpu {
             groups.clear();
         }
         let make = || {
+            super::buffers::count_object();
             let bound = [&state.args, &state.globals, target]
                 .into_iter()
                 .chain(sources.iter().copied());

@@ -12,6 +12,8 @@ pub struct Options {
     pub fallback: bool,
     /// Takes the kernels for a processor, or for a GPU, rather than those that suit the adapter.
     pub software: Option<bool>,
+    /// Multiplies 16-bit floats where the adapter has them and a model stands it.
+    pub half: bool,
 }
 
 /// What went wrong while nobody waited.
@@ -28,6 +30,8 @@ pub(super) struct Device {
     pub limits: wgpu::Limits,
     /// Command buffers that were submitted by [`Device::submit`].
     pub submits: Cell<u64>,
+    /// Shaders may compute with 16-bit floats.
+    pub has_half: bool,
     trouble: Arc<Mutex<Trouble>>,
     _handler: uncaptured::Handler,
 }
@@ -62,12 +66,13 @@ impl Device {
         let adapter = instance.request_adapter(&wanted).await;
         let adapter = adapter.map_err(|e| Error::Unsupported(format!("there is no WebGPU adapter: {e}")))?;
         let limits = adapter.limits();
+        // Timestamps are for measuring alone.
+        let features = adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("tintype"),
+            required_features: features,
             // Defaults would stop at 128 MiB a binding, which is less than CLIP's table of tokens.
             required_limits: limits.clone(),
-            // For measuring alone.
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
             ..Default::default()
         };
         let device = adapter.request_device(&descriptor).await;
@@ -86,6 +91,7 @@ impl Device {
             queue,
             limits,
             submits: Cell::new(0),
+            has_half: features.contains(wgpu::Features::SHADER_F16),
             trouble,
             _handler: handler,
         };

@@ -2,8 +2,8 @@
 //! what depends on weights, which is made at the first step with those weights.
 
 use super::Webgpu;
-use super::buffers::Buffer;
-use super::kernels::{Dispatch, Operand, dispatches};
+use super::buffers::{Buffer, count_object};
+use super::kernels::{Dispatch, Operand, Target, dispatches};
 use super::pipelines::Layout;
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -79,7 +79,7 @@ struct Extra {
     /// Elements from one dispatch's uniforms to the next.
     stride: usize,
     globals: Buffer,
-    scratch: Buffer,
+    scratch: [Buffer; 2],
     tables: HashMap<usize, Buffer>,
 }
 
@@ -98,10 +98,17 @@ impl Extra {
         uniforms.write(device, 0, bytemuck::cast_slice(&words))?;
         let globals = Buffer::uniform(device, "the step", 4)?;
         let operands = || all.iter().flat_map(|d| d.reads.iter().map(|r| &r.1).chain([&d.dst]));
-        let most = operands()
-            .map(|o| if let Operand::Scratch(len) = o { *len } else { 0 })
-            .max();
-        let scratch = Buffer::new(device, "scratch", most.unwrap_or(0))?;
+        let most = |room: usize| {
+            let each = operands().map(|o| match o {
+                Operand::Scratch(of, len) if *of == room => *len,
+                _ => 0,
+            });
+            each.max().unwrap_or(0)
+        };
+        let scratch = [
+            Buffer::new(device, "scratch", most(0))?,
+            Buffer::new(device, "more scratch", most(1))?,
+        ];
         let mut tables = HashMap::new();
         for operand in operands() {
             if let Operand::Table(values) = operand {
@@ -122,13 +129,13 @@ impl Extra {
 
 impl Webgpu {
     pub(in crate::executor) async fn prepare(&self, plan: Rc<Plan>, contexts: usize) -> Result<Instance> {
-        let bytes = plan.peak_bytes(contexts);
-        let made = self.device.guarded(|| self.make(plan, contexts)).await;
+        let (bytes, target) = (plan.peak_bytes(contexts), self.target(&plan));
+        let made = self.device.guarded(|| self.make(plan, contexts, &target)).await;
         made.map_err(|e| e.at(format!("{bytes} bytes of activations")))
     }
 
-    fn make(&self, plan: Rc<Plan>, contexts: usize) -> Result<Instance> {
-        let target = self.target();
+    /// The slots, and the dispatches that `target` is for.
+    pub(super) fn make(&self, plan: Rc<Plan>, contexts: usize, target: &Target) -> Result<Instance> {
         let mut all = Vec::new();
         let mut first = vec![0];
         for node in 0..plan.nodes.len() {
@@ -151,8 +158,9 @@ impl Webgpu {
             .iter()
             .map(|slots| self.groups(&plan, slots, &all, &extra))
             .collect::<Result<_>>()?;
-        let kept = [extra.uniforms, extra.scratch]
+        let kept = [extra.uniforms]
             .into_iter()
+            .chain(extra.scratch)
             .chain(extra.tables.into_values())
             .collect();
         let (bound, globals) = (RefCell::new(Vec::new()), extra.globals);
@@ -172,7 +180,9 @@ impl Webgpu {
     fn groups(&self, plan: &Plan, slots: &[Buffer], all: &[Dispatch], extra: &Extra) -> Result<Vec<wgpu::BindGroup>> {
         let buffer = |operand: &Operand| match operand {
             Operand::Value(v) => Ok(&slots[plan.values[*v].slot]),
-            Operand::Scratch(_) => Ok(&extra.scratch),
+            Operand::Scratch(room, _) => {
+                (extra.scratch.get(*room)).ok_or_else(|| Error::Internal(format!("there is no scratch {room}")))
+            }
             Operand::Table(values) => {
                 let found = extra.tables.get(&(values.as_ptr() as usize));
                 found.ok_or_else(|| Error::Internal("a table was not made".into()))
@@ -197,6 +207,7 @@ impl Webgpu {
                 binding: *binding,
                 resource: b.as_entire_binding(),
             });
+            count_object();
             Ok(self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(dispatch.variant.shader),
                 layout: &self.pipelines.slots(&self.device, &layout(dispatch)),
@@ -251,6 +262,7 @@ impl Webgpu {
                 layout: &layout,
                 entries: &entries,
             };
+            count_object();
             self.device.device.create_bind_group(&descriptor)
         });
         Ok((pipeline, group))
@@ -262,9 +274,9 @@ impl Webgpu {
         plan: &Plan,
         dtype: impl Fn(usize) -> Result<crate::executor::WeightDtype>,
     ) -> Result<Vec<(super::select::Variant, Layout)>> {
-        let mut wanted = Vec::new();
+        let (target, mut wanted) = (self.target(plan), Vec::new());
         for node in 0..plan.nodes.len() {
-            for dispatch in dispatches(plan, node, self.target())? {
+            for dispatch in dispatches(plan, node, &target)? {
                 let variant = dispatch.variant_with(plan, &dtype)?;
                 if !self.pipelines.has(&variant) && wanted.iter().all(|(v, _)| *v != variant) {
                     wanted.push((variant, layout(&dispatch)));

@@ -1,6 +1,6 @@
 //! The executor over wgpu: natively on Vulkan, in a browser on WebGPU. `kernels` says what an operation dispatches, beside the
-//! WGSL in `shaders`; `select` which variants of a kernel are legal, `policy` every number that tuning may change. The other files
-//! hold GPU objects. No models and no sampling here.
+//! WGSL in `shaders`; `select` which variants of a kernel are legal, `policy` every number that tuning may change, `tune` finds
+//! out by measurement which variants win, `profile` how long nodes take. The other files hold GPU objects. No models and no sampling here.
 
 mod buffers;
 mod combine;
@@ -13,17 +13,27 @@ mod preprocess;
 mod profile;
 mod run;
 mod select;
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests;
+mod tune;
 mod weights;
 
 use super::BackendInfo;
 use crate::error::Result;
-use std::cell::Cell;
+use crate::graph::{Plan, Rate};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
-pub use buffers::{Buffer, gpu_bytes};
+pub use buffers::{Buffer, gpu_bytes, objects};
 pub use device::Options;
 pub use instance::Instance;
-pub use select::{Variant, variants};
+pub use kernels::Chooser;
+pub use select::{Choice, Product, Rows, Tile, Variant, variants};
+pub use tune::Tuning;
 pub use weights::Weights;
+
+/// Products with the ways that they may run.
+pub type Ways = Vec<(Product, Vec<Choice>)>;
 
 /// The executor.
 pub struct Webgpu {
@@ -31,12 +41,45 @@ pub struct Webgpu {
     pipelines: Box<pipelines::Pipelines>,
     combine: Box<combine::Combine>,
     info: BackendInfo,
+    /// 16-bit floats may be multiplied.
+    half: bool,
+    /// Operations of a dispatch at most.
+    most: u64,
+    chooser: Option<Chooser>,
+    tuner: tune::Tuner,
     /// Operations a millisecond, as last estimated.
     speed: Cell<f64>,
     /// Bytes handed to the queue since it was last told to begin.
     waiting: Cell<usize>,
     /// When the first dispatches were submitted since someone asked.
     pub(super) began: Cell<Option<f64>>,
+}
+
+/// Operations of a dispatch at most.
+fn most(software: bool) -> u64 {
+    if software {
+        policy::DISPATCH_MOST_SOFTWARE
+    } else {
+        policy::DISPATCH_MOST
+    }
+}
+
+/// Dispatches of one rate of a plan, on a GPU or on a processor that plays one.
+///
+/// # Errors
+/// [`crate::Error::Unsupported`] where a size is beyond what kernels can do.
+pub fn dispatches(plan: &Plan, rate: Rate, software: bool) -> Result<usize> {
+    let target = kernels::Target {
+        registers: software,
+        half: false,
+        // What every adapter has.
+        max_workgroups: 65_535,
+        most: most(software),
+        chooser: None,
+    };
+    plan.phase(rate)
+        .map(|node| kernels::dispatches(plan, node, &target).map(|d| d.len()))
+        .sum()
 }
 
 /// Whether an adapter of this name is emulated by the processor.
@@ -56,7 +99,12 @@ impl Webgpu {
         let (device, adapter) = device::Device::new(&options).await?;
         let device = Box::new(device);
         let combine = device.guarded(|| combine::Combine::new(&device)).await?;
+        let half = options.half && device.has_half;
         let mut gpu = Self {
+            half,
+            most: policy::DISPATCH_MOST,
+            chooser: None,
+            tuner: tune::Tuner::default(),
             device,
             pipelines: Box::default(),
             combine: Box::new(combine),
@@ -85,11 +133,39 @@ impl Webgpu {
             self.info.name = name;
         }
         self.info.software = software;
+        self.most = most(software);
         self.speed.set(if software {
             policy::FIRST_SPEED_SOFTWARE
         } else {
             policy::FIRST_SPEED
         });
+    }
+
+    /// Asks `chooser` how products are run, of plans that are prepared from now on; what it does not know is the policy's.
+    pub fn set_chooser(&mut self, chooser: Option<Chooser>) {
+        self.chooser = chooser;
+    }
+
+    /// The products of a plan, each once, with the legal ways to run it here: what a chooser has to decide.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unsupported`] where a size is beyond what kernels can do.
+    pub fn products(&self, plan: &Plan) -> Result<Ways> {
+        let seen: Rc<RefCell<Ways>> = Rc::default();
+        let found = Rc::clone(&seen);
+        let see = move |product: &Product, choices: &[Choice]| {
+            let mut found = found.borrow_mut();
+            if found.iter().all(|(known, _)| known != product) {
+                found.push((*product, choices.to_vec()));
+            }
+            None
+        };
+        let mut target = self.target(plan);
+        target.chooser = Some(Rc::new(see));
+        for node in 0..plan.nodes.len() {
+            kernels::dispatches(plan, node, &target)?;
+        }
+        Ok(seen.take())
     }
 
     /// Says what the adapter offers, by WebGPU's names. Nothing here depends on it.
@@ -118,10 +194,13 @@ impl Webgpu {
         &self.info
     }
 
-    fn target(&self) -> kernels::Target {
+    fn target(&self, plan: &Plan) -> kernels::Target {
         kernels::Target {
             registers: self.info.software,
+            half: self.half && plan.stands_half,
             max_workgroups: self.device.limits.max_compute_workgroups_per_dimension,
+            most: self.most,
+            chooser: Some(self.chooser.clone().unwrap_or_else(|| self.tuner.chooser())),
         }
     }
 }

@@ -134,6 +134,7 @@ impl Pipelines {
             return Ok(found.clone());
         }
         let label = variant.to_string();
+        super::buffers::count_object();
         let module = device.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(&label),
             source: wgpu::ShaderSource::Wgsl(variant.source()?.into()),

@@ -1,5 +1,5 @@
 //! A small preprocessor, so that shaders are plain `.wgsl` files: `#import file` (once), `#define NAME`, `#ifdef NAME`,
-//! `#ifndef NAME`, `#else`, `#endif`, and `$NAME` for a macro's value.
+//! `#ifndef NAME`, `#else`, `#endif`, `#repeat NAME count` to `#end` (NAME counts from 0), and `$NAME` for a macro's value.
 
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -16,6 +16,22 @@ pub(super) fn preprocess(file: &str, macros: &[(&'static str, String)]) -> Resul
     Ok(state.out)
 }
 
+/// The lines up to the `#end` of what was just begun.
+fn body<'a, 'b>(lines: &'a [&'b str]) -> Option<&'a [&'b str]> {
+    let mut depth = 1;
+    for (i, line) in lines.iter().enumerate() {
+        match line.split_whitespace().next() {
+            Some("#repeat") => depth += 1,
+            Some("#end") => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(&lines[..i]);
+        }
+    }
+    None
+}
+
 struct State {
     defined: HashMap<String, String>,
     imported: Vec<String>,
@@ -29,12 +45,18 @@ impl State {
         }
         self.imported.push(name.to_owned());
         let text = source(name).ok_or_else(|| Error::Internal(format!("there is no shader {name}")))?;
+        self.lines(name, &text.lines().collect::<Vec<_>>())
+    }
+
+    fn lines(&mut self, name: &str, lines: &[&str]) -> Result<()> {
         // Whether each of the conditions that we are inside of holds.
         let mut conditions: Vec<bool> = Vec::new();
-        for line in text.lines() {
+        let mut next = 0;
+        while let Some(line) = lines.get(next) {
+            next += 1;
             let mut words = line.split_whitespace();
             let (directive, operand) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-            let unbalanced = || Error::Internal(format!("shader {name}: {directive} without #ifdef"));
+            let unbalanced = || Error::Internal(format!("shader {name}: {directive} without its other half"));
             let on = conditions.iter().all(|&c| c);
             match directive {
                 "#ifdef" => conditions.push(self.defined.contains_key(operand)),
@@ -47,6 +69,13 @@ impl State {
                 "#import" if on => self.file(operand)?,
                 "#define" if on => drop(self.defined.insert(operand.to_owned(), String::new())),
                 "#import" | "#define" => {}
+                "#repeat" => {
+                    let body = body(&lines[next..]).ok_or_else(unbalanced)?;
+                    next += body.len() + 1;
+                    if on {
+                        self.repeat(name, operand, words.next().unwrap_or(""), body)?;
+                    }
+                }
                 other if other.starts_with('#') => {
                     return Err(Error::Internal(format!("shader {name}: unknown directive {other}")));
                 }
@@ -59,6 +88,18 @@ impl State {
         } else {
             Err(Error::Internal(format!("shader {name}: #ifdef without #endif")))
         }
+    }
+
+    /// `body` once for each number below `count`, a number or a macro's value.
+    fn repeat(&mut self, name: &str, variable: &str, count: &str, body: &[&str]) -> Result<()> {
+        let number = self.defined.get(count).map_or(count, String::as_str).parse();
+        let number: usize = number.map_err(|_| Error::Internal(format!("shader {name}: {count} is no number")))?;
+        for i in 0..number {
+            self.defined.insert(variable.to_owned(), i.to_string());
+            self.lines(name, body)?;
+        }
+        self.defined.remove(variable);
+        Ok(())
     }
 
     fn line(&mut self, name: &str, line: &str) -> Result<()> {
@@ -90,9 +131,9 @@ macro_rules! sources {
 }
 
 sources! {
-    "activation" "add" "attention" "combine" "common" "concat" "embedding" "geglu" "gemm" "gemm_args" "gemm_epilogue"
-    "gemm_rows" "group_apply" "group_finish" "group_norm" "lanes" "layer_norm" "reduce" "threads" "timestep" "unary"
-    "upsample"
+    "activation" "add" "apply" "attention" "combine" "common" "embedding" "geglu" "gemm" "gemm_args" "gemm_epilogue"
+    "gemm_finish" "gemm_rows" "gemm_weights" "group_finish" "group_statistics" "lanes" "layer_norm" "reduce" "source"
+    "threads" "timestep" "unary" "upsample"
 }
 
 #[cfg(test)]
@@ -113,6 +154,20 @@ mod tests {
             state.line("test", "$MISSING").is_err(),
             "a macro without value is an error"
         );
+    }
+
+    #[test]
+    fn repeated_lines() {
+        let mut state = State {
+            defined: HashMap::from([("N".to_owned(), "2".to_owned())]),
+            imported: Vec::new(),
+            out: String::new(),
+        };
+        let lines = ["#repeat R N", "a$R", "#repeat C 3", "s$Rx$C", "#end", "#end", "b"];
+        state.lines("test", &lines).unwrap();
+        assert_eq!(state.out, "a0\ns0x0\ns0x1\ns0x2\na1\ns1x0\ns1x1\ns1x2\nb\n");
+        assert!(state.lines("test", &["#repeat R 2", "a"]).is_err());
+        assert!(state.lines("test", &["#repeat R M", "#end"]).is_err());
     }
 
     #[test]

@@ -237,13 +237,13 @@ mod tests {
     use std::rc::Rc;
 
     /// Two layers, the second of which has 16 times as much to do.
-    fn plan() -> Plan {
+    fn plan() -> Result<Plan> {
         let mut g = Graph::new();
         let x = g.input("x", [256, 64], Element::F32, Rate::Step);
-        let small = nn::linear_without_bias(&mut g, &Path::root().pp("small"), x, 512).unwrap();
-        let large = nn::linear_without_bias(&mut g, &Path::root().pp("large"), small, 128 * 8).unwrap();
+        let small = nn::linear_without_bias(&mut g, &Path::root().pp("small"), x, 512)?;
+        let large = nn::linear_without_bias(&mut g, &Path::root().pp("large"), small, 128 * 8)?;
         g.output("y", large);
-        Plan::new(g)
+        Ok(Plan::new(g))
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
             return;
         }
         let gpu = block_on(Webgpu::new(Options::default())).unwrap();
-        let plan = Rc::new(plan());
+        let plan = Rc::new(plan().unwrap());
         let instance = block_on(gpu.prepare(plan.clone(), 1)).unwrap();
         let wanted: Vec<_> = plan
             .params

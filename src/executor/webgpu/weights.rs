@@ -40,6 +40,26 @@ fn kept_in(spec: &ParamSpec, dtype: WeightDtype) -> WeightDtype {
     }
 }
 
+/// Where column `c` of a row of values and then gates goes: each gate is beside its value. What pads the row stays.
+fn place_beside(c: usize, columns: usize) -> usize {
+    let half = columns / 2;
+    match c {
+        _ if c < half => 2 * c,
+        _ if c < columns => 2 * (c - half) + 1,
+        _ => c,
+    }
+}
+
+fn beside<T: Copy>(packed: &mut [T], columns: usize) {
+    let stride = columns.next_multiple_of(4);
+    for row in packed.chunks_exact_mut(stride) {
+        let old = row.to_vec();
+        old.into_iter()
+            .enumerate()
+            .for_each(|(c, x)| row[place_beside(c, columns)] = x);
+    }
+}
+
 impl Weights {
     /// Bytes of a parameter.
     pub(in super::super) fn bytes(spec: &ParamSpec, dtype: WeightDtype) -> u64 {
@@ -131,6 +151,13 @@ impl Webgpu {
             packing.halve(part, start, [from, *dtype], bytes, &mut halves[..elements])?;
         }
         if packing.is_whole() {
+            if spec.pack == Pack::Gated {
+                let [_, columns] = spec.packed();
+                match dtype {
+                    WeightDtype::F32 => beside(staging, columns),
+                    _ => beside::<u16>(&mut bytemuck::cast_slice_mut(staging)[..elements], columns),
+                }
+            }
             for (i, piece) in staging.chunks(policy::UPLOAD_PIECE / 4).enumerate() {
                 buffer.write(&self.device, i * policy::UPLOAD_PIECE / 4, bytemuck::cast_slice(piece))?;
                 self.flush(piece.len() * 4);
@@ -145,13 +172,18 @@ impl Webgpu {
         let param = weights.get(spec)?;
         let (buffer, dtype) = (param.buffer.clone(), param.dtype);
         let [_, columns] = spec.packed();
-        let packing = Packing::new(spec, columns.next_multiple_of(4))?;
+        let stride = columns.next_multiple_of(4);
+        let packing = Packing::new(spec, stride)?;
         let words = self.read_words(&buffer, 0, buffer.len()).await?;
+        let place = |i: usize| match spec.pack {
+            Pack::Gated => i / stride * stride + place_beside(i % stride, columns),
+            _ => i,
+        };
         let half = |i: usize| (words[i / 2] >> (i % 2 * 16)) as u16;
         match dtype {
-            WeightDtype::F32 => packing.unpack(|i| f32::from_bits(words[i])),
-            WeightDtype::F16 => packing.unpack(|i| half::f16::from_bits(half(i)).to_f32()),
-            WeightDtype::Bf16 => packing.unpack(|i| half::bf16::from_bits(half(i)).to_f32()),
+            WeightDtype::F32 => packing.unpack(|i| f32::from_bits(words[place(i)])),
+            WeightDtype::F16 => packing.unpack(|i| half::f16::from_bits(half(place(i))).to_f32()),
+            WeightDtype::Bf16 => packing.unpack(|i| half::bf16::from_bits(half(place(i))).to_f32()),
         }
     }
 

@@ -323,7 +323,8 @@ impl Library {
         (resident.overlays, resident.loras) = (overlays, loras);
         resident.defaults.clone_from(defaults);
         resident.models.scheduler.clone_from(scheduler);
-        resident.keys = keys(&self.executor, &resident.models, &defaults.request()?)?;
+        let keys = keys(&self.executor, &resident.models, &defaults.request()?)?;
+        resident.keys = keys.into_iter().map(|key| self.plans.fitting(key)).collect();
         let resident = Rc::new(resident);
         let mut residents = self.residents.borrow_mut();
         let place = residents.iter_mut().find(|r| r.id == former.id);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::graph::{Activation, Epilogue, Unary};
+use crate::graph::{Activation, Epilogue, Prologue, Unary};
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
 
@@ -73,6 +73,7 @@ fn a_long_node_is_cut() {
     // Counts the pauses of one product whose units are more than one.
     let case = Case::new(
         Op::Linear {
+            prologue: Prologue::default(),
             epilogue: Epilogue::default(),
         },
         &[&[2000, 256]],
@@ -232,6 +233,7 @@ fn what_does_not_fit_is_an_error() {
 fn weights_that_are_missing_or_of_another_size_are_errors() {
     let case = Case::new(
         Op::Linear {
+            prologue: Prologue::default(),
             epilogue: Epilogue::default(),
         },
         &[&[1, 4]],
@@ -308,6 +310,7 @@ fn a_token_outside_the_vocabulary_is_an_error() {
 fn half_precision_weights_are_widened() {
     let case = Case::new(
         Op::Linear {
+            prologue: Prologue::default(),
             epilogue: Epilogue::default(),
         },
         &[&[1, 2]],

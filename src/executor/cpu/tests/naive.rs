@@ -1,6 +1,6 @@
 //! Operations as their definitions read: f64, one loop for each dimension, nothing clever.
 
-use crate::graph::{Activation, Epilogue};
+use crate::graph::{Activation, Epilogue, Unary};
 
 pub(super) fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&v| f64::from(v)).collect()
@@ -15,6 +15,14 @@ pub(super) fn act(a: Activation, x: f64) -> f64 {
         Activation::QuickGelu => x * sigmoid(1.702 * x),
         Activation::Relu => x.max(0.0),
         Activation::Tanh => x.tanh(),
+    }
+}
+
+pub(super) fn unary(op: Unary, x: f64) -> f64 {
+    match op {
+        Unary::Act(a) => act(a, x),
+        Unary::Affine { mul, add } => x * f64::from(mul) + f64::from(add),
+        Unary::Clamp { min, max } => x.clamp(f64::from(min), f64::from(max)),
     }
 }
 
@@ -45,7 +53,7 @@ impl After<'_> {
         let at = |x: Option<&[f32]>, i: usize| x.map_or(0.0, |x| f64::from(x[i]));
         let y = sum + at(self.bias, c) + at(self.row, c);
         let y = self.epilogue.act.map_or(y, |a| act(a, y)) + at(self.residual, i);
-        self.epilogue.post.map_or(y, |a| act(a, y))
+        self.epilogue.post.map_or(y, |post| unary(post, y))
     }
 }
 

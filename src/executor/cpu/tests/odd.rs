@@ -2,7 +2,7 @@
 
 use super::naive::{self, After, Attention, Conv};
 use super::*;
-use crate::graph::Epilogue;
+use crate::graph::{Epilogue, Prologue};
 
 fn conv(x: [usize; 4], co: usize, padding: [usize; 4], upsample: Option<[usize; 2]>) -> (Case, Conv) {
     let op = Op::Conv2d {
@@ -10,6 +10,7 @@ fn conv(x: [usize; 4], co: usize, padding: [usize; 4], upsample: Option<[usize; 
         stride: 1,
         padding,
         upsample,
+        prologue: Prologue::default(),
         epilogue: Epilogue::default(),
     };
     let weight = param(Pack::Conv, &[&[co, x[3], 3, 3]], 5);

@@ -1,6 +1,6 @@
 use super::naive::{self, After, Attention, Conv, wide};
 use super::*;
-use crate::graph::{Activation, Epilogue, Unary};
+use crate::graph::{Activation, Epilogue, Prologue, Unary};
 
 fn epilogues() -> Vec<Epilogue> {
     let acts = [
@@ -14,17 +14,18 @@ fn epilogues() -> Vec<Epilogue> {
         for residual in [false, true] {
             for (act, post) in [(0, 0), (1, 0), (0, 2), (3, 1)] {
                 all.push(Epilogue {
-                    row_bias,
+                    row_bias: row_bias.then_some(0),
+                    gate: false,
                     act: acts[act],
                     residual,
-                    post: acts[post],
+                    post: acts[post].map(Unary::Act),
                 });
             }
         }
     }
     all.push(Epilogue {
         act: Some(Activation::Relu),
-        post: Some(Activation::Tanh),
+        post: Some(Unary::Act(Activation::Tanh)),
         ..Epilogue::default()
     });
     all.push(Epilogue {
@@ -32,6 +33,13 @@ fn epilogues() -> Vec<Epilogue> {
         ..Epilogue::default()
     });
     all
+}
+
+fn plain_linear(epilogue: Epilogue) -> Op {
+    Op::Linear {
+        prologue: Prologue::default(),
+        epilogue,
+    }
 }
 
 /// A linear layer or convolution with every operand that its epilogue wants.
@@ -44,13 +52,17 @@ fn with_epilogue(op: Op, x: &[usize], out: &[usize], weight: Param, bias: bool, 
     }
     let schedule = [3, channels];
     let mut shapes = vec![x];
-    if epilogue.row_bias {
+    if epilogue.row_bias.is_some() {
         shapes.push(&schedule);
     }
     if epilogue.residual {
         shapes.push(out);
     }
-    let places = [params.len() - 1, usize::from(epilogue.row_bias), shapes.len() - 1];
+    let places = [
+        params.len() - 1,
+        usize::from(epilogue.row_bias.is_some()),
+        shapes.len() - 1,
+    ];
     let mut case = Case::new(op, &shapes, params);
     case.step = step;
     (case, places)
@@ -76,7 +88,7 @@ fn linear_with_every_epilogue() {
     for (i, epilogue) in epilogues().into_iter().enumerate() {
         let weight = param(Pack::Matrix, &[&[5, 19], &[12, 19], &[1, 19]], 3);
         let (case, places) = with_epilogue(
-            Op::Linear { epilogue },
+            plain_linear(epilogue),
             &[2, 11, 19],
             &[2, 11, 18],
             weight,
@@ -100,7 +112,7 @@ fn linear_of_one_row_and_of_many_tiles() {
             residual: true,
             ..Epilogue::default()
         };
-        let (case, places) = with_epilogue(Op::Linear { epilogue }, &[rows, k], &[rows, n], weight, true, 0);
+        let (case, places) = with_epilogue(plain_linear(epilogue), &[rows, k], &[rows, n], weight, true, 0);
         case.check(&naive::linear(
             &case.inputs[0].1,
             &joined(&case.params[0]),
@@ -124,6 +136,7 @@ fn conv(c: &Conv, epilogue: Epilogue, bias: bool) {
         stride: c.stride,
         padding: c.padding,
         upsample: c.upsample,
+        prologue: Prologue::default(),
         epilogue,
     };
     let weight = param(Pack::Conv, &[&[c.co, ci, kh, kw]], 5);
@@ -179,7 +192,7 @@ fn conv_with_every_epilogue() {
 fn conv_in_many_tiles() {
     let epilogue = Epilogue {
         residual: true,
-        row_bias: true,
+        row_bias: Some(0),
         ..Epilogue::default()
     };
     for (x, co) in [([1, 65, 61, 40], 3), ([2, 9, 11, 300], 150), ([1, 200, 190, 3], 17)] {
@@ -463,5 +476,161 @@ fn geglu_adds_concat_and_upsample() {
             }
         }
         case.check(&want);
+    }
+}
+
+/// What a layer reads by its prologue, from the operands of the case.
+fn read_by(case: &Case, p: Prologue) -> Vec<f32> {
+    let (first, second) = (&case.inputs[0], &case.inputs[usize::from(p.joined)]);
+    let c = first.0.last().unwrap();
+    let rows = first.1.chunks(*c).zip(second.1.chunks(*second.0.last().unwrap()));
+    let mut x: Vec<f32> = match p.joined {
+        true => rows.flat_map(|(a, b)| [a, b].concat()).collect(),
+        false => first.1.clone(),
+    };
+    if p.norm {
+        let (shape, s) = &case.inputs[p.inputs() - 1];
+        let (batch, c) = (shape[0], shape[1] / 3);
+        let picture = x.len() / batch;
+        for (i, x) in x.iter_mut().enumerate() {
+            let at = i / picture * 3 * c + i % c;
+            *x = (*x - s[at]) * s[at + c] + s[at + 2 * c];
+        }
+    }
+    x.into_iter()
+        .map(|x| p.act.map_or(x, |a| naive::act(a, f64::from(x)) as f32))
+        .collect()
+}
+
+fn prologues() -> Vec<Prologue> {
+    let mut all = Vec::new();
+    for (joined, norm) in [(true, false), (false, true), (true, true)] {
+        let act = Some(Activation::Silu);
+        all.push(Prologue {
+            joined,
+            norm,
+            act: None,
+        });
+        all.push(Prologue { joined, norm, act });
+    }
+    all
+}
+
+/// The shapes of what stands for a value of `shape`, and of its statistics.
+fn operands_of(p: Prologue, shape: &[usize]) -> Vec<Vec<usize>> {
+    let (c, of) = (*shape.last().unwrap(), |c: usize| {
+        [&shape[..shape.len() - 1], &[c]].concat()
+    });
+    let mut all = if p.joined { vec![of(2), of(c - 2)] } else { vec![of(c)] };
+    if p.norm {
+        all.push(vec![shape[0], 3 * c]);
+    }
+    all
+}
+
+#[test]
+fn layers_that_join_scale_and_activate() {
+    let after = After {
+        epilogue: Epilogue::default(),
+        bias: None,
+        row: None,
+        residual: None,
+    };
+    for prologue in prologues() {
+        for (shape, n) in [([2, 11, 19], 18), ([1, 700, 40], 600), ([3, 1, 5], 1)] {
+            let shapes = operands_of(prologue, &shape);
+            let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+            let epilogue = Epilogue::default();
+            let op = Op::Linear { prologue, epilogue };
+            let case = Case::new(op, &shapes, vec![param(Pack::Matrix, &[&[n, shape[2]]], 3)]);
+            let x = read_by(&case, prologue);
+            case.check(&naive::linear(&x, &joined(&case.params[0]), shape[2], &after));
+        }
+        let shapes = [
+            ([2, 5, 4, 8], 7, 1, [1; 4], None),
+            ([2, 7, 6, 5], 7, 2, [0, 0, 1, 1], None),
+            ([3, 4, 3, 6], 7, 1, [2, 0, 3, 5], Some([7, 6])),
+            ([2, 40, 90, 40], 7, 1, [1; 4], None),
+            // Of as many channels as are made in squares.
+            ([2, 21, 9, 20], 18, 1, [1; 4], None),
+            ([2, 9, 70, 16], 16, 1, [1; 4], Some([18, 140])),
+            ([3, 13, 150, 20], 20, 1, [2, 0, 0, 1], None),
+        ];
+        for (x, co, stride, padding, upsample) in shapes {
+            let c = Conv {
+                x,
+                co,
+                kernel: [3, 3],
+                stride,
+                padding,
+                upsample,
+            };
+            let op = Op::Conv2d {
+                kernel: c.kernel,
+                stride,
+                padding,
+                upsample,
+                prologue,
+                epilogue: Epilogue::default(),
+            };
+            let shapes = operands_of(prologue, &x);
+            let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+            let case = Case::new(op, &shapes, vec![param(Pack::Conv, &[&[co, x[3], 3, 3]], 5)]);
+            let x = read_by(&case, prologue);
+            case.check(&naive::conv(&c, &x, &case.params[0].parts[0].1, &after));
+        }
+    }
+}
+
+#[test]
+fn gates_in_the_layer_that_makes_them() {
+    for (rows, k, n, bias) in [(5, 19, 7, true), (1, 3, 1, false), (700, 300, 1000, true)] {
+        let gate = Epilogue {
+            gate: true,
+            ..Epilogue::default()
+        };
+        let mut params = vec![param(Pack::Gated, &[&[2 * n, k]], 3)];
+        if bias {
+            params.push(param(Pack::Vector, &[&[2 * n]], 7));
+        }
+        let case = Case::new(plain_linear(gate), &[&[rows, k]], params);
+        let after = After {
+            epilogue: Epilogue::default(),
+            bias: bias.then(|| &case.params[1].parts[0].1[..]),
+            row: None,
+            residual: None,
+        };
+        let both = naive::linear(&case.inputs[0].1, &joined(&case.params[0]), k, &after);
+        let gated = |row: &[f64]| (0..n).map(|c| row[c] * naive::gelu(row[n + c])).collect::<Vec<_>>();
+        case.check(&both.chunks(2 * n).flat_map(gated).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn statistics_of_one_value_and_of_two() {
+    for (parts, batch, rows, groups) in [
+        (vec![12], 2, 35, 3),
+        (vec![5, 7], 2, 9, 3),
+        (vec![64], 1, 4620, 32),
+        (vec![3, 5], 3, 1, 8),
+    ] {
+        let c: usize = parts.iter().sum();
+        let shapes: Vec<Vec<usize>> = parts.iter().map(|&own| vec![batch, rows, own]).collect();
+        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        let affine = param(Pack::Vector, &[&[c], &[c]], 9);
+        let case = Case::new(Op::GroupStatistics { groups, eps: 1e-5 }, &shapes, vec![affine]);
+        let both = Prologue {
+            joined: parts.len() > 1,
+            ..Prologue::default()
+        };
+        let x = read_by(&case, both);
+        let affine = joined(&case.params[0]);
+        let want = naive::norm(&x, c, rows, c / groups, f64::from(1e-5f32), &affine);
+        let got = case.run(1e9);
+        for (i, (x, want)) in x.iter().zip(&want).enumerate() {
+            let at = i / (rows * c) * 3 * c + i % c;
+            let found = f64::from(*x - got[at]) * f64::from(got[at + c]) + f64::from(got[at + 2 * c]);
+            assert!((found - want).abs() < 2e-5, "{i}: {found} for {want}");
+        }
     }
 }

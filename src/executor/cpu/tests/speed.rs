@@ -2,7 +2,7 @@
 //! `RAYON_NUM_THREADS=1 cargo test --config profile.dev.opt-level=3 --lib speed -- --ignored --nocapture`.
 
 use super::*;
-use crate::graph::{Activation, Epilogue};
+use crate::graph::{Activation, Epilogue, Prologue};
 use crate::platform::now_ms;
 use candle_core::{Device, Tensor};
 
@@ -48,6 +48,7 @@ fn speed_of_convolutions() {
         (64, 640, 320, 1),
     ] {
         let op = Op::Conv2d {
+            prologue: Prologue::default(),
             kernel: [kernel; 2],
             stride: 1,
             padding: [kernel / 2; 4],
@@ -80,6 +81,7 @@ fn speed_of_the_rest() {
     ] {
         let weight = param(Pack::Matrix, &[&[n, k]], 1);
         let op = Op::Linear {
+            prologue: Prologue::default(),
             epilogue: Epilogue {
                 residual: true,
                 ..Epilogue::default()

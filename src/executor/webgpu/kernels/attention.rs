@@ -2,6 +2,7 @@
 
 use super::{At, Dispatch, words};
 use crate::error::Result;
+use crate::executor::webgpu::policy;
 use crate::executor::webgpu::select::Attention;
 
 /// Threads of a workgroup, in the shader too.
@@ -19,7 +20,10 @@ pub(super) fn attention(
     let strides = [q.channels(), k.channels(), v.channels()];
     let fours = head_dim.is_multiple_of(4) && strides.iter().chain(&offsets).all(|n| n.is_multiple_of(4));
     let kernel = Attention::select(head_dim, !fours, at.target.registers).map_err(|e| e.at(&at.node.label))?;
-    let tiles = queries.div_ceil(THREADS / kernel.team);
+    let tiles_of = |kernel: Attention| queries.div_ceil(THREADS / kernel.team * kernel.per);
+    let is_enough = |paired: &Attention| !causal && batch * heads * tiles_of(*paired) >= policy::ENOUGH_WORKGROUPS;
+    let kernel = kernel.paired().filter(is_enough).unwrap_or(kernel);
+    let tiles = tiles_of(kernel);
     let total = batch * heads * tiles;
     let shared = if k.batch() == batch { keys } else { 0 };
     let mut args = words([queries, keys, heads, head_dim, strides[0], strides[1], strides[2]]);

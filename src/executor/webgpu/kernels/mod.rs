@@ -4,20 +4,42 @@ mod attention;
 mod gemm;
 mod norm;
 mod pointwise;
+mod source;
 
 use super::policy;
-use super::select::Variant;
+use super::select::{Choice, Product, Variant};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, Node, Op, Pack, Plan, Shape};
 use std::rc::Rc;
 
+/// Picks one of the legal ways to run a product, if it knows better than the policy.
+pub type Chooser = Rc<dyn Fn(&Product, &[Choice]) -> Option<Choice>>;
+
 /// What kernels are chosen for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(super) struct Target {
     /// The adapter is a processor: kernels without workgroup memory are faster.
     pub registers: bool,
+    /// Products may be of 16-bit floats.
+    pub half: bool,
     /// Workgroups in one dimension of a grid.
     pub max_workgroups: u32,
+    /// Operations of a dispatch.
+    pub most: u64,
+    /// Asked before the policy.
+    pub chooser: Option<Chooser>,
+}
+
+impl Target {
+    /// The way to run a product.
+    fn choice(&self, product: &Product) -> Result<Choice> {
+        let choices = product.choices(self.registers, self.half);
+        let known = self.chooser.as_ref().and_then(|chooser| chooser(product, &choices));
+        known
+            .filter(|c| choices.contains(c))
+            .or_else(|| policy::product(product, &choices))
+            .ok_or_else(|| Error::Internal(format!("there is no way to run {product:?}")))
+    }
 }
 
 /// Something that a dispatch reads or writes.
@@ -25,8 +47,8 @@ pub(super) struct Target {
 pub(super) enum Operand {
     /// A value of the plan.
     Value(usize),
-    /// Room for so many elements, for this node alone.
-    Scratch(usize),
+    /// The first or second room, of so many elements, for this node alone.
+    Scratch(usize, usize),
     /// Constants.
     Table(Rc<[f32]>),
 }
@@ -73,7 +95,7 @@ struct At<'a> {
     plan: &'a Plan,
     index: usize,
     node: &'a Node,
-    target: Target,
+    target: &'a Target,
 }
 
 impl At<'_> {
@@ -104,11 +126,11 @@ impl At<'_> {
         }
     }
 
-    /// A dispatch of `workgroups` that writes this node's value.
+    /// A dispatch of `workgroups` that writes this node's value. `args` are what comes after the number of its first workgroup.
     fn dispatch(&self, variant: Variant, args: Vec<u32>, workgroups: usize) -> Result<Dispatch> {
         Ok(Dispatch {
             variant,
-            args,
+            args: [vec![0], args].concat(),
             dst: Operand::Value(self.index),
             reads: Vec::new(),
             weights: Vec::new(),
@@ -118,11 +140,42 @@ impl At<'_> {
     }
 }
 
+/// A dispatch in parts of which none runs for long: a page draws between them, and cancelling is heard.
+fn parts(dispatch: Dispatch, most: u64, max_workgroups: u32) -> Vec<Dispatch> {
+    let [x, y] = dispatch.workgroups;
+    let all = u64::from(x) * u64::from(y);
+    let count = dispatch.cost.div_ceil(most).min(all).max(1);
+    // A part is one row of a grid.
+    let each = all.div_ceil(count).min(u64::from(max_workgroups));
+    if count == 1 {
+        return vec![dispatch];
+    }
+    let part = |first: u64| {
+        let mut part = dispatch.clone();
+        let workgroups = each.min(all - first);
+        if let Some(number) = part.args.first_mut() {
+            *number = first as u32;
+        }
+        part.workgroups = [workgroups as u32, 1];
+        part.cost = dispatch.cost * workgroups / all;
+        part
+    };
+    (0..all.div_ceil(each)).map(|i| part(i * each)).collect()
+}
+
 /// The dispatches of a node, in order.
 ///
 /// # Errors
 /// [`Error::Unsupported`] where a size is beyond what kernels can do.
-pub(super) fn dispatches(plan: &Plan, index: usize, target: Target) -> Result<Vec<Dispatch>> {
+pub(super) fn dispatches(plan: &Plan, index: usize, target: &Target) -> Result<Vec<Dispatch>> {
+    let whole = whole_dispatches(plan, index, target)?;
+    Ok(whole
+        .into_iter()
+        .flat_map(|d| parts(d, target.most, target.max_workgroups))
+        .collect())
+}
+
+fn whole_dispatches(plan: &Plan, index: usize, target: &Target) -> Result<Vec<Dispatch>> {
     let node = &plan.nodes[index];
     let at = At {
         plan,
@@ -138,13 +191,14 @@ pub(super) fn dispatches(plan: &Plan, index: usize, target: Target) -> Result<Ve
             flip_sin_to_cos,
             freq_shift,
         } => pointwise::timestep(at, *dim, *flip_sin_to_cos, *freq_shift),
-        Op::Linear { epilogue } => gemm::linear(at, epilogue),
+        Op::Linear { epilogue, .. } => gemm::linear(at, epilogue),
         Op::Conv2d {
             kernel,
             stride,
             padding,
             upsample,
             epilogue,
+            ..
         } => gemm::conv(
             at,
             gemm::Window {
@@ -156,6 +210,7 @@ pub(super) fn dispatches(plan: &Plan, index: usize, target: Target) -> Result<Ve
             epilogue,
         ),
         Op::GroupNorm { groups, eps, act } => norm::group(at, *groups, *eps, *act),
+        Op::GroupStatistics { groups, eps } => norm::statistics(at, *groups, *eps),
         Op::LayerNorm { eps } => norm::layer(at, *eps),
         Op::Attention {
             heads,
@@ -167,7 +222,7 @@ pub(super) fn dispatches(plan: &Plan, index: usize, target: Target) -> Result<Ve
         Op::Geglu => pointwise::geglu(at),
         Op::Add => pointwise::add(at),
         Op::AddRow => pointwise::add_row(at),
-        Op::Concat => pointwise::concat(at),
+        Op::Concat => source::concat(at),
         Op::Upsample { size } => pointwise::upsample(at, *size),
     }
 }

@@ -1,6 +1,7 @@
 //! Normalisation over groups of channels, and over the channels of a row.
 
-use super::{At, Dispatch, Operand, act, word, words};
+use super::source::Source;
+use super::{At, Dispatch, Operand, words};
 use crate::error::Result;
 use crate::executor::webgpu::policy;
 use crate::executor::webgpu::select::{self, Variant};
@@ -19,67 +20,60 @@ pub(super) fn layer(at: At<'_>, eps: f32) -> Result<Vec<Dispatch>> {
     }])
 }
 
-pub(super) fn group(at: At<'_>, groups: usize, eps: f32, activation: Option<Activation>) -> Result<Vec<Dispatch>> {
-    let (batch, pixels, c) = (at.out().batch(), at.out().tokens(), at.out().channels());
-    let width = c / groups;
-    let weights = at.node.params.clone();
-    let x = vec![(3, at.read(0))];
-    let sizes = |chunk: usize, chunks: usize, total: usize, partials: usize| {
-        let mut args = words([pixels, chunk, chunks, c, groups, total]);
-        args.extend([eps.to_bits(), act(activation), word(partials)]);
-        args
-    };
-    if pixels * width <= policy::GROUP_NORM_WHOLE {
-        let total = batch * groups;
-        let variant = select::group_norm(true);
-        let dispatch = at.dispatch(variant, sizes(pixels, 1, total, 0), total)?;
-        return Ok(vec![Dispatch {
-            reads: x,
-            weights,
-            ..dispatch
-        }]);
-    }
+pub(super) fn statistics(at: At<'_>, groups: usize, eps: f32) -> Result<Vec<Dispatch>> {
+    of_groups(at, &Source::of(at), groups, eps, Operand::Value(at.index))
+}
 
-    let chunk = (policy::GROUP_NORM_CHUNK / width).max(1);
+/// A group norm that no layer takes in.
+pub(super) fn group(at: At<'_>, groups: usize, eps: f32, act: Option<Activation>) -> Result<Vec<Dispatch>> {
+    let mut source = Source::of(at);
+    let statistics = Operand::Scratch(1, 3 * at.out().batch() * at.out().channels());
+    let mut dispatches = of_groups(at, &source, groups, eps, statistics.clone())?;
+    (source.statistics, source.act) = (Some(statistics), act);
+    dispatches.push(source.apply(at, Operand::Value(at.index))?);
+    Ok(dispatches)
+}
+
+/// Means, scales and shifts of the channels of each picture.
+fn of_groups(at: At<'_>, x: &Source, groups: usize, eps: f32, dst: Operand) -> Result<Vec<Dispatch>> {
+    let (batch, pixels, c) = (x.shape.batch(), x.shape.tokens(), x.shape.channels());
+    let width = c / groups;
+    let is_whole = pixels * width <= policy::GROUP_NORM_WHOLE;
+    let chunk = if is_whole {
+        pixels
+    } else {
+        (policy::GROUP_NORM_CHUNK / width).max(1)
+    };
     let chunks = pixels.div_ceil(chunk);
-    // Means and reciprocals for each channel, then mean and spread of each chunk.
-    let partials = 2 * batch * c;
-    let scratch = partials + 2 * batch * groups * chunks;
     let total = batch * groups * chunks;
-    let sums = at.dispatch(select::group_norm(false), sizes(chunk, chunks, total, partials), total)?;
+    let [lanes, lanes_a, _] = x.sizes(1);
+    let mut args = words([lanes, lanes_a, pixels, chunk, chunks, groups, total]);
+    args.push(eps.to_bits());
+    let sums = at.dispatch(select::group_statistics(is_whole, x.is_joined()), args, total)?;
     let sums = Dispatch {
-        dst: Operand::Scratch(scratch),
-        reads: x.clone(),
+        reads: x.reads(),
+        cost: policy::DISPATCH_COST + 6 * x.shape.len() as u64,
         ..sums
     };
-
-    let mut args = words([pixels, chunk, chunks, c, groups, batch * c]);
-    args.extend([eps.to_bits(), word(partials)]);
+    let weights = at.node.params.clone();
+    if is_whole {
+        return Ok(vec![Dispatch { dst, weights, ..sums }]);
+    }
+    let partial = Operand::Scratch(0, 2 * total);
+    let mut args = words([batch * c, pixels, chunk, chunks, c, groups]);
+    args.push(eps.to_bits());
     let finish = at.dispatch(Variant::new("group_finish"), args, (batch * c).div_ceil(64))?;
-    let finish = Dispatch {
-        dst: Operand::Scratch(scratch),
-        cost: policy::DISPATCH_COST,
-        ..finish
-    };
-
-    let scalar = !c.is_multiple_of(4);
-    let lane = if scalar { 1 } else { 4 };
-    let len = at.out().len() / lane;
-    let mut args = words([len, c / lane, batch * c / lane, pixels * c / lane]);
-    args.push(act(activation));
-    let apply = at.dispatch(
-        Variant::new("group_apply").flag("SCALAR", scalar),
-        args,
-        len.div_ceil(64),
-    )?;
-    let reads = [x, vec![(4, Operand::Scratch(scratch))]].concat();
     Ok(vec![
-        sums,
-        finish,
         Dispatch {
-            reads,
+            dst: partial.clone(),
+            ..sums
+        },
+        Dispatch {
+            dst,
+            reads: vec![(3, partial)],
             weights,
-            ..apply
+            cost: policy::DISPATCH_COST,
+            ..finish
         },
     ])
 }

@@ -59,14 +59,6 @@ pub(super) fn add_row(at: At<'_>) -> Result<Vec<Dispatch>> {
     each(at, variant, args, vec![(3, at.read(0)), (4, at.read(1))])
 }
 
-pub(super) fn concat(at: At<'_>) -> Result<Vec<Dispatch>> {
-    let (a, b) = (at.input(0).channels(), at.input(1).channels());
-    let lane = lane(&[a, b]);
-    let args = words([at.out().len() / lane, a / lane, b / lane]);
-    let variant = Variant::new("concat").flag("SCALAR", lane == 1);
-    each(at, variant, args, vec![(3, at.read(0)), (4, at.read(1))])
-}
-
 pub(super) fn upsample(at: At<'_>, [ho, wo]: [usize; 2]) -> Result<Vec<Dispatch>> {
     let [_, h, w, c] = at.input(0).image().unwrap_or([1; 4]);
     let lane = lane(&[c]);

@@ -4,6 +4,7 @@
 #import threads
 
 struct Args {
+    first: u32,
     len: u32,
     // Channels, as many at once as `V` holds.
     lanes: u32,

@@ -21,7 +21,7 @@ struct Args {
     limit: f32,
     masked: u32,
     mask_offset: u32,
-    unused: u32,
+    first: u32,
     term: array<Term, 4>,
 }
 

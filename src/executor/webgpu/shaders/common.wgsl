@@ -21,7 +21,8 @@ fn widen_bf16(w: packed_bf16) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(w.x << 16u, w.x & 0xffff0000u, w.y << 16u, w.y & 0xffff0000u));
 }
 
-// A grid is folded where one dimension would be too long.
+// A grid is folded where one dimension would be too long, and parted where it would run too long: `args.first` is then the number of
+// a part's first workgroup.
 fn workgroup_number(workgroup: vec3<u32>, count: vec3<u32>) -> u32 {
-    return workgroup.x + workgroup.y * count.x;
+    return args.first + workgroup.x + workgroup.y * count.x;
 }

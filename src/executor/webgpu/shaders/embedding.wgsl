@@ -3,6 +3,7 @@
 #import threads
 
 struct Args {
+    first: u32,
     // Fours of the output.
     len: u32,
     // Fours of a row.

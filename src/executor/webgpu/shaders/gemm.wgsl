@@ -1,75 +1,175 @@
 // [m, k] x [k, n] -> [m, n], and convolution in NHWC as the same product: a row is a pixel of the output, gathered while it is
-// loaded. Each workgroup makes a tile of 32 x 32, each thread 4 x 4 of it.
+// loaded. A workgroup of 64 threads, `ACROSS` of them side by side, makes a tile: each thread `ROWS` rows of `FOURS` fours of columns,
+// as far apart as there are threads.
+// `SPLIT`: a workgroup sums a slice of the depth, and gemm_finish the slices. `HALF`: products are of halves, and so are the sums of
+// a tile's depth; those of tiles are not.
+#ifdef HALF
+enable f16;
+#endif
 #import common
 #import activation
 #import gemm_args
+#import gemm_weights
 #import gemm_rows
+#ifdef SPLIT
+@group(0) @binding(2) var<storage, read_write> partial: array<vec4<f32>>; // [slices, m, n4]
+#else
 #import gemm_epilogue
+#endif
 
 #ifndef REGISTERS
 
+#ifdef HALF
+alias T = vec4<f16>;
+#else
+alias T = vec4<f32>;
+#endif
+
 const TILE_K: u32 = 16u;
+const ACROSS: u32 = $ACROSSu;
+const DOWN: u32 = 64u / ACROSS;
+const TILE_ROWS: u32 = DOWN * $ROWSu;
+const TILE_FOURS: u32 = ACROSS * $FOURSu;
 // A row more than needed, so that the threads of a column don't meet in one memory bank.
-const ROWS: u32 = 33u;
+const X_ROWS: u32 = TILE_ROWS + 1u;
+// Rows of the weights' tile that all threads load at once.
+const W_ROWS: u32 = 64u / TILE_FOURS;
 
-var<workgroup> x_tile: array<vec4<f32>, 132>;
-var<workgroup> w_tile: array<vec4<f32>, 128>;
+var<workgroup> x_tile: array<T, 4u * X_ROWS>;
+var<workgroup> w_tile: array<T, TILE_K * TILE_FOURS>;
 
-@compute @workgroup_size(8, 8)
+@compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
     @builtin(local_invocation_index) t: u32,
 ) {
-    let tile = workgroup_number(workgroup, count);
+    let x_own = t / ACROSS;
+    let w_own = t % ACROSS;
+    let number = workgroup_number(workgroup, count);
+#ifdef SPLIT
+    let tile = number % args.tiles;
+    let slice = number / args.tiles;
+    if slice >= args.slices {
+        return;
+    }
+    let begin = slice * args.k_slice;
+    let end = min(begin + args.k_slice, args.k);
+#else
+    let tile = number;
     if tile >= args.tiles {
         return;
     }
-    let row0 = tile / args.tiles_n * 32u;
-    let column0 = tile % args.tiles_n * 8u;
+    let begin = 0u;
+    let end = args.k;
+#endif
+    let row0 = tile / args.tiles_n * TILE_ROWS;
+    let four0 = tile % args.tiles_n * TILE_FOURS;
 
-    // What this thread loads: two groups of four of x's tile, and two of the weights'.
-    let first = row_of(row0 + t / 4u);
-    let second = row_of(row0 + t / 4u + 16u);
-    var cursor = cursor_at(t % 4u);
-    let x_place = (t % 4u) * ROWS + t / 4u;
-    let w_row = t / 8u;
-    let w_column = min(column0 + t % 8u, args.n4 - 1u);
+    // What this thread loads.
+#repeat I X_LOADS
+    let x_row$I = row_of(row0 + t / 4u + $Iu * 16u);
+#end
+    var cursor = cursor_at(begin / 4u + t % 4u);
+    let x_place = (t % 4u) * X_ROWS + t / 4u;
+    let w_row = t / TILE_FOURS;
+#ifdef FIT
+    let w_four = four0 + t % TILE_FOURS;
+#else
+    let w_four = min(four0 + t % TILE_FOURS, args.n4 - 1u);
+#endif
 
-    var sum0 = vec4<f32>();
-    var sum1 = vec4<f32>();
-    var sum2 = vec4<f32>();
-    var sum3 = vec4<f32>();
-    for (var k0 = 0u; k0 < args.k; k0 += TILE_K) {
-        x_tile[x_place] = load_x(first, cursor);
-        x_tile[x_place + 16u] = load_x(second, cursor);
-        cursor = advance(cursor, 4u);
-        w_tile[t] = load_w(k0 + w_row, w_column);
-        w_tile[t + 64u] = load_w(k0 + w_row + 8u, w_column);
-        workgroupBarrier();
-        for (var i = 0u; i < 4u; i++) {
-            let w0 = w_tile[i * 32u + local.x];
-            let w1 = w_tile[i * 32u + 8u + local.x];
-            let w2 = w_tile[i * 32u + 16u + local.x];
-            let w3 = w_tile[i * 32u + 24u + local.x];
-            let x0 = x_tile[i * ROWS + local.y];
-            let x1 = x_tile[i * ROWS + 8u + local.y];
-            let x2 = x_tile[i * ROWS + 16u + local.y];
-            let x3 = x_tile[i * ROWS + 24u + local.y];
-            sum0 += x0.x * w0 + x0.y * w1 + x0.z * w2 + x0.w * w3;
-            sum1 += x1.x * w0 + x1.y * w1 + x1.z * w2 + x1.w * w3;
-            sum2 += x2.x * w0 + x2.y * w1 + x2.z * w2 + x2.w * w3;
-            sum3 += x3.x * w0 + x3.y * w1 + x3.z * w2 + x3.w * w3;
+#repeat R ROWS
+#repeat C FOURS
+    var sum$Rx$C = vec4<f32>();
+#end
+#end
+    for (var k0 = begin; k0 < end; k0 += TILE_K) {
+#ifdef FEW_X
+        if t < TILE_ROWS * 4u {
+            x_tile[x_place] = T(load_x(x_row0, cursor));
         }
+#else
+#repeat I X_LOADS
+        x_tile[x_place + $Iu * 16u] = T(load_x(x_row$I, cursor));
+#end
+#endif
+        cursor = advance(cursor, 4u);
+#ifdef FEW_W
+        if t < TILE_FOURS * TILE_K {
+            w_tile[t] = T(load_w(k0 + w_row, w_four));
+        }
+#else
+#repeat I W_LOADS
+        w_tile[t + $Iu * 64u] = T(load_w(k0 + w_row + $Iu * W_ROWS, w_four));
+#end
+#endif
+        workgroupBarrier();
+#ifdef HALF
+#repeat R ROWS
+#repeat C FOURS
+        var part$Rx$C = T();
+#end
+#end
+#endif
+        for (var i = 0u; i < 4u; i++) {
+            let w_first = i * 4u * TILE_FOURS + w_own;
+#repeat C FOURS
+            let w0x$C = w_tile[w_first + $Cu * ACROSS];
+            let w1x$C = w_tile[w_first + TILE_FOURS + $Cu * ACROSS];
+            let w2x$C = w_tile[w_first + 2u * TILE_FOURS + $Cu * ACROSS];
+            let w3x$C = w_tile[w_first + 3u * TILE_FOURS + $Cu * ACROSS];
+#end
+#repeat R ROWS
+            let x$R = x_tile[i * X_ROWS + $Ru * DOWN + x_own];
+#repeat C FOURS
+#ifdef HALF
+            part$Rx$C += x$R.x * w0x$C + x$R.y * w1x$C + x$R.z * w2x$C + x$R.w * w3x$C;
+#else
+            sum$Rx$C += x$R.x * w0x$C + x$R.y * w1x$C + x$R.z * w2x$C + x$R.w * w3x$C;
+#endif
+#end
+#end
+        }
+#ifdef HALF
+#repeat R ROWS
+#repeat C FOURS
+        sum$Rx$C += vec4<f32>(part$Rx$C);
+#end
+#end
+#endif
         workgroupBarrier();
     }
+#ifdef SPLIT
+#repeat R ROWS
+#repeat C FOURS
+    put(slice, row0 + x_own + $Ru * DOWN, four0 + w_own + $Cu * ACROSS, sum$Rx$C);
+#end
+#end
+#else
     // A loop, so that what comes after the sums is compiled once.
-    var sums = array<vec4<f32>, 4>(sum0, sum1, sum2, sum3);
-    for (var i = 0u; i < 4u; i++) {
-        finish(row0 + local.y + i * 8u, column0 + local.x, sums[i]);
+    var sums = array<vec4<f32>, $ROWSu * $FOURSu>();
+#repeat R ROWS
+#repeat C FOURS
+    sums[$Ru * $FOURSu + $Cu] = sum$Rx$C;
+#end
+#end
+    for (var i = 0u; i < $ROWSu * $FOURSu; i++) {
+        finish(row0 + x_own + i / $FOURSu * DOWN, four0 + w_own + i % $FOURSu * ACROSS, sums[i]);
     }
+#endif
 }
+
+#ifdef SPLIT
+fn put(slice: u32, row: u32, four: u32, sum: vec4<f32>) {
+#ifndef FIT
+    if row >= args.m || four >= args.n4 {
+        return;
+    }
+#endif
+    partial[(slice * args.m + row) * args.n4 + four] = sum;
+}
+#endif
 
 #else
 

@@ -1,4 +1,5 @@
 struct Args {
+    first: u32,
     m: u32,
     n: u32,
     k: u32,
@@ -7,14 +8,24 @@ struct Args {
     // Tiles in a row of them, and in all.
     tiles_n: u32,
     tiles: u32,
-    // From one step's row bias to the next; 0 if all steps share one.
+    // Depth that one of several slices sums, and their number.
+    k_slice: u32,
+    slices: u32,
+    // From one step's row bias to the next (0 if all steps share one), and where in it the first channel is.
     row_stride: u32,
+    row_first: u32,
     act: u32,
+    // What comes last: an activation, or 7 and 8 with two numbers.
     post: u32,
-    // Of a convolution: picture, channels, output.
+    post_a: f32,
+    post_b: f32,
+    // Channels of x, as many at once as are loaded; those of the first of two values; and pixels of a picture.
+    lanes: u32,
+    lanes_a: u32,
+    pixels: u32,
+    // Of a convolution: picture, output, kernel.
     h: u32,
     w: u32,
-    ci: u32,
     ho: u32,
     wo: u32,
     kw: u32,
@@ -28,14 +39,3 @@ struct Args {
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<uniform> globals: Globals;
-@group(1) @binding(0) var<storage, read> weights: array<packed_$W0>; // [k, n4]
-
-// A column beyond n4 is the caller's to avoid. A row beyond k is zero: NaN times zero would be NaN.
-fn load_w(k: u32, column: u32) -> vec4<f32> {
-    let found = widen_$W0(weights[k * args.n4 + column]);
-#ifdef FIT
-    return found;
-#else
-    return select(found, vec4<f32>(), k >= args.k);
-#endif
-}

@@ -1,16 +1,21 @@
-// Loading four neighbours of a row of x. `FIT`: k is a multiple of the tile, so no load is beyond it. `SCALAR_IN`: channels are
-// no multiple of four.
-#ifdef SCALAR_IN
-@group(0) @binding(3) var<storage, read> x: array<f32>;
+// Loading four neighbours of a row of x. `FIT_K`: no load is beyond the row's end; `FIT`: no row beyond the last.
+#import source
+
+fn row_number(m: u32) -> u32 {
+#ifdef FIT
+    return m;
 #else
-@group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;
+    // Rows beyond the last are computed as if they were it, and not written.
+    return min(m, args.m - 1u);
 #endif
+}
 
 #ifdef CONV
 
-// A pixel of the output: its picture's first pixel, and where its window begins.
+// A pixel of the output: its picture, that one's first pixel, and where its window begins.
 struct Row {
     picture: u32,
+    first: u32,
     y: i32,
     x: i32,
 }
@@ -24,12 +29,12 @@ struct Cursor {
 }
 
 fn row_of(m: u32) -> Row {
-    // Rows beyond the last are computed as if they were it, and not written.
-    let row = min(m, args.m - 1u);
+    let row = row_number(m);
     let line = row / args.wo;
+    let picture = line / args.ho;
     let y = line % args.ho * args.stride;
     let x = row % args.wo * args.stride;
-    return Row(line / args.ho * args.h * args.w, i32(y) - i32(args.top), i32(x) - i32(args.left));
+    return Row(picture, picture * args.h * args.w, i32(y) - i32(args.top), i32(x) - i32(args.left));
 }
 
 // The pixel below a tap, or -1 outside of the picture. Comparisons are of unsigned numbers, where what is negative is large; there
@@ -44,7 +49,7 @@ fn pixel(row: Row, ky: u32, kx: u32) -> i32 {
     let inside = (y < args.h) & (x < args.w);
     let place = y * args.w + x;
 #endif
-    return select(-1, i32(row.picture + place), inside);
+    return select(-1, i32(row.first + place), inside);
 }
 
 #ifdef SCALAR_IN
@@ -58,9 +63,9 @@ fn advance(cursor: Cursor, fours: u32) -> Cursor {
 }
 
 fn load_one(row: Row, k: u32) -> f32 {
-    let tap = k / args.ci;
+    let tap = k / args.lanes;
     let p = pixel(row, tap / args.kw, tap % args.kw);
-    let found = x[u32(max(p, 0)) * args.ci + k % args.ci];
+    let found = source(u32(max(p, 0)), k % args.lanes, row.picture);
     return select(found, 0.0, (p < 0) | (k >= args.k));
 }
 
@@ -76,9 +81,8 @@ fn load_x(row: Row, at: Cursor) -> vec4<f32> {
 
 fn wrapped(cursor: Cursor) -> Cursor {
     var at = cursor;
-    let channels = args.ci / 4u;
-    while at.c >= channels {
-        at.c -= channels;
+    while at.c >= args.lanes {
+        at.c -= args.lanes;
         at.kx += 1u;
         if at.kx == args.kw {
             at.kx = 0u;
@@ -98,8 +102,8 @@ fn advance(cursor: Cursor, fours: u32) -> Cursor {
 
 fn load_x(row: Row, at: Cursor) -> vec4<f32> {
     let p = pixel(row, at.ky, at.kx);
-    let found = x[u32(max(p, 0)) * (args.ci / 4u) + at.c];
-#ifdef FIT
+    let found = source(u32(max(p, 0)), at.c, row.picture);
+#ifdef FIT_K
     return select(found, vec4<f32>(), p < 0);
 #else
     return select(found, vec4<f32>(), (p < 0) | (at.k * 4u >= args.k));
@@ -110,7 +114,8 @@ fn load_x(row: Row, at: Cursor) -> vec4<f32> {
 #else
 
 struct Row {
-    first: u32,
+    number: u32,
+    picture: u32,
 }
 
 struct Cursor {
@@ -118,11 +123,11 @@ struct Cursor {
 }
 
 fn row_of(m: u32) -> Row {
-    let row = min(m, args.m - 1u);
-#ifdef SCALAR_IN
-    return Row(row * args.k);
+    let row = row_number(m);
+#ifdef NORM
+    return Row(row, row / args.pixels);
 #else
-    return Row(row * (args.k / 4u));
+    return Row(row, 0u);
 #endif
 }
 
@@ -137,7 +142,7 @@ fn advance(cursor: Cursor, fours: u32) -> Cursor {
 #ifdef SCALAR_IN
 
 fn load_one(row: Row, k: u32) -> f32 {
-    return select(x[row.first + k], 0.0, k >= args.k);
+    return select(source(row.number, k, row.picture), 0.0, k >= args.k);
 }
 
 fn load_x(row: Row, at: Cursor) -> vec4<f32> {
@@ -148,8 +153,8 @@ fn load_x(row: Row, at: Cursor) -> vec4<f32> {
 #else
 
 fn load_x(row: Row, at: Cursor) -> vec4<f32> {
-    let found = x[row.first + at.k];
-#ifdef FIT
+    let found = source(row.number, at.k, row.picture);
+#ifdef FIT_K
     return found;
 #else
     return select(found, vec4<f32>(), at.k * 4u >= args.k);

@@ -4,6 +4,7 @@
 #import reduce
 
 struct Args {
+    first: u32,
     rows: u32,
     c: u32,
     // Channels, as many at once as `V` holds.

@@ -4,6 +4,7 @@
 #import threads
 
 struct Args {
+    first: u32,
     len: u32,
     dim: u32,
     // 1: cosines first.

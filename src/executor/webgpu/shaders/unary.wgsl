@@ -4,6 +4,7 @@
 #import threads
 
 struct Args {
+    first: u32,
     len: u32,
     // 0: activation, 1: x * a + b, 2: from a to b.
     kind: u32,

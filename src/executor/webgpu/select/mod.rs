@@ -1,10 +1,15 @@
-//! Which variants of a kernel there are, and which of them is legal for a shape.
+//! Which variants of a kernel there are, and which of them are legal for a shape.
+
+mod product;
 
 use super::policy;
 use super::preprocess::preprocess;
 use crate::error::{Error, Result};
 use crate::executor::WeightDtype;
 use std::fmt;
+
+pub use product::{Choice, Product, Rows, Tile};
+pub(super) use product::{DEPTH, Load};
 
 /// A shader under a set of macros: what a pipeline is found by. It holds no sizes, so a new resolution compiles nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,87 +78,6 @@ impl fmt::Display for Variant {
 /// The kinds of weights that a kernel has a variant for.
 const DTYPES: [WeightDtype; 3] = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16];
 
-/// How a product finds its left operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rows {
-    /// A row of a matrix.
-    Matrix,
-    /// A window of a picture.
-    Window,
-    /// A window of a picture that is scaled up first.
-    ScaledWindow,
-}
-
-/// How four neighbours of a row are loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Load {
-    /// At once, and never beyond the row's end.
-    Fit,
-    /// At once.
-    Fours,
-    /// One by one.
-    Ones,
-}
-
-/// A variant of the product.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Gemm {
-    pub rows: Rows,
-    pub load: Load,
-    pub scalar_out: bool,
-    pub bias: bool,
-    pub row_bias: bool,
-    pub residual: bool,
-    pub registers: bool,
-}
-
-impl Gemm {
-    /// How rows of `k` can be loaded, where neighbours come in groups of `channels`.
-    pub(super) fn load(k: usize, channels: usize, registers: bool) -> Load {
-        let depth = if registers { 4 } else { policy::GEMM_DEPTH };
-        match (channels.is_multiple_of(4), k.is_multiple_of(depth)) {
-            (true, true) => Load::Fit,
-            (true, false) => Load::Fours,
-            (false, _) => Load::Ones,
-        }
-    }
-
-    pub(super) fn variant(self) -> Variant {
-        Variant::new("gemm")
-            .flag("CONV", self.rows != Rows::Matrix)
-            .flag("UPSAMPLE", self.rows == Rows::ScaledWindow)
-            .flag("FIT", self.load == Load::Fit)
-            .flag("SCALAR_IN", self.load == Load::Ones)
-            .flag("SCALAR_OUT", self.scalar_out)
-            .flag("BIAS", self.bias)
-            .flag("ROW_BIAS", self.row_bias)
-            .flag("RESIDUAL", self.residual)
-            .flag("REGISTERS", self.registers)
-    }
-
-    fn all() -> Vec<Variant> {
-        let mut all = Vec::new();
-        for rows in [Rows::Matrix, Rows::Window, Rows::ScaledWindow] {
-            for load in [Load::Fit, Load::Fours, Load::Ones] {
-                for bits in 0..32u32 {
-                    let bit = |i: u32| bits >> i & 1 == 1;
-                    let gemm = Self {
-                        rows,
-                        load,
-                        scalar_out: bit(0),
-                        bias: bit(1),
-                        row_bias: bit(2),
-                        residual: bit(3),
-                        registers: bit(4),
-                    };
-                    all.extend(DTYPES.map(|d| gemm.variant().weight(0, d)));
-                }
-            }
-        }
-        all
-    }
-}
-
 /// A variant of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attention {
@@ -163,6 +87,8 @@ pub(super) struct Attention {
     pub team: usize,
     /// Keys of a tile.
     pub keys: usize,
+    /// Queries of a thread.
+    pub per: usize,
     pub scalar: bool,
     pub registers: bool,
 }
@@ -185,8 +111,11 @@ const HEADS: [(usize, usize, usize, usize); 13] = [
     (128, 16, 8, 2),
 ];
 
-/// Keys that the kernel without workgroup memory scores at once.
-const REGISTER_KEYS: usize = 8;
+/// Keys that are scored at once.
+const GROUP: usize = 8;
+
+/// Fours of a head's channels up to which a thread has room for two queries.
+const PAIRED: usize = 10;
 
 impl Attention {
     /// The variant for heads of `head_dim` channels.
@@ -205,7 +134,8 @@ impl Attention {
             Self {
                 width: all,
                 team: 1,
-                keys: REGISTER_KEYS,
+                keys: GROUP,
+                per: 1,
                 scalar,
                 registers,
             }
@@ -214,27 +144,42 @@ impl Attention {
                 width,
                 team,
                 keys,
+                per: 1,
                 scalar,
                 registers,
             }
         })
     }
 
+    /// The same with two queries a thread, which halves what is loaded for each; of heads that are narrow enough, where all queries
+    /// see all keys.
+    pub(super) fn paired(self) -> Option<Self> {
+        let fits = self.width <= PAIRED && self.team == 1 && !self.registers;
+        fits.then_some(Self { per: 2, ..self })
+    }
+
     pub(super) fn variant(self) -> Variant {
-        Variant::new("attention")
+        let variant = Variant::new("attention")
             .value("WIDTH", self.width)
             .value("TEAM", self.team)
             .value("KEYS", self.keys)
             .flag("TEAMED", self.team > 1)
             .flag("SCALAR", self.scalar)
-            .flag("REGISTERS", self.registers)
+            .flag("REGISTERS", self.registers);
+        if self.registers {
+            variant
+        } else {
+            variant.value("PER", self.per).value("GROUP", self.keys.min(GROUP))
+        }
     }
 
     fn all() -> Vec<Variant> {
         let mut all = Vec::new();
         for (fours, ..) in HEADS {
             for (scalar, registers) in [(false, false), (false, true), (true, false), (true, true)] {
-                all.extend(Self::select(fours * 4, scalar, registers).map(Self::variant));
+                let one = Self::select(fours * 4, scalar, registers).ok();
+                let both = one.into_iter().chain(one.and_then(Self::paired));
+                all.extend(both.map(Self::variant));
             }
         }
         all
@@ -247,19 +192,39 @@ pub(super) fn layer_norm(scalar: bool) -> Variant {
     variant.value("THREADS", policy::LAYER_NORM_THREADS)
 }
 
-/// The variant that normalises a group, or that sums a chunk of one.
-pub(super) fn group_norm(whole: bool) -> Variant {
-    let variant = Variant::new("group_norm").flag("WHOLE", whole);
+/// The variant that makes the statistics of a group, or of a chunk of one.
+pub(super) fn group_statistics(whole: bool, joined: bool) -> Variant {
+    let variant = Variant::new("group_statistics")
+        .flag("WHOLE", whole)
+        .flag("JOINED", joined);
     variant.value("THREADS", policy::GROUP_NORM_THREADS)
+}
+
+/// The variant that writes out what a layer would read.
+pub(super) fn apply(scalar: bool, joined: bool, norm: bool) -> Variant {
+    Variant::new("apply")
+        .flag("SCALAR", scalar)
+        .flag("SCALAR_IN", scalar)
+        .flag("JOINED", joined)
+        .flag("NORM", norm)
 }
 
 /// Every variant that can be selected, for tests that compile them all.
 pub fn variants() -> Vec<Variant> {
-    let mut all = Gemm::all();
+    let mut all = product::variants();
     all.extend(Attention::all());
     all.extend([false, true].map(layer_norm));
-    all.extend([false, true].map(group_norm));
-    for shader in ["group_apply", "geglu", "add", "concat", "upsample"] {
+    for bits in 0..8 {
+        let bit = |i: u32| bits >> i & 1 == 1;
+        if !bit(2) {
+            all.push(group_statistics(bit(0), bit(1)));
+        }
+        // What is neither joined nor scaled is read as it is.
+        if bit(1) || bit(2) {
+            all.push(apply(bit(0), bit(1), bit(2)));
+        }
+    }
+    for shader in ["geglu", "add", "upsample"] {
         all.extend([false, true].map(|scalar| Variant::new(shader).flag("SCALAR", scalar)));
     }
     all.extend([false, true].map(|scalar| Variant::new("add").flag("SCALAR", scalar).flag("ROWS", true)));

@@ -1,0 +1,122 @@
+//! What nodes compute and move, counted from their shapes: of a plan, and of the graph as a model wrote it, where each operation
+//! reads and writes by itself.
+
+use super::{Graph, Node, Op, Pack, ParamSpec, Plan, Rate};
+
+/// Work of the nodes of one rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Multiplications and additions.
+    pub flops: u64,
+    /// Bytes of values that are read and written, each once by each node that reads it.
+    pub activations: u64,
+    /// Bytes of weights that are read.
+    pub weights: u64,
+}
+
+impl Traffic {
+    /// Bytes in all.
+    pub fn bytes(&self) -> u64 {
+        self.activations + self.weights
+    }
+}
+
+impl Plan {
+    /// What the nodes of a rate compute and move, with weights of `weight_size` bytes an element (vectors have 4).
+    pub fn traffic(&self, rate: Rate, weight_size: usize) -> Traffic {
+        total(&self.nodes, &self.params, rate, weight_size)
+    }
+
+    /// Multiplications and additions of one node, of those that do most of the work.
+    pub fn flops(&self, node: usize) -> u64 {
+        flops(&self.nodes, &self.params, node)
+    }
+
+    /// Seconds that the nodes of a rate take at least on a device of `flops` operations and `bytes` bytes a second, where a dispatch
+    /// costs nothing and no two nodes overlap: each takes the longer of its arithmetic and its traffic.
+    pub fn roofline(&self, rate: Rate, weight_size: usize, flops: f64, bytes: f64) -> f64 {
+        let of = |node: usize| {
+            let one = traffic(&self.nodes, &self.params, node, weight_size);
+            (one.flops as f64 / flops).max(one.bytes() as f64 / bytes)
+        };
+        self.phase(rate).map(of).sum()
+    }
+}
+
+impl Graph {
+    /// [`Plan::traffic`] of the graph as it was written.
+    pub fn traffic(&self, rate: Rate, weight_size: usize) -> Traffic {
+        total(&self.nodes, &self.params, rate, weight_size)
+    }
+}
+
+fn total(nodes: &[Node], params: &[ParamSpec], rate: Rate, weight_size: usize) -> Traffic {
+    let of_rate = (0..nodes.len()).filter(|&i| nodes[i].rate == rate);
+    of_rate.fold(Traffic::default(), |sum, i| {
+        let one = traffic(nodes, params, i, weight_size);
+        Traffic {
+            flops: sum.flops + one.flops,
+            activations: sum.activations + one.activations,
+            weights: sum.weights + one.weights,
+        }
+    })
+}
+
+fn traffic(nodes: &[Node], params: &[ParamSpec], i: usize, weight_size: usize) -> Traffic {
+    let node = &nodes[i];
+    if matches!(node.op, Op::Input { .. }) {
+        return Traffic::default();
+    }
+    let mut inputs = node.inputs.clone();
+    inputs.sort_unstable();
+    inputs.dedup();
+    let row = match node.op {
+        Op::AddRow => node.inputs.get(1).copied(),
+        _ => node.row_bias(),
+    };
+    let read = inputs.iter().map(|&v| match row {
+        // Of rows of steps, the part of one.
+        Some(row) if row == v => node.shape.channels() as u64,
+        _ => nodes[v.0].shape.len() as u64,
+    });
+    let weights = node.params.iter().map(|&p| {
+        let spec = &params[p];
+        let elements = match (&node.op, spec.packed()) {
+            // A row of each table for each token.
+            (Op::Embedding, _) => node.shape.len(),
+            (_, [rows, columns]) => rows.saturating_mul(columns),
+        };
+        elements as u64
+            * if spec.pack == Pack::Vector {
+                4
+            } else {
+                weight_size as u64
+            }
+    });
+    Traffic {
+        flops: flops(nodes, params, i),
+        activations: 4 * (read.sum::<u64>() + node.shape.len() as u64),
+        weights: weights.sum(),
+    }
+}
+
+fn flops(nodes: &[Node], params: &[ParamSpec], i: usize) -> u64 {
+    let n = &nodes[i];
+    let out = n.shape.len() as u64;
+    match &n.op {
+        Op::Linear { .. } | Op::Conv2d { .. } => {
+            let [depth, columns] = params[n.params[0]].packed();
+            2 * n.shape.rows() as u64 * depth as u64 * columns as u64
+        }
+        Op::Attention { .. } => 4 * out * nodes[n.inputs[1].0].shape.tokens() as u64,
+        Op::GroupNorm { .. } | Op::LayerNorm { .. } => 8 * out,
+        // Of one or two values that stand for its input.
+        Op::GroupStatistics { .. } => {
+            let read = n.inputs.iter().map(|v| nodes[v.0].shape.len() as u64);
+            6 * read.sum::<u64>()
+        }
+        Op::Input { .. } => 0,
+        Op::Embedding | Op::TimestepEmbedding { .. } | Op::Unary(_) | Op::Geglu => out,
+        Op::Add | Op::AddRow | Op::Concat | Op::Upsample { .. } => out,
+    }
+}

@@ -1,0 +1,38 @@
+// What was found out about this adapter, kept in the browser: which of the ways to run a product is the fastest. It holds for one
+// adapter, one browser and one version of this engine.
+
+const NAME = "tintype-tuning";
+const STORE = "adapters";
+
+const done = (request) =>
+  new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+
+async function within(mode, work) {
+  const opening = indexedDB.open(NAME, 1);
+  opening.onupgradeneeded = () => opening.result.createObjectStore(STORE);
+  const database = await done(opening);
+  try {
+    return await done(work(database.transaction(STORE, mode).objectStore(STORE)));
+  } finally {
+    database.close();
+  }
+}
+
+/** What the figures hold for, as text. */
+export function keyOf(adapter, version, arithmetic = "f32") {
+  const { vendor, architecture, device, description, limits } = adapter;
+  return JSON.stringify({ version, arithmetic, browser: navigator.userAgent, vendor, architecture, device, description, limits });
+}
+
+/** What is kept under `key`; null, if nothing is, or the browser keeps nothing. */
+export const readTuning = (key) => within("readonly", (store) => store.get(key)).catch(() => null);
+
+/** Keeps `tuning`, and nothing that an older version or another browser has left. Where it can't be kept, it is found out anew the next time. */
+export const keepTuning = (key, tuning) =>
+  within("readwrite", (store) => {
+    store.clear();
+    return store.put(tuning, key);
+  }).catch(() => {});
