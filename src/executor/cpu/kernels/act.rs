@@ -1,6 +1,8 @@
 //! Activation functions by torch's formulas, so that they round, overflow and pass NaN as torch does.
 
 use super::exp;
+use super::exp::exp_of_negative;
+use super::four::Four;
 use crate::graph::Activation;
 
 /// Applies an activation to each element.
@@ -8,14 +10,20 @@ pub(in super::super) fn activate(act: Activation, x: &mut [f32]) {
     fn each(x: &mut [f32], f: impl Fn(f32) -> f32) {
         x.iter_mut().for_each(|v| *v = f(*v));
     }
+    fn fours(x: &mut [f32], f: impl Fn(Four) -> Four) {
+        let (fours, rest) = x.as_chunks_mut();
+        fours.iter_mut().for_each(|v| *v = f(Four::new(*v)).get());
+        let done = f(padded(rest)).get();
+        rest.iter_mut().zip(done).for_each(|(v, done)| *v = done);
+    }
     match act {
-        Activation::Silu => each(x, |v| v / (1.0 + exp(-v))),
-        Activation::Gelu => each(x, gelu),
+        Activation::Silu => fours(x, |v| v * sigmoid(v)),
+        Activation::Gelu => fours(x, gelu),
         Activation::GeluTanh => each(x, |v| {
             let inner = (2.0 * std::f32::consts::FRAC_1_PI).sqrt() * (v + 0.044_715 * (v * v * v));
             0.5 * v * (1.0 + tanh(inner))
         }),
-        Activation::QuickGelu => each(x, |v| v * (1.0 / (1.0 + exp(-1.702 * v)))),
+        Activation::QuickGelu => fours(x, |v| v * sigmoid(v * 1.702)),
         // Not `f32::max`: NaN stays NaN.
         Activation::Relu => each(x, |v| if v < 0.0 { 0.0 } else { v }),
         Activation::Tanh => each(x, tanh),
@@ -24,35 +32,52 @@ pub(in super::super) fn activate(act: Activation, x: &mut [f32]) {
 
 /// `dst = x · gelu(gate)`.
 pub(in super::super) fn geglu(dst: &mut [f32], x: &[f32], gate: &[f32]) {
-    for ((d, &x), &g) in dst.iter_mut().zip(x).zip(gate) {
-        *d = x * gelu(g);
+    let ((dst, dst_rest), (x, x_rest), (gate, gate_rest)) = (dst.as_chunks_mut(), x.as_chunks(), gate.as_chunks());
+    for ((d, x), g) in dst.iter_mut().zip(x).zip(gate) {
+        *d = (Four::new(*x) * gelu(Four::new(*g))).get();
     }
+    let done = (padded(x_rest) * gelu(padded(gate_rest))).get();
+    dst_rest.iter_mut().zip(done).for_each(|(d, done)| *d = done);
+}
+
+/// Up to four numbers, and zeros.
+fn padded(x: &[f32]) -> Four {
+    let mut four = [0.0; 4];
+    four.iter_mut().zip(x).for_each(|(to, x)| *to = *x);
+    Four::new(four)
+}
+
+/// `1 / (1 + e^-v)`, by a power that can't overflow.
+#[inline(always)]
+fn sigmoid(v: Four) -> Four {
+    let (one, power) = (Four::splat(1.0), exp_of_negative(Four::splat(0.0) - v.abs()));
+    power.where_below(v, 0.0, one) / (one + power)
 }
 
 #[inline(always)]
-fn gelu(v: f32) -> f32 {
-    v * 0.5 * (1.0 + erf(v * std::f32::consts::FRAC_1_SQRT_2))
+fn gelu(v: Four) -> Four {
+    v * 0.5 * (Four::splat(1.0) + erf(v * std::f32::consts::FRAC_1_SQRT_2))
 }
 
 /// The error function within 2 ulp: a polynomial near zero, else `1 - e^p(|x|)`, both minimax (N. Juffa).
 #[inline(always)]
-fn erf(x: f32) -> f32 {
+fn erf(x: Four) -> Four {
     let (t, s) = (x.abs(), x * x);
-    let mut far = -1.728_534_7e-5 * t + 3.831_972_6e-4;
-    far = far * s + (-3.883_964_4e-3 * t + 2.425_462_2e-2);
-    far = far * t - 0.106_777_88;
-    far = far * t - 0.634_846_7;
-    far = far * t - 0.128_717_51;
-    far = far * t - t;
-    let far = (1.0 - exp(far)).copysign(x);
-    let mut near = -5.967_617e-4;
-    near = near * s + 4.991_194_2e-3;
-    near = near * s - 2.676_813_5e-2;
-    near = near * s + 0.112_819_925;
-    near = near * s - 0.376_125_34;
-    near = near * s + 0.128_379_17;
-    let near = near * x + x;
-    if t > 0.927_734_4 { far } else { near }
+    let far = t.times_plus(-1.728_534_7e-5, Four::splat(3.831_972_6e-4));
+    let far = far.by_plus(s, t.times_plus(-3.883_964_4e-3, Four::splat(2.425_462_2e-2)));
+    let far = far.by_plus(t, Four::splat(-0.106_777_88));
+    let far = far.by_plus(t, Four::splat(-0.634_846_7));
+    let far = far.by_plus(t, Four::splat(-0.128_717_51));
+    let far = far.by_plus(t, Four::splat(0.0) - t);
+    let far = (Four::splat(1.0) - exp_of_negative(far)).copysign(x);
+    let near = s.times_plus(-5.967_617e-4, Four::splat(4.991_194_2e-3));
+    let near = near.by_plus(s, Four::splat(-2.676_813_5e-2));
+    let near = near.by_plus(s, Four::splat(0.112_819_925));
+    let near = near.by_plus(s, Four::splat(-0.376_125_34));
+    let near = near.by_plus(s, Four::splat(0.128_379_17));
+    let near = near.by_plus(x, x);
+    // A number that is none is in both.
+    near.where_below(t, 0.927_734_4, far)
 }
 
 /// The hyperbolic tangent within 2 ulp: Cephes' polynomial near zero, else by e^2x.
@@ -102,7 +127,7 @@ mod tests {
 
     #[test]
     fn erf_and_tanh_are_within_ulps() {
-        check("erf", erf, erf64, 2.5);
+        check("erf", |x| erf(Four::splat(x)).get()[0], erf64, 2.5);
         check("tanh", tanh, f64::tanh, 2.5);
     }
 

@@ -1,6 +1,6 @@
 //! Four numbers that are added and multiplied at once.
 
-use std::ops::{Add, Mul, Sub};
+use std::ops::{Add, Div, Mul, Sub};
 
 /// Four numbers.
 #[derive(Clone, Copy)]
@@ -46,6 +46,24 @@ impl Four {
         Self(with::unless_below(self.0, x.0, with::splat(bound)))
     }
 
+    /// Without its signs.
+    #[inline(always)]
+    pub(super) fn abs(self) -> Self {
+        Self(with::abs(self.0))
+    }
+
+    /// With the signs of `sign`.
+    #[inline(always)]
+    pub(super) fn copysign(self, sign: Self) -> Self {
+        Self(with::copysign(self.0, sign.0))
+    }
+
+    /// `self` where `x` is below `bound`, and `other` elsewhere.
+    #[inline(always)]
+    pub(super) fn where_below(self, x: Self, bound: f32, other: Self) -> Self {
+        Self(with::where_below(self.0, x.0, with::splat(bound), other.0))
+    }
+
     /// 2 to the power of the low bits, as a sum with 1.5 · 2²³ has them.
     #[inline(always)]
     pub(super) fn power_of_two(self) -> Self {
@@ -55,8 +73,19 @@ impl Four {
 
 #[cfg(target_arch = "wasm32")]
 mod with {
-    pub(super) use core::arch::wasm32::{f32x4_add as add, f32x4_mul as mul, f32x4_splat as splat, f32x4_sub as sub};
-    use core::arch::wasm32::{f32x4_lt, i32x4_add, i32x4_shl, i32x4_splat, v128, v128_andnot};
+    pub(super) use core::arch::wasm32::{f32x4_abs as abs, f32x4_add as add, f32x4_div as div, f32x4_mul as mul};
+    use core::arch::wasm32::{f32x4_lt, i32x4_add, i32x4_shl, i32x4_splat, v128, v128_andnot, v128_bitselect};
+    pub(super) use core::arch::wasm32::{f32x4_splat as splat, f32x4_sub as sub};
+
+    #[inline(always)]
+    pub(super) fn copysign(x: v128, sign: v128) -> v128 {
+        v128_bitselect(sign, x, i32x4_splat(i32::MIN))
+    }
+
+    #[inline(always)]
+    pub(super) fn where_below(value: v128, x: v128, bound: v128, other: v128) -> v128 {
+        v128_bitselect(value, other, f32x4_lt(x, bound))
+    }
 
     #[inline(always)]
     pub(super) fn madd(a: v128, b: v128, c: v128) -> v128 {
@@ -100,6 +129,26 @@ mod with {
     #[inline(always)]
     pub(super) fn mul(a: Four, b: Four) -> Four {
         from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    pub(super) fn div(a: Four, b: Four) -> Four {
+        from_fn(|i| a[i] / b[i])
+    }
+
+    #[inline(always)]
+    pub(super) fn abs(x: Four) -> Four {
+        x.map(f32::abs)
+    }
+
+    #[inline(always)]
+    pub(super) fn copysign(x: Four, sign: Four) -> Four {
+        from_fn(|i| x[i].copysign(sign[i]))
+    }
+
+    #[inline(always)]
+    pub(super) fn where_below(value: Four, x: Four, bound: Four, other: Four) -> Four {
+        from_fn(|i| if x[i] < bound[i] { value[i] } else { other[i] })
     }
 
     #[inline(always)]
@@ -151,5 +200,14 @@ impl Mul for Four {
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
         Self(with::mul(self.0, other.0))
+    }
+}
+
+impl Div for Four {
+    type Output = Self;
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Self(with::div(self.0, other.0))
     }
 }
