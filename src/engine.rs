@@ -8,7 +8,7 @@ use crate::cancel::CancelToken;
 use crate::checkpoint::{LoraSource, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
-use crate::library::{Inspection, Library, LoadOptions, Resident, Room};
+use crate::library::{Inspection, Library, LoadOptions, Resident, Room, Straits};
 use crate::pipeline::{Peaks, Profile, Request, StepReport, Timings, draw, encode_image, profile, tune};
 use crate::platform::now_ms;
 use crate::queue::Queue;
@@ -179,10 +179,11 @@ impl Engine {
         token.guard(tuning).await?;
         let encoding = now_ms();
         self.library.make_room_to_draw(&resident, &request)?;
+        let mut straits = Straits::default();
         let encoded = loop {
             let encoding = encode_image(executor, &resident.models, plans, &request, token);
             match token.guard(encoding).await {
-                Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request) => {}
+                Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request, &mut straits) => {}
                 encoded => break encoded?,
             }
         };
@@ -199,6 +200,7 @@ impl Engine {
                 ..request.clone()
             };
             self.library.make_room_to_draw(&resident, &request)?;
+            let mut straits = Straits::default();
             let (pixels, mut timings, warnings) = loop {
                 let drawing = draw(
                     executor,
@@ -211,7 +213,7 @@ impl Engine {
                 );
                 // Guarded: a device that never answers must not keep the next caller waiting.
                 match token.guard(drawing).await {
-                    Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request) => {}
+                    Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request, &mut straits) => {}
                     drawn => break drawn?,
                 }
             };
@@ -258,11 +260,12 @@ impl Engine {
         let tuning = tune(executor, &resident.models, plans, &request, token);
         token.guard(tuning).await?;
         self.library.make_room_to_draw(&resident, &request)?;
+        let mut straits = Straits::default();
         let measured = loop {
             let peaks = self.peaks.get();
             let profiling = profile(executor, &resident.models, plans, &request, what, peaks, token);
             match token.guard(profiling).await {
-                Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request) => {}
+                Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request, &mut straits) => {}
                 measured => break measured?,
             }
         };

@@ -108,8 +108,7 @@ impl Executor {
             return Ok(0);
         }
         let out = n.shape.len() as u64 * 4;
-        let read = n.inputs.iter().map(|v| plan.values[v.0].shape.len() as u64 * 4);
-        let mut bytes = out.saturating_add(read.sum());
+        let mut bytes = plan.moved(node);
         for &p in &n.params {
             let spec = &plan.params[p];
             let held = match weights {

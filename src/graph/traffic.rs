@@ -32,6 +32,11 @@ impl Plan {
         flops(&self.nodes, &self.params, node)
     }
 
+    /// Bytes of values that one node reads and writes, each once.
+    pub fn moved(&self, node: usize) -> u64 {
+        traffic(&self.nodes, &self.params, node, 0).activations
+    }
+
     /// Seconds that the nodes of a rate take at least on a device of `flops` operations and `bytes` bytes a second, where a dispatch
     /// costs nothing and no two nodes overlap: each takes the longer of its arithmetic and its traffic.
     pub fn roofline(&self, rate: Rate, weight_size: usize, flops: f64, bytes: f64) -> f64 {

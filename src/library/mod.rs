@@ -95,6 +95,12 @@ impl Working {
     }
 }
 
+/// What was done so far for a picture that the device had no room for.
+#[derive(Default)]
+pub struct Straits {
+    freed: bool,
+}
+
 /// As long as this is held, a checkpoint is let go only if there is no other way.
 pub struct Reservation<'a> {
     library: &'a Library,
@@ -258,27 +264,30 @@ impl Library {
     /// [`Self::make_room`], with guidance in a batch if that has room, and else with its branches one after the other, which `keys`
     /// are then for.
     fn make_room_for(&self, name: &str, weights: u64, keys: &mut [Key], room: Room) -> Result<Coming<'_>> {
-        self.plans.set_apart(keys, false);
+        let fit = |keys: &mut [Key]| keys.iter_mut().for_each(|key| *key = self.plans.fitting(key.clone()));
+        self.plans.run_together(keys);
+        fit(keys);
         match self.make_room(name, weights, keys, room) {
-            Err(Error::OutOfMemory(_)) if self.plans.set_apart(keys, true) => {
-                keys.iter_mut().for_each(|key| *key = self.plans.fitting(key.clone()));
+            Err(Error::OutOfMemory(_)) if self.plans.run_apart(keys, false) => {
+                fit(keys);
                 self.make_room(name, weights, keys, room)
             }
             made => made,
         }
     }
 
-    /// Where the device itself had no room for a picture: frees something, or lets guidance's branches run one after the other. Says
-    /// whether there was something to be done.
-    pub fn make_do(&self, resident: &Resident, request: &Request) -> bool {
-        let apart = |keys: Vec<Key>| {
-            let batched: Vec<Key> = keys
-                .into_iter()
-                .filter(|key| self.plans.fitting(key.clone()) == *key)
-                .collect();
-            self.plans.set_apart(&batched, true)
-        };
-        self.give_way() || keys(&self.executor, &resident.models, request).is_ok_and(apart)
+    /// Where the device itself had no room for a picture: frees slots, lets guidance's branches run one after the other, or lets a
+    /// checkpoint go, one at each call. Says whether there was something to be done. `straits` are of one picture: what it fills again
+    /// is not freed for it twice.
+    pub fn make_do(&self, resident: &Resident, request: &Request, straits: &mut Straits) -> bool {
+        let before = self.plans.bytes();
+        self.plans.clear();
+        let freed = self.plans.bytes() < before;
+        if freed && !std::mem::replace(&mut straits.freed, true) {
+            return true;
+        }
+        let apart = |keys: Vec<Key>| self.plans.run_apart(&keys, true);
+        keys(&self.executor, &resident.models, request).is_ok_and(apart) || self.let_go_of_one(Room::Any)
     }
 
     /// Frees something that nobody uses: slots first, which are soon made again, then a checkpoint. Says whether there was something.

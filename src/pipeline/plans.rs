@@ -247,8 +247,8 @@ pub struct PlanCache {
     built: RefCell<Vec<(Key, Rc<Plan>)>>,
     limit: Cell<Option<u64>>,
     made: Cell<u64>,
-    /// UNets whose guidance has no room for a batch.
-    apart: RefCell<Vec<Key>>,
+    /// UNets whose guidance has no room for a batch, and whether the device itself said so.
+    apart: RefCell<Vec<(Key, bool)>>,
 }
 
 impl PlanCache {
@@ -260,19 +260,28 @@ impl PlanCache {
 
     /// What is run for a key: the same, or its branches one after the other.
     pub(crate) fn fitting(&self, key: Key) -> Key {
-        let is_apart = self.apart.borrow().contains(&key);
+        let is_apart = self.apart.borrow().iter().any(|(other, _)| *other == key);
         key.apart().filter(|_| is_apart).unwrap_or(key)
     }
 
-    /// Says whether the branches of these keys run one after the other. Gives whether that changes anything.
-    pub(crate) fn set_apart(&self, keys: &[Key], apart: bool) -> bool {
+    /// The branches of these keys are to run one after the other: there is no room, or the device had none. Gives whether that
+    /// changes anything.
+    pub(crate) fn run_apart(&self, keys: &[Key], by_device: bool) -> bool {
         let mut all = self.apart.borrow_mut();
         let before = all.len();
-        all.retain(|key| !keys.contains(key));
-        if apart {
-            all.extend(keys.iter().filter(|key| key.apart().is_some()).cloned());
+        for key in keys.iter().filter(|key| key.apart().is_some()) {
+            if all.iter().all(|(other, _)| other != key) {
+                all.push((key.clone(), by_device));
+            }
         }
-        all.len() != before
+        all.len() > before
+    }
+
+    /// There may be room for batches of these keys again, unless the device itself had none.
+    pub(crate) fn run_together(&self, keys: &[Key]) {
+        self.apart
+            .borrow_mut()
+            .retain(|(key, by_device)| *by_device || !keys.contains(key));
     }
 
     /// How often slots were made for a plan.

@@ -80,7 +80,11 @@ export class Compute {
 
   async #start() {
     const death = this.#link?.death;
-    if (death?.code === "device-lost" && ++this.#losses >= LOSSES) this.#options = { ...this.#options, backend: "cpu" };
+    if (death?.code === "device-lost") {
+      const { tuning = "auto" } = this.#options;
+      this.#options = { ...this.#options, tuning: tuning === "auto" ? "kept" : tuning };
+      if (++this.#losses >= LOSSES) this.#options.backend = "cpu";
+    }
     const lock = lockName();
     const link = new Link(start, { lock, onMessage: this.#hooks.onMessage, onDeath: () => this.#hooks.onDeath() });
     link.known = new Set();

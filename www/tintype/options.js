@@ -141,9 +141,10 @@ function hubAddress(value, where) {
 }
 
 /** What `tintype.tuning()` gave, or whether it is found out. */
-function tuning(value, where) {
+export function tuning(value, where) {
   if (value === "auto" || value === "off") return value;
-  const texts = (part) => typeof part === "object" && part !== null && Object.values(part).every((text) => typeof text === "string");
+  const plain = (part) => typeof part === "object" && part !== null && Object.prototype.toString.call(part) === "[object Object]";
+  const texts = (part) => plain(part) && Object.values(part).every((text) => typeof text === "string");
   const { choices, leftOut, ...rest } = typeof value === "object" && value !== null ? value : {};
   const [unknown] = Object.keys(rest);
   if (!texts(choices) || !texts(leftOut ?? {}) || unknown !== undefined) {

@@ -44,7 +44,7 @@ export interface CreateOptions {
   /** Milliseconds without a byte after which a download is begun anew where it stopped; 20 000, if nothing is said. */
   stallTimeout?: number | null;
   /**
-   * How products are run best on this adapter. `auto`: it is found out with the first picture of a kind, in some two seconds, and kept
+   * How products are run best on this adapter. `auto`: it is found out with the first pictures of a kind, some seconds in all, and kept
    * in the browser for this adapter, browser and version. `off`: it is not. What `tuning()` gave: that, and nothing is kept.
    */
   tuning?: "auto" | "off" | Tuning | null;

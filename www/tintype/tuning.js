@@ -1,6 +1,8 @@
 // What was found out about this adapter, kept in the browser: which of the ways to run a product is the fastest. It holds for one
 // adapter, one browser and one version of this engine.
 
+import { tuning as checked } from "./options.js";
+
 const NAME = "tintype-tuning";
 const STORE = "adapters";
 
@@ -27,12 +29,32 @@ export function keyOf(adapter, version, arithmetic = "f32") {
   return JSON.stringify({ version, arithmetic, browser: navigator.userAgent, vendor, architecture, device, description, limits });
 }
 
-/** What is kept under `key`; null, if nothing is, or the browser keeps nothing. */
-export const readTuning = (key) => within("readonly", (store) => store.get(key)).catch(() => null);
+/** What is kept under `key`; null, if nothing is, or nothing of sense, or the browser keeps nothing. */
+export const readTuning = (key) => within("readonly", (store) => store.get(key)).then((kept) => checked(kept, "tuning")).catch(() => null);
 
-/** Keeps `tuning`, and nothing that an older version or another browser has left. Where it can't be kept, it is found out anew the next time. */
+const isOf = (key, { version, browser }) => {
+  try {
+    const other = JSON.parse(key);
+    return other.version === version && other.browser === browser;
+  } catch {
+    return false;
+  }
+};
+
+/**
+ * Keeps `tuning` beside what another page found out meanwhile, and nothing that an older version or another browser has left. Where it
+ * can't be kept, it is found out anew the next time.
+ */
 export const keepTuning = (key, tuning) =>
   within("readwrite", (store) => {
-    store.clear();
-    return store.put(tuning, key);
+    const keys = store.getAllKeys();
+    keys.onsuccess = () => {
+      for (const other of keys.result) if (!isOf(other, JSON.parse(key))) store.delete(other);
+    };
+    const kept = store.get(key);
+    kept.onsuccess = () => {
+      const { choices, leftOut } = kept.result ?? {};
+      store.put({ choices: { ...choices, ...tuning.choices }, leftOut: { ...leftOut, ...tuning.leftOut } }, key);
+    };
+    return kept;
   }).catch(() => {});

@@ -93,7 +93,8 @@ async function start(options, given) {
   ({ Sha256 } = bindings);
   const { deviceMemory } = navigator;
   const { tuning = "auto", ...others } = options;
-  if (tuning === "auto" && info?.available) tuningKey = keyOf(info, bindings.Engine.version(), options.arithmetic);
+  // After a lost device nothing more is found out: finding out may be what it was lost by.
+  if (["auto", "kept"].includes(tuning) && info?.available) tuningKey = keyOf(info, bindings.Engine.version(), options.arithmetic);
   const known = tuningKey === null ? tuning : await readTuning(tuningKey);
   told.tuning = JSON.stringify(known);
   engine = await bindings.Engine.create({
@@ -102,7 +103,7 @@ async function start(options, given) {
     deviceMemory,
     adapterInfo: info,
     tuning: typeof known === "object" ? known : null,
-    tuned: tuning === "off",
+    tuned: tuning === "off" || tuning === "kept",
   });
   return module;
 }

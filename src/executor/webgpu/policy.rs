@@ -88,6 +88,12 @@ pub(super) const RACE_MS: f64 = 2000.0;
 /// Products of a plan that are raced at most, the heaviest.
 pub(super) const RACE_PRODUCTS: usize = 16;
 
+/// Operations of a product that is raced, at most: some 70 ms of a small GPU, in which a page draws nothing.
+pub(super) const RACE_FLOP: u64 = 20_000_000_000;
+
+/// Elements of all its operands at most, which are made for the race, on both sides: 64 MiB.
+pub(super) const RACE_ELEMENTS: usize = 16 << 20;
+
 /// Milliseconds that each way of running one is repeated: timestamps are coarse.
 pub(super) const RACE_ONE_MS: f64 = 8.0;
 

@@ -29,10 +29,10 @@ impl Judge {
     /// Hears how a way ran: milliseconds and result. One that failed or is wrong is left out.
     ///
     /// # Errors
-    /// That of the policy's own; being cancelled, and a lost device.
+    /// That of the policy's own; being cancelled, a lost device, and no room on it, which says nothing of the way.
     pub(super) fn hear(&mut self, choice: Choice, ran: Result<(f64, Vec<f32>)>) -> Result<()> {
         let (ms, output) = match ran {
-            Err(error @ (Error::Cancelled(_) | Error::DeviceLost(_))) => return Err(error),
+            Err(error @ (Error::Cancelled(_) | Error::DeviceLost(_) | Error::OutOfMemory(_))) => return Err(error),
             Err(error) if choice != self.own => {
                 self.left_out.push((choice, error.to_string()));
                 return Ok(());
@@ -40,7 +40,8 @@ impl Judge {
             ran => ran?,
         };
         let off = self.right.as_ref().map_or(0.0, |right| apart(right, &output));
-        let most = if choice.half {
+        // Measured by what was multiplied in halves, what was not is as far off.
+        let most = if choice.half || self.own.half {
             policy::RACE_APART_HALF
         } else {
             policy::RACE_APART
@@ -107,6 +108,15 @@ mod tests {
         assert_eq!(out, [2, 4, 8]);
         let lost = judge.hear(with_slices(2), Err(Error::DeviceLost("it is gone".into())));
         assert_eq!(lost.unwrap_err().code(), "device-lost");
+    }
+
+    #[test]
+    fn what_is_more_exact_than_the_policys_own_is_not_wrong() {
+        let own = Choice { half: true, ..OWN };
+        let mut judge = Judge::new(own);
+        judge.hear(own, Ok((10.0, vec![1.0, -2.001]))).unwrap();
+        judge.hear(OWN, Ok((5.0, vec![1.0, -2.0]))).unwrap();
+        assert_eq!((judge.best, judge.left_out.len()), (OWN, 0));
     }
 
     #[test]

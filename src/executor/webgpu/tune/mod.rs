@@ -18,7 +18,7 @@ use alone::Alone;
 use judge::Judge;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// What was found out on this adapter. Products and choices are texts: what another version wrote and this one does not know is
@@ -37,6 +37,8 @@ pub struct Tuning {
 pub(super) struct Tuner {
     known: Rc<RefCell<Tuning>>,
     on: Cell<bool>,
+    /// Products for whose race there was no room: they are not tried again before the next start.
+    passed: RefCell<BTreeSet<String>>,
 }
 
 impl Tuner {
@@ -61,6 +63,18 @@ struct Heavy {
 
 /// Products with their legal choices.
 type Seen = Vec<(Product, Vec<Choice>)>;
+
+/// Whether a node is short enough that a page goes on beside its race, and its operands, which are made for the race, take little.
+fn can_be_raced(plan: &Plan, node: usize) -> bool {
+    let n = &plan.nodes[node];
+    let params = n.params.iter().map(|&p| {
+        let [rows, columns] = plan.params[p].packed();
+        rows.saturating_mul(columns)
+    });
+    let values = n.inputs.iter().map(|v| plan.nodes[v.0].shape.len());
+    let elements = params.chain(values).fold(n.shape.len(), usize::saturating_add);
+    plan.flops(node) <= policy::RACE_FLOP && elements <= policy::RACE_ELEMENTS
+}
 
 impl Webgpu {
     /// Says what is known already, and whether more may be found out.
@@ -92,6 +106,10 @@ impl Webgpu {
             let raced = self.race(plan, weights, &heavy, &mut judge, cancel).await;
             match raced {
                 Err(error @ (Error::Cancelled(_) | Error::DeviceLost(_))) => return Err(error),
+                Err(Error::OutOfMemory(_)) => {
+                    self.tuner.passed.borrow_mut().insert(format!("{:?}", heavy.product));
+                    continue;
+                }
                 // Racing is no part of what was asked for: the policy's own stays.
                 Err(error) => judge.left_out.push((own, error.to_string())),
                 Ok(()) => {}
@@ -110,7 +128,7 @@ impl Webgpu {
     /// The heaviest products that are not known, each once, the heaviest first.
     fn heavy(&self, plan: &Plan) -> Result<Vec<Heavy>> {
         let mut all: Vec<Heavy> = Vec::new();
-        for node in plan.phase(Rate::Step) {
+        for node in plan.phase(Rate::Step).filter(|&node| can_be_raced(plan, node)) {
             let seen: Rc<RefCell<Seen>> = Rc::default();
             let sees = Rc::clone(&seen);
             let target = Target {
@@ -136,8 +154,11 @@ impl Webgpu {
         }
         all.sort_by_key(|heavy| std::cmp::Reverse(heavy.flop));
         all.truncate(policy::RACE_PRODUCTS);
-        let known = self.tuner.known.borrow();
-        all.retain(|heavy| heavy.choices.len() > 1 && !known.choices.contains_key(&format!("{:?}", heavy.product)));
+        let (known, passed) = (self.tuner.known.borrow(), self.tuner.passed.borrow());
+        all.retain(|heavy| {
+            let name = format!("{:?}", heavy.product);
+            heavy.choices.len() > 1 && !known.choices.contains_key(&name) && !passed.contains(&name)
+        });
         Ok(all)
     }
 
