@@ -112,6 +112,9 @@ export function apart(expected, found) {
   return most / largest;
 }
 
+/** Steps below this depend on what ran before them. */
+const SHORT_MS = 1000;
+
 /** Both outputs are of one model only if they are this near. */
 const NEAR = 1e-3;
 
@@ -126,7 +129,14 @@ export async function race(made, kind, tensors, step, rounds, { signal, onRound 
     const { output } = await rival.run(tensors);
     const difference = apart(tensors.output, output);
     const times = { tintype: [], ort: [] };
-    const turns = { tintype: async () => times.tintype.push(await step()), ort: async () => times.ort.push((await rival.run(tensors)).ms) };
+    const turns = {
+      tintype: async () => times.tintype.push(await step()),
+      // Tintype plays a step before the one that is timed: a short one is as warm here.
+      async ort() {
+        const { ms } = await rival.run(tensors);
+        times.ort.push(ms < SHORT_MS ? Math.min(ms, (await rival.run(tensors)).ms) : ms);
+      },
+    };
     await step();
     for (let round = 0; round < rounds; round++) {
       onRound(round, rounds);
