@@ -52,9 +52,10 @@ export const keepTuning = (key, tuning) =>
       for (const other of keys.result) if (!isOf(other, JSON.parse(key))) store.delete(other);
     };
     const kept = store.get(key);
-    kept.onsuccess = () => {
+    // Beside the listener that this is awaited by.
+    kept.addEventListener("success", () => {
       const { choices, leftOut } = kept.result ?? {};
       store.put({ choices: { ...choices, ...tuning.choices }, leftOut: { ...leftOut, ...tuning.leftOut } }, key);
-    };
+    });
     return kept;
   }).catch(() => {});
