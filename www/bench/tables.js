@@ -2,12 +2,19 @@
 
 const rounded = (value, digits) => value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: 0 });
 
+/** In place of a speed, of what the clock does not see. */
+const TOO_SHORT = "–";
+
 /** A time; of more than some seconds as such. */
 export const milliseconds = (ms) => (ms < 10_000 ? `${rounded(ms, ms < 10 ? 2 : ms < 100 ? 1 : 0)} ms` : `${rounded(ms / 1000, 1)} s`);
-const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${rounded(share * 100, share < 0.1 ? 1 : 0)} %`);
+const percent = (share) => {
+  if (!Number.isFinite(share)) return TOO_SHORT;
+  return share > 0 && share < 0.0005 ? "< 0.1 %" : `${rounded(share * 100, share < 0.1 ? 1 : 0)} %`;
+};
 const size = (bytes) => (bytes >= 2 ** 30 ? `${rounded(bytes / 2 ** 30, 1)} GiB` : bytes >= 2 ** 20 ? `${rounded(bytes / 2 ** 20, 0)} MiB` : `${rounded(bytes / 1024, 0)} KiB`);
 /** Operations or bytes a second. */
 const rate = (value, unit) => {
+  if (!Number.isFinite(value)) return TOO_SHORT;
   const [prefix, scale] = value >= 1e12 ? ["T", 1e12] : value >= 1e9 ? ["G", 1e9] : ["M", 1e6];
   return `${rounded(value / scale, value / scale < 10 ? 1 : 0)} ${prefix}${unit}`;
 };
