@@ -8,7 +8,7 @@ use crate::cancel::CancelToken;
 use crate::checkpoint::{LoraSource, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
-use crate::library::{Inspection, Library, LoadOptions, Resident, Room, Straits};
+use crate::library::{Inspection, Library, LoadOptions, Resident, Room};
 use crate::pipeline::{Peaks, Profile, Request, StepReport, Timings, draw, encode_image, profile, tune};
 use crate::platform::now_ms;
 use crate::queue::Queue;
@@ -178,15 +178,13 @@ impl Engine {
         let tuning = tune(executor, &resident.models, plans, &request, token);
         token.guard(tuning).await?;
         let encoding = now_ms();
-        self.library.make_room_to_draw(&resident, &request)?;
-        let mut straits = Straits::default();
-        let encoded = loop {
-            let encoding = encode_image(executor, &resident.models, plans, &request, token);
-            match token.guard(encoding).await {
-                Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request, &mut straits) => {}
-                encoded => break encoded?,
-            }
+        // Guarded: a device that never answers must not keep the next caller waiting.
+        let encode = async || {
+            token
+                .guard(encode_image(executor, &resident.models, plans, &request, token))
+                .await
         };
+        let encoded = self.library.with_room(&resident, &request, encode).await?;
         let encoding = now_ms() - encoding;
         let mut generated = Generated {
             pictures: Vec::new(),
@@ -199,24 +197,13 @@ impl Engine {
                 seed: request.seed.wrapping_add(u64::from(i)),
                 ..request.clone()
             };
-            self.library.make_room_to_draw(&resident, &request)?;
-            let mut straits = Straits::default();
-            let (pixels, mut timings, warnings) = loop {
-                let drawing = draw(
-                    executor,
-                    &resident.models,
-                    plans,
-                    &request,
-                    encoded.as_ref(),
-                    &on_step,
-                    token,
-                );
-                // Guarded: a device that never answers must not keep the next caller waiting.
-                match token.guard(drawing).await {
-                    Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request, &mut straits) => {}
-                    drawn => break drawn?,
-                }
+            let encoded = encoded.as_ref();
+            let draw = async || {
+                let drawing = draw(executor, &resident.models, plans, &request, encoded, &on_step, token);
+                token.guard(drawing).await
             };
+            let drawn = self.library.with_room(&resident, &request, draw).await?;
+            let (pixels, mut timings, warnings) = drawn;
             timings.start = executor.take_began().map_or(0.0, |began| began - asked);
             timings.encode = if i == 0 && encoded.is_some() { encoding } else { 0.0 };
             asked = now_ms();
@@ -259,16 +246,19 @@ impl Engine {
         let Library { executor, plans, .. } = &self.library;
         let tuning = tune(executor, &resident.models, plans, &request, token);
         token.guard(tuning).await?;
-        self.library.make_room_to_draw(&resident, &request)?;
-        let mut straits = Straits::default();
-        let measured = loop {
-            let peaks = self.peaks.get();
-            let profiling = profile(executor, &resident.models, plans, &request, what, peaks, token);
-            match token.guard(profiling).await {
-                Err(Error::OutOfMemory(_)) if self.library.make_do(&resident, &request, &mut straits) => {}
-                measured => break measured?,
-            }
+        let profile = async || {
+            let profiling = profile(
+                executor,
+                &resident.models,
+                plans,
+                &request,
+                what,
+                self.peaks.get(),
+                token,
+            );
+            token.guard(profiling).await
         };
+        let measured = self.library.with_room(&resident, &request, profile).await?;
         self.peaks.set(Some(measured.peak));
         Ok(measured)
     }

@@ -102,12 +102,7 @@ impl Library {
         };
         let opened = Checkpoint::open(source.clone(), &options.open, cancel, progress).await;
         if options.open.file.is_none() && matches!(opened, Err(Error::NotFound(_))) {
-            let vae = VaeSource {
-                source: source.clone(),
-                file: None,
-                name: options.open.name.clone(),
-                files: options.open.files.clone(),
-            };
+            let vae = as_vae(&source, &options.open);
             if vae::is_folder(&vae, cancel).await? {
                 said.kind = Some("vae");
                 let looked = self.look_at_vae(&mut said, &vae, &options.open, cancel).await;
@@ -244,12 +239,7 @@ impl Library {
         }
         drop(file);
         if said.kind == Some("vae") {
-            let vae = VaeSource {
-                source: source.clone(),
-                file: open.file.clone(),
-                name: None,
-                files: open.files.clone(),
-            };
+            let vae = as_vae(source, open);
             let looked = self.look_at_vae(said, &vae, open, cancel).await;
             said.note(looked)?;
         }
@@ -299,5 +289,15 @@ impl Library {
         };
         let bytes = fits().map_err(|e| e.at(vae.place()))?;
         Ok((bytes, plan))
+    }
+}
+
+/// What was given as a checkpoint, as an autoencoder.
+fn as_vae(source: &Source, open: &OpenOptions) -> VaeSource {
+    VaeSource {
+        source: source.clone(),
+        file: open.file.clone(),
+        name: open.name.clone(),
+        files: open.files.clone(),
     }
 }

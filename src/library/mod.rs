@@ -95,12 +95,6 @@ impl Working {
     }
 }
 
-/// What was done so far for a picture that the device had no room for.
-#[derive(Default)]
-pub struct Straits {
-    freed: bool,
-}
-
 /// As long as this is held, a checkpoint is let go only if there is no other way.
 pub struct Reservation<'a> {
     library: &'a Library,
@@ -252,13 +246,34 @@ impl Library {
             .await
     }
 
-    /// Makes room for a picture: checkpoints that nobody draws with give way, if they have to.
+    /// What `work` makes for a picture, once there is room for it: checkpoints that nobody draws with give way, if they have to. Where
+    /// the device has less memory than was thought, slots are freed once, as `work` fills them again, then guidance's branches run one
+    /// after the other, then more checkpoints give way.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if even that would not do; nobody goes then.
-    pub fn make_room_to_draw(&self, resident: &Resident, request: &Request) -> Result<()> {
+    /// [`Error::OutOfMemory`] if even that would not do; nobody goes then where that was known before. Those of `work`.
+    pub async fn with_room<T>(
+        &self,
+        resident: &Resident,
+        request: &Request,
+        work: impl AsyncFn() -> Result<T>,
+    ) -> Result<T> {
         let mut keys = keys(&self.executor, &resident.models, request)?;
-        self.make_room_for(&resident.name, 0, &mut keys, Room::Any).map(drop)
+        drop(self.make_room_for(&resident.name, 0, &mut keys, Room::Any)?);
+        let mut freed = false;
+        loop {
+            match work().await {
+                Err(Error::OutOfMemory(_)) if self.make_do(&keys, &mut freed) => {}
+                made => return made,
+            }
+        }
+    }
+
+    fn make_do(&self, keys: &[Key], freed: &mut bool) -> bool {
+        let before = self.plans.bytes();
+        self.plans.clear();
+        let frees = self.plans.bytes() < before;
+        (frees && !std::mem::replace(freed, true)) || self.plans.run_apart(keys, true) || self.let_go_of_one(Room::Any)
     }
 
     /// [`Self::make_room`], with guidance in a batch if that has room, and else with its branches one after the other, which `keys`
@@ -274,27 +289,6 @@ impl Library {
             }
             made => made,
         }
-    }
-
-    /// Where the device itself had no room for a picture: frees slots, lets guidance's branches run one after the other, or lets a
-    /// checkpoint go, one at each call. Says whether there was something to be done. `straits` are of one picture: what it fills again
-    /// is not freed for it twice.
-    pub fn make_do(&self, resident: &Resident, request: &Request, straits: &mut Straits) -> bool {
-        let before = self.plans.bytes();
-        self.plans.clear();
-        let freed = self.plans.bytes() < before;
-        if freed && !std::mem::replace(&mut straits.freed, true) {
-            return true;
-        }
-        let apart = |keys: Vec<Key>| self.plans.run_apart(&keys, true);
-        keys(&self.executor, &resident.models, request).is_ok_and(apart) || self.let_go_of_one(Room::Any)
-    }
-
-    /// Frees something that nobody uses: slots first, which are soon made again, then a checkpoint. Says whether there was something.
-    pub fn give_way(&self) -> bool {
-        let before = self.plans.bytes();
-        self.plans.clear();
-        self.plans.bytes() < before || self.let_go_of_one(Room::Any)
     }
 
     /// Lets checkpoints go until there is room in the budget for weights of these bytes, and for the slots of these plans. If there

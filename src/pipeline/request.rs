@@ -128,7 +128,15 @@ pub async fn tune(
             Key::Decoder { .. } => &models.vae.weights,
             Key::Text { .. } | Key::Encoder { .. } => continue,
         };
-        found |= executor.tune(&*plans.plan(&key)?, weights, cancel).await?;
+        let plan = plans.plan(&key)?;
+        if plans.is_tuned(&plan) {
+            continue;
+        }
+        match executor.tune(&plan, weights, cancel).await? {
+            true => found = true,
+            // There is nothing left to be found out.
+            false => plans.set_tuned(&plan),
+        }
     }
     if found {
         plans.clear();
