@@ -16,6 +16,12 @@ const UNIT_ELEMENTS: usize = 128 << 10;
 const STACKED_ELEMENTS: usize = 1 << 20;
 /// Rows above which a product gains nothing by being taller: they stay in the second cache while the columns go by.
 const TALLEST: usize = 128;
+/// Elements of queries that attend at once, and how many of them that may be.
+const QUERY_ELEMENTS: usize = 4 << 10;
+/// See [`QUERY_ELEMENTS`].
+const FEWEST_QUERIES: usize = 64;
+/// See [`QUERY_ELEMENTS`].
+const MOST_QUERIES: usize = 256;
 /// Columns below which a product is not cut.
 const NARROWEST: usize = 32;
 
@@ -50,10 +56,16 @@ pub(super) fn part(i: usize, step: usize, len: usize) -> Range<usize> {
     (i * step).min(len)..((i + 1) * step).min(len)
 }
 
+/// How many lines of an image a unit takes, whose products have `columns`: they stay in the second cache.
+pub(super) fn lines_of(elements: usize, columns: usize) -> usize {
+    fit(UNIT_FLOPS, &[2, elements, columns]).clamp(1, 8)
+}
+
 /// Queries that a unit takes, of those that attend to `keys`.
 pub(super) fn queries(keys: usize, head_dim: usize) -> usize {
-    // Their sums stay in the second cache.
-    fit(UNIT_FLOPS, &[4, keys, head_dim]).clamp(1, 64)
+    // Their sums stay in the nearest cache, and a unit is long enough for what comes with each.
+    let most = fit(QUERY_ELEMENTS, &[head_dim]).clamp(FEWEST_QUERIES, MOST_QUERIES);
+    fit(UNIT_FLOPS, &[4, keys, head_dim]).clamp(1, most)
 }
 
 /// The parts of a product `[rows, k] · [k, columns]`: rows outside, columns inside.

@@ -113,8 +113,7 @@ impl Finish {
         }
         let residual = self.residual.as_ref().map(read::<f32>).transpose()?;
         write(&self.dst, |dst: &mut [f32]| {
-            for row in rows.flatten() {
-                let at = row * self.channels + columns.start..row * self.channels + columns.end;
+            let mut each = |at: Range<usize>| {
                 let sums = &mut dst[at.clone()];
                 if let Some(act) = self.act {
                     activate(act, sums);
@@ -125,6 +124,13 @@ impl Finish {
                 if let Some(post) = self.post {
                     unary::apply(post, sums);
                 }
+            };
+            if columns == (0..self.channels) {
+                // Rows lie one after the other: few channels are too short to be gone through by themselves.
+                return rows.for_each(|rows| each(rows.start * self.channels..rows.end * self.channels));
+            }
+            for row in rows.flatten() {
+                each(row * self.channels + columns.start..row * self.channels + columns.end);
             }
         })
     }

@@ -2,7 +2,7 @@
 //! means and squared deviations, merged in f64 (Chan, Golub and LeVeque 1979): a mean far from zero costs no digits.
 
 use super::chunks::{Work, part, rows_of};
-use super::kernels::activate;
+use super::kernels::{activate, deviations};
 use super::memory::{read, write};
 use super::operands::Operands;
 use crate::error::{Error, Result};
@@ -124,24 +124,14 @@ impl Statistics {
     fn add(&mut self, block: &[f32]) {
         let channels = self.mean.len();
         let rows = (block.len() / channels) as f64;
-        self.block_mean.fill(0.0);
-        for row in block.chunks_exact(channels) {
-            self.block_mean.iter_mut().zip(row).for_each(|(m, x)| *m += x);
-        }
-        let one = (1.0 / rows) as f32;
-        self.block_mean.iter_mut().for_each(|m| *m *= one);
-        self.block_squares.fill(0.0);
-        for row in block.chunks_exact(channels) {
-            for ((s, x), m) in self.block_squares.iter_mut().zip(row).zip(&self.block_mean) {
-                *s += (x - m) * (x - m);
-            }
-        }
+        deviations(block, channels, 0, &mut self.block_mean, &mut self.block_squares);
         let total = self.rows + rows;
         let (share, weight) = (rows / total, self.rows * rows / total);
-        for c in 0..channels {
-            let delta = f64::from(self.block_mean[c]) - self.mean[c];
-            self.mean[c] += delta * share;
-            self.squares[c] += f64::from(self.block_squares[c]) + delta * delta * weight;
+        let block = self.block_mean.iter().zip(&self.block_squares);
+        for ((mean, squares), (own, deviations)) in self.mean.iter_mut().zip(&mut self.squares).zip(block) {
+            let delta = f64::from(*own) - *mean;
+            *mean += delta * share;
+            *squares += f64::from(*deviations) + delta * delta * weight;
         }
         self.rows = total;
     }

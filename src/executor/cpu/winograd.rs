@@ -57,7 +57,7 @@ impl Squares {
 
 pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: usize) -> Result<Work> {
     let (weight, finish) = (o.param(0)?.clone(), Finish::new(o)?);
-    let mut image = Lines::new(source, patches.width());
+    let mut image = Lines::new(source, patches.from()[1]);
     let [k, columns] = weight.dims();
     let channels = patches.channels;
     let squares = Squares {

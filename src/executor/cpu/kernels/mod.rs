@@ -7,6 +7,7 @@ mod exp;
 mod four;
 mod panels;
 mod reduce;
+pub(super) mod taps;
 mod tile;
 pub(super) mod winograd;
 
@@ -14,5 +15,5 @@ pub(super) use act::{activate, geglu};
 pub(super) use attention::Memory;
 pub(super) use exp::exp;
 pub(super) use panels::{Elements, Panels, multiply, stack, tall};
-pub(super) use reduce::{sum, sum_of_squares};
+pub(super) use reduce::{deviations, sum, sum_of_squares};
 pub(super) use tile::{COLUMNS, ROWS, Tall};
