@@ -38,7 +38,7 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         skipped: o.skipped,
         out: [ho, wo],
     };
-    if winograd::suits(&patches, o.param(0)?.dims()[1]) {
+    if winograd::suits(&patches, [batch, o.height], o.param(0)?.dims()[1]) {
         return winograd::work(o, source, patches, batch);
     }
     if few::suits(&patches, o.param(0)?.dims()[1]) {

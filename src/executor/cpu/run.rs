@@ -95,6 +95,7 @@ fn operands<'a>(
             Some(part) => instance.part(Value(i), context, &part.to)?,
             None => instance.tensor(Value(i), context)?,
         },
+        height: node.shape.image().map_or(1, |[_, height, ..]| height),
         skipped: part.map_or(0, |part| part.skipped),
         step: row,
     })

@@ -15,10 +15,16 @@ use std::ops::Range;
 /// Channels below which plain sums are as fast.
 const FEWEST: usize = 16;
 
-/// Whether a convolution can be made in squares, and gains by it.
-pub(super) fn suits(patches: &Patches, columns: usize) -> bool {
+/// Squares below which transforming weights takes more than it saves.
+const FEWEST_SQUARES: usize = 3;
+
+/// Whether a convolution to so many whole pictures of `height` can be made in squares, and gains by it.
+pub(super) fn suits(patches: &Patches, [batch, height]: [usize; 2], columns: usize) -> bool {
     let channels = patches.channels;
-    patches.kernel == [3, 3] && patches.stride == 1 && channels.is_multiple_of(4) && channels.min(columns) >= FEWEST
+    let squares = [height, patches.out[1]].map(|n| n.div_ceil(SIDE));
+    let squares = squares.iter().fold(batch, |n, &count| n.saturating_mul(count));
+    let is_plain = patches.kernel == [3, 3] && patches.stride == 1 && channels.is_multiple_of(4);
+    is_plain && channels.min(columns) >= FEWEST && squares >= FEWEST_SQUARES
 }
 
 /// Squares of all pictures, line by line.
