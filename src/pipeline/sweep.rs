@@ -184,7 +184,7 @@ async fn alone(executor: &Executor, plan: &Plan, i: usize, cancel: &CancelToken)
 
 /// Halves about as large as a layer's are.
 fn upload(executor: &Executor, weights: &Weights, spec: &ParamSpec) -> Result<()> {
-    let half = |i: usize| 0x2c00u16 | (i * 37 % 1024) as u16 | if i % 3 == 0 { 0x8000 } else { 0 };
+    let half = |i: usize| 0x2c00u16 | (i * 37 % 1024) as u16 | if i.is_multiple_of(3) { 0x8000 } else { 0 };
     let piece: Vec<u8> = (0..PIECE).flat_map(|i| half(i).to_le_bytes()).collect();
     for (i, part) in spec.parts.iter().enumerate() {
         let len: usize = part.shape.iter().product();

@@ -17,7 +17,11 @@ describe("cancelling on the CPU", { timeout: 600_000 }, () => {
       const [{ makeCheckpoint }, { MADE }] = await Promise.all([import("/bench/made.js"), import("/bench/models.js")]);
       window.large = await tintype.load(makeCheckpoint(MADE.find(({ id }) => id === "unet")).source);
       window.picture = { checkpoint: window.large, prompt: "fox", seed: 7, steps: 1, guidanceScale: 1 };
+      await tintype.generate(window.picture);
+      // What a picture takes beside its own work: messages, and putting it into a file.
+      const began = performance.now();
       window.whole = (await tintype.generate(window.picture)).timings;
+      window.beside = performance.now() - began - window.whole.total;
     }`);
     assert.equal(error, undefined);
   });
@@ -36,23 +40,25 @@ describe("cancelling on the CPU", { timeout: 600_000 }, () => {
       const { prompt, steps: step, decode } = window.whole;
       if (${JSON.stringify(phase)} === "step") await wait(prompt + ${part} * step);
       else await done.then(() => wait(${part} * decode));
+      const began = performance.now();
       controller.abort();
-      const next = tintype.generate(picture);
-      return { code: await rejected, start: (await next).timings.start, step, decode };
+      const { timings } = await tintype.generate(picture);
+      const free = performance.now() - began - timings.total - window.beside;
+      return { code: await rejected, free, step, decode };
     }`);
 
   for (const phase of ["step", "decoding"]) {
     test(`in the midst of a ${phase} the worker is free soon`, async (t) => {
-      const starts = [];
+      const free = [];
       for (const part of [0.25, 0.5, 0.7]) {
         const { value, error } = await cancelled(phase, part);
         assert.equal(error, undefined);
         assert.equal(value.code, "cancelled", `${phase} at ${part}: ${JSON.stringify(value)}`);
-        starts.push(value.start);
-        t.diagnostic(`at ${part} of ${phase}, which takes ${(phase === "step" ? value.step : value.decode).toFixed(0)} ms: the next began after ${value.start.toFixed(0)} ms`);
+        free.push(value.free);
+        t.diagnostic(`at ${part} of ${phase}, which takes ${(phase === "step" ? value.step : value.decode).toFixed(0)} ms: the next began after ${value.free.toFixed(0)} ms`);
       }
       // One that was disturbed by something else says nothing.
-      assert.ok(starts.toSorted((a, b) => a - b)[1] < SOON, `${starts} ms`);
+      assert.ok(free.toSorted((a, b) => a - b)[1] < SOON, `${free} ms`);
     });
   }
 

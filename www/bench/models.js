@@ -39,7 +39,7 @@ export const MADE = [
     about: "latents 64 × 64 in half precision, made here, 650 MB of memory; 2 GB more for a race",
     race: true,
     others: ["vae"],
-    dtype: "F16",
+    dtype: "F8_E4M3",
     unet: {
       ...SD,
       sample_size: 64,
@@ -55,7 +55,7 @@ export const MADE = [
     id: "clip-l",
     name: "Text encoder of CLIP ViT-L's shape, 85 M parameters",
     about: "in half precision, made here, beside the small UNet",
-    dtype: "F16",
+    dtype: "F8_E4M3",
     race: true,
     others: ["text"],
     text: CLIP_L,
