@@ -34,12 +34,15 @@ def load_style(setting, name):
     base = load_base()
     path = home() / "styles" / name / "model.pt"
     unet = models.unet_of_style(base["unet"], CHECKPOINTS[name]["style"])
+    version = f"{base['samples']}"
     if path.exists():
         own = torch.load(path, map_location=device(), weights_only=True)
         if own["extra"]["base"] == base["samples"]:
             unet.load_state_dict(own["unet"])
+            version += f"-{own['samples']}"
     unet = unet.to(device()).eval().requires_grad_(False)
-    return {"unet": unet, "text_encoder": text_encoder(setting, base), "tokenizer": setting.tokenizer, "vae": setting.vae}
+    parts = {"unet": unet, "text_encoder": text_encoder(setting, base), "tokenizer": setting.tokenizer, "vae": setting.vae}
+    return {**parts, "version": version}
 
 
 def train(s, name, minutes):

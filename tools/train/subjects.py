@@ -84,3 +84,25 @@ def choose(data, meta, have, key):
         if short != subject["name"] and short not in labels and subject["group"] == "animals-nature":
             subject["tags"].insert(0, short)
     return found
+
+
+def some(subjects, count, named):
+    """So many of the subjects: those named, animals, then some of each group in turn."""
+    def turn(group):
+        first = [s for s in group if s["name"] in named]
+        return first + [s for s in group if s["name"] not in named]
+
+    groups = collections.defaultdict(list)
+    for s in subjects:
+        groups[s["group"] + s["subgroup"].startswith(("animal-", "cat-face", "monkey-face")) * "-animals"].append(s)
+    queues = [turn(g) for g in groups.values()]
+    kept = {s["key"] for s in subjects if s["name"] in named}
+    while len(kept) < count and any(queues):
+        for queue in queues:
+            while queue:
+                key = queue.pop(0)["key"]
+                if key not in kept:
+                    if len(kept) < count:
+                        kept.add(key)
+                    break
+    return [s for s in subjects if s["key"] in kept]
