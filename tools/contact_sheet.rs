@@ -123,7 +123,7 @@ async fn draw(arguments: &Arguments) -> Result<()> {
                 .iter()
                 .map(|t| t.prompt + t.decode + t.steps.iter().sum::<f64>())
                 .sum();
-            println!("{} {prompt}: {total:.0} ms", checkpoint.name);
+            println!("{} {prompt}: {total:.0} ms", entry["id"].as_str().unwrap_or(folder));
             column.extend(generated.pictures.pop().map(|p| p.pixels));
         }
         engine.library.unload(&checkpoint.id)?;

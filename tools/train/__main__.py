@@ -10,6 +10,7 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m tools.train", description="Makes the checkpoints that come with Tintype.")
     parser.add_argument("--home", help="folder of all state (else $TINTYPE_TRAIN, else ~/.cache/tintype/train)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="else a GPU where there is one")
+    parser.add_argument("--compile", action="store_const", const="1", help="train by torch.compile: quicker steps after a minute or more of compiling")
     stages = parser.add_subparsers(dest="stage", required=True)
     timed = {}
     for name in STAGES:
@@ -37,7 +38,7 @@ def main():
     stages.choices["pack"].add_argument("--piece", type=float, help="cut into pieces of so many MiB")
     stages.add_parser("status", help="where each stage stands")
     args = vars(parser.parse_args())
-    for name, variable in (("home", "TINTYPE_TRAIN"), ("device", "TINTYPE_DEVICE")):
+    for name, variable in (("home", "TINTYPE_TRAIN"), ("device", "TINTYPE_DEVICE"), ("compile", "TINTYPE_COMPILE")):
         if value := args.pop(name):
             os.environ[variable] = value
     run(args)

@@ -1,8 +1,11 @@
 """Whether the pieces fit, by number, without any training: seconds."""
 
+from pathlib import Path
+
 import torch
 
 from . import captions, models, tokenizer
+from .base import begin_with
 from .checkpoints import CHECKPOINTS, style_number, subjects_of
 from .common import STYLES, device
 from .render import pack, prepared
@@ -68,6 +71,27 @@ def laid():
     assert len(file) == 2 * len(lora.shapes)
 
 
+@torch.no_grad()
+def begun():
+    """What begins with a shipped checkpoint gives, for words that both know, what that one gives."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    start = Path(__file__).resolve().parents[2] / "www/checkpoints/soft"
+    words = tokenizer.load()
+    base, text = models.unet(classes=len(STYLES)).eval(), models.text_encoder(words).eval()
+    begin_with(start, words, base, text)
+    base.class_embedding.weight.zero_()
+    its_unet = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32).eval()
+    its_text = CLIPTextModel.from_pretrained(start, subfolder="text_encoder", torch_dtype=torch.float32).eval()
+    its_words = CLIPTokenizer.from_pretrained(start / "tokenizer")
+    asked = "red fox on blue"
+    mine, theirs = (model(w(asked, return_tensors="pt").input_ids).last_hidden_state for model, w in ((text, words), (its_text, its_words)))
+    near(mine, theirs, 1e-4, "text encoder begun with another's")
+    x, t = torch.randn(1, *models.LATENTS), torch.tensor([500])
+    near(base(x, t, theirs, class_labels=torch.tensor([2])).sample, its_unet(x, t, theirs).sample, 1e-4, "UNet begun with another's")
+
+
 def scenes():
     subjects, renderer = prepared()
     drawn = captions.Writer(subjects).scenes(512, seed=9)
@@ -89,6 +113,7 @@ def run():
     folded()
     stepped()
     laid()
+    begun()
     scenes()
     words = tokenizer.load()
     assert words("two blue foxes").input_ids[-1] == words.eos_token_id

@@ -181,7 +181,7 @@ class Trainer:
         self.modules = modules
         self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=on_gpu() or None
+            self.parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
         )
         self.lr, self.horizon, self.warmup = lr, horizon, warmup
         self.ema = Ema(list(modules.values()))
@@ -267,6 +267,8 @@ class Trainer:
             for name, module in self.modules.items():
                 module.load_state_dict(state["modules"][name])
             self.optimizer.load_state_dict(state["optimizer"])
+            for p, kept in self.optimizer.state.items():  # in the weights' layout of memory, which may be another now
+                kept |= {k: torch.empty_like(p).copy_(v) for k, v in kept.items() if torch.is_tensor(v) and v.shape == p.shape}
             self.ema.load_state_dict(state["ema"])
             self.samples, self.steps = state["samples"], state["steps"]
             self.seconds, self.extra = state["seconds"], state["extra"]

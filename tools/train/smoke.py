@@ -1,10 +1,14 @@
 """Every trained stage for a few steps, with tiny networks and 24 subjects, in a folder of its own beside the state: whether all of
 it runs, is continued, scored and exported. About a minute of one core."""
 
+import gc
 import json
+import multiprocessing
 import os
 import random
 import shutil
+import sys
+import time
 
 from . import base, bundle, checkpoints, common, embedding, export, latents, models, sample, scores, students, styles, vae
 
@@ -25,6 +29,50 @@ class FewSteps(common.Clock):
 
     def due(self, name, seconds):
         return name == "log"
+
+
+class EveryStep(common.Clock):
+    """Never over, and saves with each step."""
+
+    def over(self):
+        return common.stop_asked()
+
+    def save_due(self):
+        return True
+
+    def due(self, name, seconds):
+        return False
+
+
+def endless(home, stage):
+    """What `killed` kills."""
+    os.environ["TINTYPE_TRAIN"] = home
+    smaller()
+    sys.modules[f"{__package__}.{stage}"].Clock = EveryStep
+    STAGES[stage]()
+
+
+def killed(stage):
+    """A stage that is killed while it trains and saves goes on from what it had saved."""
+    gc.collect()
+    samples = lambda: common.read_json(common.home() / stage / "spent.json")["samples"]
+    before = samples()
+    child = multiprocessing.get_context("spawn").Process(target=endless, args=(str(common.home()), stage))
+    child.start()
+    seen = set()
+    while len(seen) < 4:
+        assert child.is_alive(), f"{stage} ended by itself"
+        seen.add(samples())
+        time.sleep(0.01)
+    child.kill()
+    child.join()
+    at = samples()
+    STAGES[stage]()
+    assert samples() > at > before, (before, at, samples())
+    print(f"{stage}: killed at {at} samples, went on to {samples()}")
+
+
+STAGES = {"base": lambda: base.run(9, batch=4), "students": lambda: students.run(9)}
 
 
 def tiny_unet(classes=None):
@@ -87,11 +135,13 @@ def run():
     went_on = common.read_json(home / "base/spent.json")["samples"]
     base.run(9, batch=4)
     assert common.read_json(home / "base/spent.json")["samples"] == 2 * went_on
+    killed("base")
     vae.run(9)  # the decoder alone, now that there is a base
     styles.run(9)
     base.run(9, batch=4)
     styles.run(9, only=["soft"])  # begins anew, the base having gone on
     students.run(9)
+    killed("students")
     scores.run(4, 1)
     export.run(home / "out")
     (home / "base/state.pt").unlink()

@@ -51,6 +51,7 @@ def train(s, name, minutes):
     unet = models.unet_of_style(base["unet"], CHECKPOINTS[name]["style"]).to(s.where)
     text = text_encoder(s, base)
     batch = 1024 if on_gpu() else 64
+    fast = models.trained(unet, batch)
 
     def trainer_of():
         return Trainer(stage, {"unet": unet}, 8e-4 if on_gpu() else 5e-4, horizon=1_000_000 if on_gpu() else 100_000, warmup=batch * 50)
@@ -91,7 +92,7 @@ def train(s, name, minutes):
         latents, ids, _ = pool.batch(batch, g)
         with torch.no_grad():
             context = text(s.without_some(ids, g)).last_hidden_state
-        loss = diffusion_loss(unet, context, latents, g, s.alphas, s.sigmas)
+        loss = diffusion_loss(fast, context, latents, g, s.alphas, s.sigmas)
         trainer.step(loss, batch)
         losses.append(loss.detach())
         if clock.due("log", 10 if on_gpu() else 120):

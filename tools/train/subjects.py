@@ -87,22 +87,16 @@ def choose(data, meta, have, key):
 
 
 def some(subjects, count, named):
-    """So many of the subjects: those named, animals, then some of each group in turn."""
-    def turn(group):
-        first = [s for s in group if s["name"] in named]
-        return first + [s for s in group if s["name"] not in named]
-
-    groups = collections.defaultdict(list)
-    for s in subjects:
-        groups[s["group"] + s["subgroup"].startswith(("animal-", "cat-face", "monkey-face")) * "-animals"].append(s)
-    queues = [turn(g) for g in groups.values()]
-    kept = {s["key"] for s in subjects if s["name"] in named}
-    while len(kept) < count and any(queues):
-        for queue in queues:
-            while queue:
-                key = queue.pop(0)["key"]
-                if key not in kept:
-                    if len(kept) < count:
-                        kept.add(key)
-                    break
+    """So many of the subjects: those named, then of each subgroup one in turn (of animals three), in Unicode's order."""
+    queues = collections.defaultdict(list)
+    for subject in subjects:
+        if subject["name"] not in named:
+            queues[subject["subgroup"]].append(subject["key"])
+    kept = [s["key"] for s in subjects if s["name"] in named]
+    while len(kept) < count and any(queues.values()):
+        for subgroup, queue in queues.items():
+            taken = 3 if subgroup.startswith("animal-") else 1
+            kept += queue[:taken]
+            del queue[:taken]
+    kept = set(kept[:count])
     return [s for s in subjects if s["key"] in kept]

@@ -62,7 +62,7 @@ def run(minutes, width=48, start=None, lr=1e-3):
     else:
         vae = models.vae(decoder=width)
     vae = vae.to(where, memory_format=torch.channels_last)
-    frozen = (home() / "base/state.pt").exists()
+    frozen = any((home() / "base" / name).exists() for name in ("state.pt", "model.pt"))
     vae.encoder.requires_grad_(not frozen)
     trainer = Trainer("vae-decoder" if frozen else "vae", {"vae": vae}, lr, horizon=1_000_000 if on_gpu() else 100_000, warmup=3_000)
     if frozen and not trainer.samples:  # the decoder by itself begins where the whole ended
