@@ -36,7 +36,7 @@ export async function catalogue(url, options) {
 }
 
 /**
- * An entry whose `url` is relative to a catalogue that the entry doesn't name, with the addresses that it has at the first of the
+ * The `url` and the `loras` of an entry whose `url` is relative to a catalogue that the entry doesn't name: from the first of the
  * places where this page's catalogue is likely to be that has something of the `kind` there.
  */
 export async function findEntry(entry, { where, kind, signal }) {
@@ -61,7 +61,7 @@ export async function findEntry(entry, { where, kind, signal }) {
       try {
         if (single) await fetched(candidate, signal, () => get(candidate, signal, "HEAD"));
         else await json(probe.href, signal);
-        return candidate;
+        return { url: candidate, loras: entry.loras && lorasAt(base, entry.loras) };
       } catch (error) {
         if (error.code === "cancelled") throw error;
         failures.push(error);

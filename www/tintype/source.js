@@ -134,7 +134,8 @@ export class Sources {
   async #entry(entry, about) {
     if (typeof entry.url !== "string") throw invalid(`${about.where}: url: expected a string, found ${shown(entry.url)}`);
     const { files, loras: checked, ...hints } = entryFields(entry, about.where);
-    const { url, loras } = URL.canParse(entry.url) ? { url: entry.url, loras: checked } : await findEntry({ url: entry.url, loras: checked }, about);
+    const said = { url: entry.url, loras: checked };
+    const { url, loras } = URL.canParse(entry.url) ? said : await findEntry(said, about);
     const found = await this.#address(url, about);
     if (files && Object.keys(files).length > 0) {
       const known = found.source.files ?? {};
