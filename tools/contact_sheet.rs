@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tintype::checkpoint::{ProgressSink, Source};
+use tintype::checkpoint::{ExpectedFile, LoraSource, ProgressSink, Source};
 use tintype::engine::{Engine, GenerateOptions, Recipe};
 use tintype::executor::Executor;
 use tintype::executor::cpu::Cpu;
@@ -93,7 +93,14 @@ async fn draw(arguments: &Arguments) -> Result<()> {
     let mut columns: Vec<Vec<Rgba>> = Vec::new();
     for entry in json["checkpoints"].as_array().into_iter().flatten() {
         let folder = entry["url"].as_str().unwrap_or_default();
+        let lora = |said: &serde_json::Value| LoraSource {
+            source: Source::Dir(arguments.checkpoints.clone()),
+            path: said["source"].as_str().unwrap_or_default().into(),
+            expected: ExpectedFile::default(),
+            scale: said["scale"].as_f64().unwrap_or(1.0) as f32,
+        };
         let options = LoadOptions {
+            loras: entry["loras"].as_array().into_iter().flatten().map(lora).collect(),
             defaults: serde_json::from_value(entry["defaults"].clone()).unwrap_or_default(),
             ..LoadOptions::default()
         };
@@ -116,7 +123,7 @@ async fn draw(arguments: &Arguments) -> Result<()> {
                 .iter()
                 .map(|t| t.prompt + t.decode + t.steps.iter().sum::<f64>())
                 .sum();
-            println!("{folder} {prompt}: {total:.0} ms");
+            println!("{} {prompt}: {total:.0} ms", entry["id"].as_str().unwrap_or(folder));
             column.extend(generated.pictures.pop().map(|p| p.pixels));
         }
         engine.library.unload(&checkpoint.id)?;

@@ -6,6 +6,7 @@ import { lora } from "./made.mjs";
 import { notFound, shipped } from "./server.mjs";
 
 const SOFT = "/checkpoints/soft/";
+const ENTRY = { url: "../../checkpoints/soft/", loras: [{ source: "warm style.safetensors", scale: 0.8 }] };
 
 for (const backend of ["cpu", "webgpu"]) {
   describe(`LoRAs on ${backend}`, { timeout: 1_200_000 }, () => {
@@ -33,6 +34,7 @@ for (const backend of ["cpu", "webgpu"]) {
         "other.safetensors": lora(0.3),
         "unet.safetensors": shipped("soft", "unet/diffusion_pytorch_model.safetensors"),
         "front.safetensors": Buffer.from("<!doctype html><title>front</title>"),
+        "checkpoints.json": Buffer.from(JSON.stringify({ checkpoints: [ENTRY] })),
         "*": notFound,
       });
       url = `${folder}warm%20style.safetensors?token=1`;
@@ -74,6 +76,31 @@ for (const backend of ["cpu", "webgpu"]) {
       );
       assert.deepEqual(rgba, pictures.warm.rgba);
       assert.deepEqual(warnings, []);
+    });
+
+    test("an entry's own lie over it, unless others are asked for", async () => {
+      const drawn = await page.evaluate(
+        async ([entry, size]) => {
+          const [found] = await window.api.Tintype.catalogue("/changed/loras/checkpoints.json");
+          const drawn = [];
+          for (const [source, options] of [[found], [entry], [found, { loras: [] }], [found, { loras: null }]]) {
+            const checkpoint = await tintype.load(source, options);
+            const { images } = await tintype.generate({ checkpoint, ...size });
+            await checkpoint.unload();
+            drawn.push(Array.from(images[0].imageData.data));
+          }
+          return drawn;
+        },
+        [ENTRY, FOX],
+      );
+      const { warm, plain } = pictures;
+      assert.deepEqual(drawn, [warm.rgba, warm.rgba, plain.rgba, warm.rgba]);
+    });
+
+    test("an entry's own are refused by their place in it", async () => {
+      const entry = { url: SOFT, loras: [{ source: "/changed/loras/missing.safetensors" }] };
+      await api.refuses(`() => tintype.load(${JSON.stringify(entry)})`, "not-found", /missing\.safetensors/);
+      await api.refuses(`() => tintype.load({ url: "${SOFT}", loras: 7 })`, "invalid-argument", /source: loras: expected an array/);
     });
 
     test("changes asked for while it draws come after, in their order", async () => {

@@ -7,6 +7,7 @@ ground. What a caption doesn't say is as in the drawings: the middle, a common s
 """
 
 import random
+import re
 
 from .common import STYLES, home, read_json, say, write_json
 
@@ -49,6 +50,16 @@ def unseen_prompts():
         + [f"{n} {plural(s)}" for n, s in HELD_OUT["count"]]
         + [f"{a} and {b}" for a, b in HELD_OUT["pair"]]
     )
+
+
+def named():
+    """Subjects that are asked for by name: in what is held out, and on the sheets."""
+    from .base import LOOK
+    from .checkpoints import ANIMAL_PROMPTS, PROMPTS
+
+    words = set(re.split(r"\W+", " ".join([*LOOK, *PROMPTS, *ANIMAL_PROMPTS])))
+    held_out = {n for pairs in HELD_OUT.values() for pair in pairs for n in pair}
+    return held_out | words | {"strawberry", "birthday cake"}
 
 
 IRREGULAR = {

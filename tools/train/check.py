@@ -1,15 +1,17 @@
 """Whether the pieces fit, by number, without any training: seconds."""
 
+from pathlib import Path
+
 import torch
 
 from . import captions, models, tokenizer
-from .checkpoints import CHECKPOINTS, STUDENTS, style_number, subjects_of
+from .base import begin_with
+from .checkpoints import CHECKPOINTS, style_number, subjects_of
 from .common import STYLES, device
-from .drawings import load
-from .render import Renderer, pack
+from .render import pack, prepared
 from .sample import denoise, student_scheduler
 from .scores import ground_of, hue_of
-from .students import TIMES, wanted_v
+from .students import TIMES, WAY, Lora, wanted_v
 
 
 def near(a, b, most, what):
@@ -30,38 +32,68 @@ def folded():
 
 
 class Told(torch.nn.Module):
-    """Stands for a student that has learned all: it says the v that leads to the next point."""
+    """Stands for a student that has learned all: from wherever it is asked, it says the v that leads to `end`."""
 
-    def __init__(self, points, times, alphas, sigmas):
+    def __init__(self, end):
         super().__init__()
-        self.points, self.times, self.alphas, self.sigmas = points, times, alphas, sigmas
-        self.at = 0
+        self.end = end
 
     def forward(self, x, t, context, class_labels=None):
-        assert int(t) == self.times[self.at], (t, self.times)
-        i = self.at
-        v = wanted_v(x, self.points[i + 1], self.alphas[i], self.sigmas[i], self.alphas[i + 1], self.sigmas[i + 1])
-        self.at += 1
-        return type("Output", (), {"sample": v})
+        assert int(t) in TIMES, t
+        alphas, sigmas = models.schedule(device())
+        return type("Output", (), {"sample": wanted_v(x, self.end, alphas[t], sigmas[t])})
 
 
 def stepped():
-    """The scheduler that students are shipped with goes exactly the way they learn."""
-    alphas, sigmas = models.schedule(device())
-    for steps in STUDENTS:
-        times = TIMES[: max(1, steps)] if steps > 1 else TIMES[:1]
-        points = torch.randn(len(times) + 1, 1, *models.LATENTS, device=device())
-        a = torch.cat([alphas[times], torch.ones(1, device=device())])
-        s = torch.cat([sigmas[times], torch.zeros(1, device=device())])
-        told = Told(points, times, a, s)
-        # Euler's latents are larger by the root of sigma squared plus one; `scale_model_input` takes that off again.
-        end = denoise(told, torch.zeros(1, 1, 1, device=device()), None, points[0], student_scheduler(), steps, 1)
-        near(end, points[-1], 1e-3, f"{steps} steps of a student")
+    """The scheduler of students asks at timesteps that they learn, and ends where they say."""
+    for steps in (1, 2, 4, 8):
+        noise, end = torch.randn(2, 1, *models.LATENTS, device=device())
+        generators = [torch.Generator().manual_seed(1)]
+        found = denoise(Told(end), torch.zeros(1, 1, 1, device=device()), None, noise, student_scheduler(), steps, 1, generators=generators)
+        near(found, end, 1e-3, f"{steps} steps of a student")
+    assert set(TIMES) <= set(WAY)
+
+
+@torch.no_grad()
+def laid():
+    """The LoRA's file, read as its format says, changes a UNet as the LoRA itself does."""
+    unet = models.unet()
+    lora = Lora(unet)
+    for up in lora.up:
+        torch.nn.init.normal_(up, std=0.05)
+    file, weights = lora.tensors(), dict(unet.state_dict())
+    for name, wanted in lora.over(weights).items():
+        module = name.removesuffix(".weight")
+        if (down := file.get(f"unet.{module}.lora_A.weight")) is not None:
+            up = file[f"unet.{module}.lora_B.weight"]
+            weights[name] = weights[name] + torch.einsum("or,r...->o...", up.flatten(1).float(), down.float())
+        assert (weights[name] - wanted).abs().max() < 5e-3, name
+    assert len(file) == 2 * len(lora.shapes)
+
+
+@torch.no_grad()
+def begun():
+    """What begins with a shipped checkpoint gives, for words that both know, what that one gives."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    start = Path(__file__).resolve().parents[2] / "www/checkpoints/soft"
+    words = tokenizer.load()
+    base, text = models.unet(classes=len(STYLES)).eval(), models.text_encoder(words).eval()
+    begin_with(start, words, base, text)
+    base.class_embedding.weight.zero_()
+    its_unet = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32).eval()
+    its_text = CLIPTextModel.from_pretrained(start, subfolder="text_encoder", torch_dtype=torch.float32).eval()
+    its_words = CLIPTokenizer.from_pretrained(start / "tokenizer")
+    asked = "red fox on blue"
+    mine, theirs = (model(w(asked, return_tensors="pt").input_ids).last_hidden_state for model, w in ((text, words), (its_text, its_words)))
+    near(mine, theirs, 1e-4, "text encoder begun with another's")
+    x, t = torch.randn(1, *models.LATENTS), torch.tensor([500])
+    near(base(x, t, theirs, class_labels=torch.tensor([2])).sample, its_unet(x, t, theirs).sample, 1e-4, "UNet begun with another's")
 
 
 def scenes():
-    subjects, drawings = load()
-    renderer = Renderer(drawings, device())
+    subjects, renderer = prepared()
     drawn = captions.Writer(subjects).scenes(512, seed=9)
     made = renderer.picture(pack(drawn))
     wanted = torch.tensor([s["ground"] for s in drawn])
@@ -80,6 +112,8 @@ def scenes():
 def run():
     folded()
     stepped()
+    laid()
+    begun()
     scenes()
     words = tokenizer.load()
     assert words("two blue foxes").input_ids[-1] == words.eos_token_id

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import signal
@@ -21,19 +22,32 @@ def home():
     return folder
 
 
+@functools.cache
 def device():
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The one that $TINTYPE_DEVICE names (or `--device`), else a GPU where there is one."""
+    asked = os.environ.get("TINTYPE_DEVICE")
+    has_gpu = torch.cuda.is_available()
+    if asked == "cuda" and not has_gpu:
+        raise SystemExit("--device cuda: torch finds no CUDA device")
+    where = torch.device(asked or ("cuda" if has_gpu else "cpu"))
+    if where.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    return where
 
 
 def on_gpu():
     return device().type == "cuda"
 
 
+@functools.cache
+def multiplies_bf16():
+    """Whether the device multiplies bf16 faster than f32: by instructions of its own, not by widening."""
+    return on_gpu() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def autocast():
-    """bf16 where the device multiplies it faster than f32."""
-    if on_gpu() or torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX"):
-        return torch.autocast(device().type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+    return torch.autocast(device().type, dtype=torch.bfloat16) if multiplies_bf16() else contextlib.nullcontext()
 
 
 def write_atomic(path, write):
@@ -167,7 +181,7 @@ class Trainer:
         self.modules = modules
         self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=on_gpu() or None
+            self.parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
         )
         self.lr, self.horizon, self.warmup = lr, horizon, warmup
         self.ema = Ema(list(modules.values()))
@@ -253,6 +267,8 @@ class Trainer:
             for name, module in self.modules.items():
                 module.load_state_dict(state["modules"][name])
             self.optimizer.load_state_dict(state["optimizer"])
+            for p, kept in self.optimizer.state.items():  # in the weights' layout of memory, which may be another now
+                kept |= {k: torch.empty_like(p).copy_(v) for k, v in kept.items() if torch.is_tensor(v) and v.shape == p.shape}
             self.ema.load_state_dict(state["ema"])
             self.samples, self.steps = state["samples"], state["steps"]
             self.seconds, self.extra = state["seconds"], state["extra"]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .common import SIZE, STYLES, home, say, write_atomic, write_json
-from .subjects import choose
+from .subjects import choose, some
 
 PACKAGES = {
     "soft": ("@svgmoji/noto", "3.2.0"),
@@ -99,7 +99,7 @@ def fit(image):
     return whole
 
 
-def run():
+def run(subjects=None):
     out = home() / "drawings"
     if (out / "drawings.zip").exists() and (out / "subjects.json").exists():
         return
@@ -107,7 +107,11 @@ def run():
     drawn = sources(archives)
     (names,) = files(archives["names"], lambda n: n == "package/en/data.json").values()
     (meta,) = files(archives["names"], lambda n: n == "package/meta/groups.json").values()
-    subjects = choose(json.loads(names), json.loads(meta), {s: set(drawn[s]) for s in STYLES}, key)
+    count, subjects = subjects, choose(json.loads(names), json.loads(meta), {s: set(drawn[s]) for s in STYLES}, key)
+    if count:
+        from .captions import named
+
+        subjects = some(subjects, count, named())
     kept = []
 
     def write(path):

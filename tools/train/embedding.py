@@ -6,8 +6,7 @@ import torch.nn.functional as F
 
 from .captions import Writer
 from .common import STYLES, Clock, Trainer, autocast, device, home, on_gpu, read_json, say
-from .drawings import load
-from .render import Renderer, pack
+from .render import pack, prepared
 
 WIDTH = 128
 
@@ -77,8 +76,7 @@ def spoil(pictures, g):
 
 
 def run(minutes):
-    subjects, drawings = load()
-    renderer = Renderer(drawings, device())
+    subjects, renderer = prepared()
     model = Embedding(len(subjects)).to(device())
     trainer = Trainer("embedding", {"model": model}, 1.5e-3, horizon=400_000)
     clock = Clock(minutes)

@@ -1,4 +1,4 @@
-"""Folders of diffusers as www/checkpoints has them, f16, with cards, credits and the catalogue; and the students, likewise."""
+"""Folders of diffusers as www/checkpoints has them, f16, with cards, credits and the catalogue; and the LoRA for fewer steps."""
 
 import hashlib
 import json
@@ -6,14 +6,20 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from .base import Setting
 from .checkpoints import CHECKPOINTS, STUDENTS, prompts_of
-from .common import home, say, write_json
+from .common import home, say, write_atomic, write_json
 from .render import sheet
 from .sample import GUIDANCE, STEPS, pictures, student_scheduler, teacher_scheduler
-from .students import load_student
+from .students import load_lora, with_lora
 from .styles import load_style
+
+# By this name whoever draws with it knows what it is, and draws well with nothing set: LCMScheduler, four steps, guidance 1.
+LORA = "lcm-lora.safetensors"
+# It learned from all checkpoints.
+ALL = "Apache-2.0 AND CC-BY-4.0 AND MIT"
 
 FILES = [
     "model_index.json", "text_encoder/config.json", "text_encoder/model.safetensors", "vae/config.json",
@@ -43,27 +49,38 @@ def write_folder(folder, parts, scheduler):
         config.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
-def entry(folder, name, steps, guidance):
+def entry(out, name, steps=None):
+    """A checkpoint's in the catalogue: as it is, or with the LoRA in so many steps."""
     of = CHECKPOINTS[name]
-    ident = folder.name
     files = {}
     for file in FILES:
-        data = (folder / file).read_bytes()
+        data = (out / name / file).read_bytes()
         files[file] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    few = {1: ", in one step", 4: ", in four steps"}.get(steps, "")
-    return {
+    ident = f"{name}-{steps}" if steps else name
+    said = {
         "id": ident,
-        "name": of["name"] + {1: " in one", 4: " in four"}.get(steps, ""),
-        "url": f"{ident}/",
-        "description": of["description"] + few,
+        "name": of["name"] + {None: "", 1: " in one step", 4: " in four steps"}[steps],
+        "url": f"{name}/",
+        "description": of["description"] + ("; quicker and rougher" if steps else ""),
         "style": of["style"],
         "license": of["license"],
         "credits": of["credits"],
-        "image": f"{ident}/card.png",
+        "image": f"{name}/card{f'-{steps}' if steps else ''}.png",
         "prompts": prompts_of(name)[:6],
-        "defaults": {"width": 128, "height": 128, "steps": steps, "guidanceScale": float(guidance)},
+        "defaults": {"width": 128, "height": 128, "steps": steps or STEPS, "guidanceScale": 1.0 if steps else GUIDANCE},
         "files": files,
     }
+    if steps:
+        said["license"] = ALL
+        said["loras"] = [{"source": LORA, "scale": 1}]
+    return said
+
+
+def copied(part):
+    """Another of the same weights, which may be made f16."""
+    made = type(part)(part.config) if hasattr(part.config, "hidden_size") else type(part).from_config(part.config)
+    made.load_state_dict(part.state_dict())
+    return made
 
 
 def run(out):
@@ -71,30 +88,29 @@ def run(out):
     out.mkdir(parents=True, exist_ok=True)
     s = Setting()
     entries = []
+    lora = load_lora()
+    if lora:
+        write_atomic(out / LORA, lambda p: save_file(lora.tensors(), p, {"format": "pt"}))
     for name in CHECKPOINTS:
         words = prompts_of(name)[:4]
-        makes = [(name, load_style(s, name), STEPS, GUIDANCE, teacher_scheduler())]
-        for steps in STUDENTS:
-            student = load_student(s, name, steps)
-            if student:
-                makes.append((f"{name}-{steps}", student, steps, 1, student_scheduler()))
-        for ident, parts, steps, guidance, scheduler in makes:
-            made = pictures(parts, words, [7] * len(words), steps=steps, guidance=guidance, scheduler=scheduler)
-            copied = {k: v if k == "tokenizer" else type(v)(v.config) if k == "text_encoder" else type(v).from_config(v.config) for k, v in parts.items()}
-            for k, v in parts.items():
-                if k != "tokenizer":
-                    copied[k].load_state_dict(v.state_dict())
-            write_folder(out / ident, copied, scheduler)
-            sheet(made, 2).save(out / ident / "card.png")
-            entries.append(entry(out / ident, name, steps, guidance))
-            say("export", folder=ident, bytes=sum(f["size"] for f in entries[-1]["files"].values()))
+        teacher = load_style(s, name)
+        parts = {k: v if k == "tokenizer" else copied(v) for k, v in teacher.items() if k != "version"}
+        write_folder(out / name, parts, teacher_scheduler())
+        sheet(pictures(teacher, words, [7] * len(words)), 2).save(out / name / "card.png")
+        entries.append(entry(out, name))
+        for steps in STUDENTS if lora else ():
+            student = {**teacher, "unet": with_lora(lora, teacher["unet"])}
+            made = pictures(student, words, [7] * len(words), steps=steps, guidance=1, scheduler=student_scheduler())
+            sheet(made, 2).save(out / name / f"card-{steps}.png")
+            entries.append(entry(out, name, steps))
     write_json(out / "checkpoints.json", {"checkpoints": entries})
     credits_of(out)
+    contents = {hashlib.sha256(p.read_bytes()).digest(): p.stat().st_size for p in out.rglob("*") if p.is_file()}
+    say("export", folder=str(out), bytes=sum(contents.values()))
 
 
 def credits_of(out):
-    """LICENSES.md and the licences' texts, as www/checkpoints has them."""
-    here = Path(__file__).resolve().parents[2] / "www/checkpoints"
-    if here.exists():
-        shutil.copy(here / "LICENSES.md", out / "LICENSES.md")
-        shutil.copytree(here / "licenses", out / "licenses", dirs_exist_ok=True)
+    """Who drew what the weights learned from, what they are, and the licences' texts."""
+    here = Path(__file__).resolve().parent
+    shutil.copytree(here / "shipped", out, dirs_exist_ok=True)
+    shutil.copytree(here.parents[1] / "www/checkpoints/licenses", out / "licenses", dirs_exist_ok=True)

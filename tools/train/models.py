@@ -1,10 +1,14 @@
 """The shapes of the models. All are of the SD family: CLIP's text encoder, UNet2DConditionModel, AutoencoderTiny."""
 
+import os
+import time
+
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from .common import STYLES
+from .common import STYLES, autocast, on_gpu
 from .tokenizer import TOKENS
 
 LATENTS = (4, 16, 16)
@@ -34,13 +38,15 @@ def text_encoder(tokenizer):
             bos_token_id=tokenizer.convert_tokens_to_ids("<|startoftext|>"),
             eos_token_id=end,
             pad_token_id=end,
+            attn_implementation=None if on_gpu() else "eager",
         )
     )
 
 
 def unet(classes=None):
-    """5.8 M parameters. The text is attended to at 8 x 8 and in the middle, which keeps it cheap without a GPU."""
-    return UNet2DConditionModel(
+    """5.8 M parameters. The text is attended to at 8 x 8 and in the middle, which keeps it cheap without a GPU. There, so short
+    sequences go back and forth three times faster by plain products than by torch's own attention: a third of the whole step."""
+    model = UNet2DConditionModel(
         sample_size=LATENTS[1],
         in_channels=LATENTS[0],
         out_channels=LATENTS[0],
@@ -53,6 +59,9 @@ def unet(classes=None):
         norm_num_groups=32,
         num_class_embeds=classes,
     )
+    if not on_gpu():
+        model.set_attn_processor(AttnProcessor())
+    return model
 
 
 def unet_of_style(base, style):
@@ -64,6 +73,38 @@ def unet_of_style(base, style):
     model = unet()
     model.load_state_dict(weights)
     return model
+
+
+def trained(unet, batch, classes=None):
+    """The UNet as it is trained: on a GPU in the layout of memory in which a step is quicker, and compiled if $TINTYPE_COMPILE is set."""
+    if on_gpu():
+        took = {}
+        for layout in (torch.contiguous_format, torch.channels_last):
+            unet.to(memory_format=layout)
+            took[layout] = step_seconds(unet, batch, classes)
+        best = min(took, key=took.get)
+        unet.to(memory_format=best)
+        print({str(k): f"{batch / v:.0f} samples/s" for k, v in took.items()}, flush=True)
+    return torch.compile(unet, dynamic=False) if os.environ.get("TINTYPE_COMPILE") else unet
+
+
+def step_seconds(unet, batch, classes):
+    """Of one step forward and back, the best of a few."""
+    where = next(unet.parameters()).device
+    x, text = torch.randn(batch, *LATENTS, device=where), torch.randn(batch, TOKENS, 192, device=where)
+    t = torch.randint(1000, (batch,), device=where)
+    label = None if classes is None else torch.randint(classes, (batch,), device=where)
+    best = float("inf")
+    for _ in range(5):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        with autocast():
+            made = unet(x, t, text, class_labels=label).sample
+        made.float().square().mean().backward()
+        torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    unet.zero_grad(set_to_none=True)
+    return best
 
 
 def count(module):

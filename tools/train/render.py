@@ -1,12 +1,13 @@
 """Scenes to pictures, on whichever device, many at once: placed, mirrored, turned in hue, laid over a ground."""
 
+import functools
 import math
 
 import torch
 import torch.nn.functional as F
 
 from .captions import GROUNDS, HUES, SLOTS
-from .common import SIZE, STYLES
+from .common import SIZE, STYLES, device
 
 
 def pack(scenes):
@@ -126,6 +127,15 @@ class Renderer:
                 out[scene] = out[scene] * (1 - placed[:, 3:]) + placed[:, :3]
         assert len(out) == count
         return out.clamp(0, 1)
+
+
+@functools.cache
+def prepared():
+    """Subjects, and their drawings on the device: for all stages of a run."""
+    from .drawings import load
+
+    subjects, drawings = load()
+    return subjects, Renderer(drawings, device())
 
 
 def hue_distance(a, b):

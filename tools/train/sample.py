@@ -1,7 +1,7 @@
 """Drawing: prompts and seeds to pictures, as the pipeline of diffusers does it, many at once."""
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import DPMSolverMultistepScheduler, LCMScheduler
 
 from .common import autocast, device, on_gpu
 from .models import LATENTS
@@ -11,13 +11,13 @@ STEPS, GUIDANCE = 20, 3.0
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
 
 
-def teacher_scheduler(**more):
-    return DPMSolverMultistepScheduler(**BETAS, steps_offset=1, algorithm_type="dpmsolver++", solver_order=2, **more)
+def teacher_scheduler():
+    return DPMSolverMultistepScheduler(**BETAS, steps_offset=1, algorithm_type="dpmsolver++", solver_order=2, timestep_spacing="trailing")
 
 
 def student_scheduler():
-    """Where Euler's steps from 999, 749, 499 and 249, or from 999 alone, are what students learned."""
-    return EulerDiscreteScheduler(**BETAS, timestep_spacing="trailing", steps_offset=1)
+    """Where the steps are those that students learned."""
+    return LCMScheduler(**BETAS)
 
 
 @torch.no_grad()
@@ -29,15 +29,16 @@ def contexts(text_encoder, tokenizer, prompts):
     return states[torch.tensor([distinct.index(p) for p in prompts], device=states.device)]
 
 
-def noise(seeds):
-    """What the pipeline draws for each seed with a generator of the CPU."""
-    return torch.cat([torch.randn(1, *LATENTS, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(device())
+def noise(generators):
+    """What the pipeline draws with generators of the CPU."""
+    return torch.cat([torch.randn(1, *LATENTS, generator=g) for g in generators]).to(device())
 
 
 @torch.no_grad()
-def denoise(unet, context, empty, latents, scheduler, steps, guidance, classes=None, keep=None):
-    """From noise to latents. `keep(i, latents)` sees what goes into step i."""
-    scheduler.set_timesteps(steps, device=latents.device)
+def denoise(unet, context, empty, latents, scheduler, steps, guidance, classes=None, keep=None, generators=None):
+    """From noise to latents in so many steps, or by these timesteps. `keep(i, latents)` sees what goes into step i."""
+    asked = {"timesteps": steps} if isinstance(steps, list) else {"num_inference_steps": steps}
+    scheduler.set_timesteps(**asked, device=latents.device)
     latents = latents * scheduler.init_noise_sigma
     guided = guidance > 1
     if guided:
@@ -54,7 +55,7 @@ def denoise(unet, context, empty, latents, scheduler, steps, guidance, classes=N
         if guided:
             without, told = v.chunk(2)
             v = without + guidance * (told - without)
-        latents = scheduler.step(v, t, latents, return_dict=False)[0]
+        latents = scheduler.step(v, t, latents, generator=generators, return_dict=False)[0]
     return latents
 
 
@@ -69,9 +70,10 @@ def pictures(parts, prompts, seeds, style=None, steps=STEPS, guidance=GUIDANCE, 
         classes = None
         if style is not None:
             classes = torch.tensor(style[start : start + size], device=device())
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + size]]
         latents = denoise(
-            parts["unet"], both[1:], both[:1], noise(seeds[start : start + size]),
-            scheduler or teacher_scheduler(), steps, guidance, classes,
+            parts["unet"], both[1:], both[:1], noise(generators), scheduler or teacher_scheduler(), steps, guidance, classes,
+            generators=generators,
         )  # fmt: skip
         decoded = [parts["vae"].decoder(l) for l in (latents / parts["vae"].config.scaling_factor).split(64)]
         made.append((torch.cat(decoded) / 2 + 0.5).clamp(0, 1))

@@ -92,9 +92,8 @@ def run(subjects=240, seeds=4, only=None):
         teacher = load_style(s, name)
         questions = Questions(s, name, subjects, seeds)
         rows = {"drawings": (None, {}), str(STEPS): (teacher, {"steps": STEPS, "guidance": GUIDANCE})}
-        for steps in STUDENTS:
-            student = load_student(s, name, steps)
-            if student:
+        if student := load_student(s, name):
+            for steps in STUDENTS:
                 rows[str(steps)] = (student, {"steps": steps, "guidance": 1, "scheduler": student_scheduler()})
         compared = []
         for row, (parts, how) in rows.items():

@@ -1,14 +1,18 @@
-"""Students of each checkpoint, for four steps and for one, by distilling trajectories; no adversary.
+"""Fewer steps: one LoRA that makes every checkpoint draw in four steps, in one, or in any number up to eight, without guidance.
 
-The teacher draws with guidance; what it passes through at timesteps 999, 749, 499, 249 and the end is kept. A student learns to go
-from each of these points to the next in one step of Euler's (from the first to the last, the student for one step). What it
-is asked with the same prompt and seed thus comes near the teacher's picture, and it needs no guidance: that is built in.
+Consistency distillation (arXiv 2303.01469, 2310.04378) of trajectories, with no adversary. Each teacher draws with guidance; what it
+passes through at the eight timesteps of `LCMScheduler`, and where it arrives, is kept. From each of these points the student learns
+to say where the way ends. Its addition to the weights is of low rank and the same for all teachers, which take turns: the short time
+there is goes to one small network rather than to ten, and what ships is one file. At the first timestep the answer for one step and for
+four is the same, so one student can be both.
 """
 
 import time
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
+from torch.func import functional_call
 
 from . import models
 from .base import Setting
@@ -16,35 +20,61 @@ from .captions import Writer
 from .checkpoints import CHECKPOINTS, STUDENTS, prompts_of, style_number, subjects_of
 from .common import Clock, Trainer, autocast, device, home, on_gpu, say, stop_asked, write_atomic
 from .render import sheet
-from .sample import GUIDANCE, STEPS, denoise, pictures, student_scheduler, teacher_scheduler
+from .sample import GUIDANCE, denoise, pictures, student_scheduler, teacher_scheduler
 from .styles import load_style
 from .tokenizer import encode
 
-TIMES = [999, 749, 499, 249]
+# Where `LCMScheduler` goes in eight steps; its four, two and one are among them.
+TIMES = [999, 879, 759, 639, 499, 379, 259, 139]
+# How often each is learned from: the first is the hardest, and all begin with it.
+CHANCES = [4.0, 1, 2, 1, 2, 1, 2, 1]
+# The teacher's steps, of which these are some.
+WAY = [999, 939, 879, 819, 759, 699, 639, 569, 499, 439, 379, 319, 259, 199, 139, 79, 39]
 USES = 24
+RANK = 48
 
 
-def run(minutes, only=None):
-    names = only or list(CHECKPOINTS)
-    setting = Setting()
-    end = time.time() + 60 * minutes
-    for i, name in enumerate(names):
-        if not stop_asked():
-            train(setting, name, (end - time.time()) / 60 / (len(names) - i))
+class Lora(nn.Module):
+    """What is added to a UNet's matrices and convolutions: products of rank `RANK`."""
+
+    def __init__(self, unet):
+        super().__init__()
+        layers = {n: m for n, m in unet.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+        self.shapes = {n: m.weight.shape for n, m in layers.items()}
+        ranks = [min(RANK, s[0], s[1:].numel()) for s in self.shapes.values()]
+        self.down = nn.ParameterList(torch.randn(r, s[1:].numel()) / s[1:].numel() ** 0.5 for r, s in zip(ranks, self.shapes.values()))
+        self.up = nn.ParameterList(torch.zeros(s[0], r) for r, s in zip(ranks, self.shapes.values()))
+
+    def over(self, weights):
+        """A UNet's weights with this added."""
+        added = {
+            f"{n}.weight": weights[f"{n}.weight"] + (up @ down).view(shape)
+            for (n, shape), down, up in zip(self.shapes.items(), self.down, self.up)
+        }
+        return {**weights, **added}
+
+    def tensors(self):
+        """As diffusers names them in a file of its own."""
+        named = {}
+        for (name, shape), down, up in zip(self.shapes.items(), self.down, self.up):
+            kernel = shape[2:]
+            named[f"unet.{name}.lora_A.weight"] = down.detach().view(-1, *shape[1:]).half().contiguous()
+            named[f"unet.{name}.lora_B.weight"] = up.detach().view(*up.shape, *(1 for _ in kernel)).half().contiguous()
+        return named
 
 
 class Trajectories:
-    """Of one teacher: tokens' ids [N, tokens] and points [N, 5, 4, 16, 16]. They grow with what the students have seen."""
+    """Of one teacher: tokens' ids [N, tokens] and points [N, 9, 4, 16, 16]. They grow with what the student has seen."""
 
-    def __init__(self, s, name, teacher, samples_of_teacher):
-        self.s, self.name, self.teacher, self.version = s, name, teacher, samples_of_teacher
-        self.size, self.first, self.most = (4096, 2, 24) if on_gpu() else (128, 1, 512)
+    def __init__(self, s, name, teacher):
+        self.s, self.name, self.teacher = s, name, teacher
+        self.size, self.first, self.most = (4096, 1, 8) if on_gpu() else (128, 1, 128)
         self.writer = Writer(s.subjects, subjects_of(name, s.subjects))
         self.chunks = []
 
     @torch.no_grad()
     def _made(self, number):
-        path = home() / "trajectories" / f"{self.name}-{self.version}-{number}.pt"
+        path = home() / "trajectories" / f"{self.name}-{self.teacher['version']}-{number}.pt"
         if path.exists():
             return torch.load(path, weights_only=True)
         scenes = self.writer.scenes(self.size, f"student {self.name} {number}", style_number(self.name))
@@ -52,17 +82,16 @@ class Trajectories:
         g = torch.Generator().manual_seed(number)
         points = []
         empty = self.teacher["text_encoder"](self.s.empty).last_hidden_state
-        part = 1024 if on_gpu() else 32
+        part = 2048 if on_gpu() else 64
         for start in range(0, self.size, part):
             if stop_asked():
                 return None
             context = self.teacher["text_encoder"](ids[start : start + part]).last_hidden_state
             latents = torch.randn(len(context), *models.LATENTS, generator=g).to(device())
             kept = []
-            every = STEPS // len(TIMES)
             last = denoise(
-                self.teacher["unet"], context, empty, latents, teacher_scheduler(timestep_spacing="trailing"), STEPS, GUIDANCE,
-                keep=lambda i, x: kept.append(x) if i % every == 0 else None,
+                self.teacher["unet"], context, empty, latents, teacher_scheduler(), WAY, GUIDANCE,
+                keep=lambda i, x: kept.append(x) if WAY[i] in TIMES else None,
             )  # fmt: skip
             points.append(torch.stack([*kept, last], 1).half())
         chunk = {"ids": ids.to(torch.int16), "points": torch.cat(points)}
@@ -87,88 +116,100 @@ class Trajectories:
         return torch.cat([p["ids"] for p in parts])[:count].long(), torch.cat([p["points"] for p in parts])[:count].float()
 
 
-def wanted_v(start, end, a, s, a_end, s_end):
-    """The v with which one step of Euler's (or DDIM's) goes from `start` to `end`."""
-    return (end - (a_end * a + s_end * s) * start) / (s_end * a - a_end * s)
+def wanted_v(start, end, a, s):
+    """The v that says of `start` that its way ends at `end`."""
+    return (a * start - end) / s
 
 
-def train(s, name, minutes):
-    teacher = load_style(s, name)
-    path = home() / "styles" / name / "model.pt"
-    version = torch.load(path, map_location="cpu", weights_only=True)["samples"] if path.exists() else 0
-    trajectories = Trajectories(s, name, teacher, version)
-    end = time.time() + 60 * minutes
-    for i, steps in enumerate(STUDENTS):
-        if not stop_asked():
-            one(s, name, steps, teacher, trajectories, (end - time.time()) / 60 / (len(STUDENTS) - i))
-
-
-def one(s, name, steps, teacher, trajectories, minutes):
-    stage = f"students/{name}-{steps}"
-    unet = models.unet().to(s.where)
-    unet.load_state_dict(teacher["unet"].state_dict())
-    batch = 512 if on_gpu() else 64
-    trainer = Trainer(stage, {"unet": unet}, 1e-3 if on_gpu() else 5e-4, horizon=500_000 if on_gpu() else 50_000, warmup=batch * 30)
-    alphas = torch.cat([s.alphas[TIMES], torch.ones(1, device=s.where)])
-    sigmas = torch.cat([s.sigmas[TIMES], torch.zeros(1, device=s.where)])
-    times = torch.tensor(TIMES, device=s.where)
-    parts = {**teacher, "unet": unet}
+def run(minutes):
     clock = Clock(minutes)
+    s = Setting()
+    unet = models.unet().to(s.where)
+    teachers = {name: load_style(s, name) for name in CHECKPOINTS}
+    weights = {name: dict(t["unet"].state_dict()) for name, t in teachers.items()}
+    lora = Lora(unet).to(s.where)
+    batch = 1024 if on_gpu() else 64
+    trainer = Trainer(
+        "students", {"lora": lora}, 2e-3 if on_gpu() else 1e-3, horizon=2_000_000 if on_gpu() else 100_000, warmup=batch * 30, weight_decay=0
+    )
+    ways = {name: Trajectories(s, name, teacher) for name, teacher in teachers.items()}
+    alphas, sigmas = s.alphas[TIMES], s.sigmas[TIMES]
+    times = torch.tensor(TIMES, device=s.where)
     losses, began, seen = [], time.time(), trainer.samples
 
     def finish(look):
         trainer.save()
         trainer.publish()
-        with trainer.ema.applied():
-            unet.eval()
-            if look:
-                drawing = {"steps": steps, "guidance": 1, "scheduler": student_scheduler()}
-                only = subjects_of(name, s.subjects)
-                score = s.quick_score(parts, [style_number(name)], 128 if on_gpu() else 32, only=only, **drawing)
-                words = prompts_of(name)
-                made = torch.cat([pictures(teacher, words, [7] * len(words)), pictures(parts, words, [7] * len(words), **drawing)])
-                write_atomic(home() / stage / "sheet.png", lambda p: sheet(made, len(words)).save(p, "PNG"))
-                say(stage, samples=trainer.samples, **score)
-            unet.train()
+        if look:
+            with trainer.ema.applied():
+                shown, score = [], {}
+                for name, teacher in teachers.items():
+                    parts = {**teacher, "unet": with_lora(lora, teacher["unet"])}
+                    words = prompts_of(name)
+                    shown.append(pictures(teacher, words, [7] * len(words)))
+                    for steps in STUDENTS:
+                        drawing = {"steps": steps, "guidance": 1, "scheduler": student_scheduler()}
+                        shown.append(pictures(parts, words, [7] * len(words), **drawing))
+                        only, count = subjects_of(name, s.subjects), 128 if on_gpu() else 16
+                        found = s.quick_score(parts, [style_number(name)], count, only=only, **drawing)
+                        score |= {f"{k}_in_{steps}": score.get(f"{k}_in_{steps}", 0) + v / len(teachers) for k, v in found.items() if k != "of"}
+            write_atomic(home() / "students/sheet.png", lambda p: sheet(torch.cat(shown), len(words)).save(p, "PNG"))
+            say("students", samples=trainer.samples, **score)
 
     while not clock.over():
-        trajectories.grow(trainer.samples)
+        for way in ways.values():
+            way.grow(trainer.samples / len(ways))
         if clock.over():
             break
         g = trainer.generator()
-        ids, points = trajectories.batch(batch, g)
+        name = list(ways)[trainer.steps % len(ways)]
+        ids, points = ways[name].batch(batch, g)
         with torch.no_grad():
-            context = teacher["text_encoder"](ids).last_hidden_state
-        at = torch.randint(len(TIMES), (len(ids),), generator=g) if steps > 1 else torch.zeros(len(ids), dtype=torch.long)
-        to = at + 1 if steps > 1 else torch.full_like(at, len(TIMES))
-        at, to = at.to(s.where), to.to(s.where)
-        row = torch.arange(len(ids), device=s.where)
-        start, goal = points[row, at], points[row, to]
-        known = [c[i][:, None, None, None] for i in (at, to) for c in (alphas, sigmas)]
-        target = wanted_v(start, goal, *known)
+            context = teachers[name]["text_encoder"](ids).last_hidden_state
+        at = torch.multinomial(torch.tensor(CHANCES), len(ids), replacement=True, generator=g).to(s.where)
+        start, end = points[torch.arange(len(ids), device=s.where), at], points[:, -1]
+        target = wanted_v(start, end, alphas[at][:, None, None, None], sigmas[at][:, None, None, None])
+        merged = lora.over(weights[name])
         with autocast():
-            v = unet(start, times[at], context).sample
+            v = functional_call(unet, merged, (start, times[at], context)).sample
         # Between L1 and squares: fewer blurred shapes than by squares alone.
         loss = F.huber_loss(v.float(), target, delta=0.3) * 3
         trainer.step(loss, batch)
         losses.append(loss.detach())
         if clock.due("log", 10 if on_gpu() else 120):
             say(
-                stage, samples=trainer.samples, loss=torch.stack(losses).mean().item(), lr=trainer.rate(),
-                per_second=(trainer.samples - seen) / (time.time() - began), trajectories=len(trajectories.chunks) * trajectories.size,
+                "students", samples=trainer.samples, loss=torch.stack(losses).mean().item(), lr=trainer.rate(),
+                per_second=(trainer.samples - seen) / (time.time() - began), trajectories=sum(len(w.chunks) * w.size for w in ways.values()),
             )  # fmt: skip
             losses, began, seen = [], time.time(), trainer.samples
         if clock.save_due():
             finish(False)
-    if trajectories.chunks:
+    if all(way.chunks for way in ways.values()):
         finish(on_gpu() or minutes > 5)
 
 
-def load_student(setting, name, steps):
+@torch.no_grad()
+def with_lora(lora, unet):
+    """A UNet of its own with the LoRA in it."""
+    own = models.unet().to(device())
+    own.load_state_dict(lora.over(dict(unet.state_dict())))
+    return own.eval().requires_grad_(False)
+
+
+def load_lora():
     """None where there is none yet."""
-    path = home() / f"students/{name}-{steps}/model.pt"
+    path = home() / "students/model.pt"
     if not path.exists():
         return None
+    lora = Lora(models.unet()).to(device())
+    lora.load_state_dict(torch.load(path, map_location=device(), weights_only=True)["lora"])
+    return lora.requires_grad_(False)
+
+
+def load_student(setting, name):
+    """A checkpoint with the LoRA in it; None where there is none yet."""
+    lora = load_lora()
+    if lora is None:
+        return None
     parts = load_style(setting, name)
-    parts["unet"].load_state_dict(torch.load(path, map_location=device(), weights_only=True)["unet"])
-    return parts
+    return {**parts, "unet": with_lora(lora, parts["unet"])}

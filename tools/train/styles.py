@@ -34,12 +34,15 @@ def load_style(setting, name):
     base = load_base()
     path = home() / "styles" / name / "model.pt"
     unet = models.unet_of_style(base["unet"], CHECKPOINTS[name]["style"])
+    version = f"{base['samples']}"
     if path.exists():
         own = torch.load(path, map_location=device(), weights_only=True)
         if own["extra"]["base"] == base["samples"]:
             unet.load_state_dict(own["unet"])
+            version += f"-{own['samples']}"
     unet = unet.to(device()).eval().requires_grad_(False)
-    return {"unet": unet, "text_encoder": text_encoder(setting, base), "tokenizer": setting.tokenizer, "vae": setting.vae}
+    parts = {"unet": unet, "text_encoder": text_encoder(setting, base), "tokenizer": setting.tokenizer, "vae": setting.vae}
+    return {**parts, "version": version}
 
 
 def train(s, name, minutes):
@@ -48,6 +51,7 @@ def train(s, name, minutes):
     unet = models.unet_of_style(base["unet"], CHECKPOINTS[name]["style"]).to(s.where)
     text = text_encoder(s, base)
     batch = 1024 if on_gpu() else 64
+    fast = models.trained(unet, batch)
 
     def trainer_of():
         return Trainer(stage, {"unet": unet}, 8e-4 if on_gpu() else 5e-4, horizon=1_000_000 if on_gpu() else 100_000, warmup=batch * 50)
@@ -88,7 +92,7 @@ def train(s, name, minutes):
         latents, ids, _ = pool.batch(batch, g)
         with torch.no_grad():
             context = text(s.without_some(ids, g)).last_hidden_state
-        loss = diffusion_loss(unet, context, latents, g, s.alphas, s.sigmas)
+        loss = diffusion_loss(fast, context, latents, g, s.alphas, s.sigmas)
         trainer.step(loss, batch)
         losses.append(loss.detach())
         if clock.due("log", 10 if on_gpu() else 120):

@@ -84,3 +84,19 @@ def choose(data, meta, have, key):
         if short != subject["name"] and short not in labels and subject["group"] == "animals-nature":
             subject["tags"].insert(0, short)
     return found
+
+
+def some(subjects, count, named):
+    """So many of the subjects: those named, then of each subgroup one in turn (of animals three), in Unicode's order."""
+    queues = collections.defaultdict(list)
+    for subject in subjects:
+        if subject["name"] not in named:
+            queues[subject["subgroup"]].append(subject["key"])
+    kept = [s["key"] for s in subjects if s["name"] in named]
+    while len(kept) < count and any(queues.values()):
+        for subgroup, queue in queues.items():
+            taken = 3 if subgroup.startswith("animal-") else 1
+            kept += queue[:taken]
+            del queue[:taken]
+    kept = set(kept[:count])
+    return [s for s in subjects if s["key"] in kept]

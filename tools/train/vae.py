@@ -6,6 +6,7 @@ bear what a UNet leaves. Once a base has been started on its latents the encoder
 """
 
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,7 @@ import torch.nn.functional as F
 from . import models
 from .captions import Writer
 from .common import Clock, Trainer, autocast, device, home, on_gpu, say, write_atomic, write_json
-from .drawings import load
-from .render import Renderer, pack, sheet
+from .render import pack, prepared, sheet
 
 NOISE = 0.05
 
@@ -53,17 +53,16 @@ def psnr(vae, pictures):
 def run(minutes, width=48, start=None, lr=1e-3):
     where = device()
     folder = home() / "vae"
-    subjects, drawings = load()
-    renderer = Renderer(drawings, where)
+    subjects, renderer = prepared()
     writer = Writer(subjects)
     if start:
         from diffusers import AutoencoderTiny
 
-        vae = AutoencoderTiny.from_pretrained(start, torch_dtype=torch.float32)
+        vae = AutoencoderTiny.from_pretrained(Path(start) / "vae", torch_dtype=torch.float32)
     else:
         vae = models.vae(decoder=width)
     vae = vae.to(where, memory_format=torch.channels_last)
-    frozen = (home() / "base/state.pt").exists()
+    frozen = any((home() / "base" / name).exists() for name in ("state.pt", "model.pt"))
     vae.encoder.requires_grad_(not frozen)
     trainer = Trainer("vae-decoder" if frozen else "vae", {"vae": vae}, lr, horizon=1_000_000 if on_gpu() else 100_000, warmup=3_000)
     if frozen and not trainer.samples:  # the decoder by itself begins where the whole ended

@@ -14,7 +14,7 @@ import { Mine } from "./mine.js";
 import { Notices } from "./notices.js";
 import { Opening } from "./opening.js";
 import { Over } from "./over.js";
-import { isKeptAt, remember } from "./own.js";
+import { isKeptAt, loraOf, remember } from "./own.js";
 import { hideError, say, showBackend, showError, showNotRunning, showStarting } from "./says.js";
 import { Shelf } from "./shelf.js";
 import { Stage } from "./stage.js";
@@ -285,7 +285,8 @@ async function addCatalogue() {
   const entries = await Tintype.catalogue("checkpoints/checkpoints.json");
   for (const source of entries) {
     const { id, name, description, image, prompts, defaults } = source;
-    cards.add({ id, name: name ?? id, description, image, prompts, defaults, source, loras: [], vae: null });
+    const loras = (source.loras ?? []).map(({ source, scale }) => loraOf(fromAddress(source), scale));
+    cards.add({ id, name: name ?? id, description, image, prompts, defaults, source, loras, vae: null });
   }
   const credits = entries.filter(({ credits }) => credits).map(({ name, credits }) => `${name} from ${credits}`);
   el("credits").firstElementChild.textContent = `What the checkpoints learned from: ${credits.join("; ")}.`;

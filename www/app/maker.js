@@ -102,7 +102,8 @@ export class Maker extends EventTarget {
     // Asked now, as long as it is known that a person has just chosen it; without a LoRA it can be loaded all the same.
     for (const thing of [entry, vae]) if (thing) await permit(thing);
     for (const lora of loras) if (lora.on) await permit(lora).catch(() => {});
-    const options = { name, variant, predictionType, ...(vae && { vae: vae.source }), signal: load.controller.signal, onProgress };
+    // LoRAs are laid afterwards, an entry's own among them: a person may have taken them off.
+    const options = { name, variant, predictionType, loras: [], ...(vae && { vae: vae.source }), signal: load.controller.signal, onProgress };
     load.done = await tintype.load(entry.source, options);
     for (const warning of load.done.warnings) this.#notice(`${entry.name}: ${warning}`);
     this.#tell("change");

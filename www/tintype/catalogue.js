@@ -4,7 +4,14 @@ import { addressText, fetched, folder, get, isSingle, json, page, parse, place }
 import { TintypeError } from "./error.js";
 import { CATALOGUE, check, invalid, shown } from "./options.js";
 
-/** The entries of a `checkpoints.json`, with `url` and `image` made absolute. */
+/** An entry's LoRAs, of which those with an address have it made absolute; what is wrong with the others is said when they are laid. */
+const lorasAt = (base, loras) =>
+  loras.map((lora) => {
+    const text = typeof lora?.source === "string" && !/^hf:/i.test(lora.source) ? lora.source : null;
+    return text !== null && URL.canParse(text, base) ? { ...lora, source: new URL(text, base).href } : lora;
+  });
+
+/** The entries of a `checkpoints.json`, with `url`, `image` and the addresses of `loras` made absolute. */
 export async function catalogue(url, options) {
   const { signal } = check("catalogue", CATALOGUE, options);
   if (typeof url !== "string" && !(url instanceof URL)) {
@@ -23,13 +30,14 @@ export async function catalogue(url, options) {
       throw new TintypeError("corrupt", `${where}: expected an address relative to it, or a whole one, found ${shown(value)}`);
     };
     const image = typeof entry?.image === "string" ? absolute("image").href : undefined;
-    return { ...entry, url: folder(absolute("url")), image };
+    const loras = Array.isArray(entry?.loras) ? lorasAt(href, entry.loras) : entry?.loras;
+    return { ...entry, url: folder(absolute("url")), image, ...(loras && { loras }) };
   });
 }
 
 /**
- * The folder of an entry whose `url` is relative to a catalogue that the entry doesn't name: the first of the places
- * where this page's catalogue is likely to be that has something of the `kind` there.
+ * The `url` and the `loras` of an entry whose `url` is relative to a catalogue that the entry doesn't name: from the first of the
+ * places where this page's catalogue is likely to be that has something of the `kind` there.
  */
 export async function findEntry(entry, { where, kind, signal }) {
   const catalogues = (globalThis.performance?.getEntriesByType("resource") ?? [])
@@ -37,11 +45,14 @@ export async function findEntry(entry, { where, kind, signal }) {
     .filter((name) => /\/checkpoints\.json$/.test(name.replace(/[?#].*$/, "")))
     .reverse();
   const bases = [...catalogues, new URL("checkpoints/", page()).href, page()];
-  const found = bases.filter((base) => URL.canParse(entry.url, base)).map((base) => folder(new URL(entry.url, base)));
-  const candidates = [...new Set(found)];
-  if (candidates.length === 0) throw invalid(`${where}: url: ${shown(entry.url)} is not a URL`);
+  const candidates = new Map();
+  for (const base of bases) {
+    const at = URL.canParse(entry.url, base) && folder(new URL(entry.url, base));
+    if (at && !candidates.has(at)) candidates.set(at, base);
+  }
+  if (candidates.size === 0) throw invalid(`${where}: url: ${shown(entry.url)} is not a URL`);
   const failures = [];
-  for (const candidate of candidates) {
+  for (const [candidate, base] of candidates) {
     const { pathname } = new URL(candidate);
     const single = isSingle(pathname);
     for (const index of single ? [""] : kind.index) {
@@ -50,7 +61,7 @@ export async function findEntry(entry, { where, kind, signal }) {
       try {
         if (single) await fetched(candidate, signal, () => get(candidate, signal, "HEAD"));
         else await json(probe.href, signal);
-        return candidate;
+        return { url: candidate, loras: entry.loras && lorasAt(base, entry.loras) };
       } catch (error) {
         if (error.code === "cancelled") throw error;
         failures.push(error);

@@ -237,6 +237,7 @@ const ENTRY = {
   id: text,
   name: text,
   defaults: (value, where) => fields(record(value, where), HINTS, `${where}.`),
+  loras,
   files(value, where) {
     const file = ([path, said]) => {
       const place = `${where}[${shown(path)}]`;

@@ -1,4 +1,4 @@
-// What `load` takes → what the engine reads: { source, hints, warnings }, where `source` is
+// What `load` takes → what the engine reads: { source, hints, warnings }, with the `loras` that an entry has, where `source` is
 // { kind: "url", url, files?, path?, place?, label? } or { kind: "files", files: [{ path, file }], path? }. `path` is the one file that
 // has all of it, `files` what is known beforehand; `place` and `label` are what messages and the store call it in place of the URL.
 
@@ -133,15 +133,16 @@ export class Sources {
   /** An entry of a `checkpoints.json`: what it says of its files counts. */
   async #entry(entry, about) {
     if (typeof entry.url !== "string") throw invalid(`${about.where}: url: expected a string, found ${shown(entry.url)}`);
-    const { files, ...hints } = entryFields(entry, about.where);
-    const url = URL.canParse(entry.url) ? entry.url : await findEntry(entry, about);
+    const { files, loras: checked, ...hints } = entryFields(entry, about.where);
+    const said = { url: entry.url, loras: checked };
+    const { url, loras } = URL.canParse(entry.url) ? said : await findEntry(said, about);
     const found = await this.#address(url, about);
     if (files && Object.keys(files).length > 0) {
       const known = found.source.files ?? {};
       for (const [path, said] of Object.entries(files)) known[path] = { ...known[path], ...said };
       found.source.files = known;
     }
-    return { ...found, hints: { ...found.hints, ...hints } };
+    return { ...found, hints: { ...found.hints, ...hints }, ...(loras && { loras }) };
   }
 }
 

@@ -105,6 +105,8 @@ export interface CatalogueEntry {
   prompts?: string[];
   /** `load` refuses those that no picture could be drawn with. */
   defaults?: Partial<Defaults>;
+  /** LoRAs that lie over it unless `load` is told of others, `[]` for none; addresses are relative to the `checkpoints.json`. */
+  loras?: Lora[];
   /** Each file's size in bytes and its hash, by path: what arrives is checked against it. */
   files?: Record<string, { size?: number; sha256?: string }>;
 }
@@ -184,7 +186,7 @@ export interface LoadOptions {
   variant?: string | null;
   /** What the UNet predicts, where the scheduler's configuration is wrong or missing. */
   predictionType?: "epsilon" | "v_prediction" | "sample" | (string & {}) | null;
-  /** LoRAs to lie over it. */
+  /** LoRAs to lie over it, in place of those that an entry has. */
   loras?: readonly Lora[] | null;
   /** An autoencoder in place of the checkpoint's own, of which nothing is read then. */
   vae?: VaeSource | null;

@@ -185,14 +185,14 @@ export class Tintype extends EventTarget {
   }
 
   async load(source, options) {
-    const { signal, onProgress, loras: over = [], vae: other, ...rest } = check("load", LOAD, options);
+    const { signal, onProgress, loras: over, vae: other, ...rest } = check("load", LOAD, options);
     if (this.#closed) throw invalid(CLOSED);
-    const find = (signal) =>
-      Promise.all([
-        this.#sources.find(source, { signal }),
-        resolveLoras(this.#sources, over, "load", signal),
-        resolveVae(this.#sources, other, "load", signal),
-      ]);
+    const find = (signal) => {
+      const found = this.#sources.find(source, { signal });
+      const asked = over ? Promise.resolve({ loras: over }) : found;
+      const laid = asked.then(({ loras = [] }) => resolveLoras(this.#sources, loras, "load", signal));
+      return Promise.all([found, laid, resolveVae(this.#sources, other, "load", signal)]);
+    };
     const resolved = await this.#resolve(find, signal);
     if (this.#closed) throw wasClosed();
     const [{ source: found, hints }, { loras }, { vae }] = resolved;
