@@ -4,6 +4,7 @@
 mod builder;
 mod dump;
 mod fuse;
+mod halves;
 mod op;
 mod plan;
 mod shape;
