@@ -11,7 +11,7 @@ pub mod webgpu;
 
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
-use crate::graph::{ParamSpec, Plan, Rate, Value};
+use crate::graph::{Graph, ParamSpec, Plan, Rate, Value};
 use std::rc::Rc;
 
 pub use cpu::product;
@@ -178,6 +178,14 @@ impl Executor {
         }
     }
 
+    /// The plan of a graph with values as this device keeps them.
+    pub fn plan(&self, graph: Graph) -> Plan {
+        match self {
+            Self::Webgpu(e) if e.keeps_halves() => Plan::in_halves(graph),
+            Self::Cpu(_) | Self::Webgpu(_) => Plan::new(graph),
+        }
+    }
+
     /// Makes room for packed weights: for each parameter, the dtype it is kept in.
     ///
     /// # Errors
@@ -321,7 +329,7 @@ impl Executor {
         both!(self, instance, Instance, |e, i| e.view(i, value, context))
     }
 
-    /// Runs all nodes of one rate in one context. `step` says which row of schedule-rate values is used.
+    /// Runs all nodes of one rate in one context, whose inputs of that rate were written. `step` says which row of schedule-rate values is used.
     ///
     /// # Errors
     /// [`Error::Cancelled`] between two slices of the work; [`Error::DeviceLost`]; [`Error::Internal`] for missing weights.

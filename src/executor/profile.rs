@@ -104,10 +104,7 @@ impl Executor {
     /// [`Error::Internal`](crate::error::Error::Internal) for weights that are not there.
     pub fn node_bytes(&self, plan: &Plan, weights: &Weights, node: usize) -> Result<u64> {
         let n = &plan.nodes[node];
-        if matches!(n.op, Op::Input { .. }) {
-            return Ok(0);
-        }
-        let out = n.shape.len() as u64 * 4;
+        let out = n.element.bytes(n.shape.len());
         let mut bytes = plan.moved(node);
         for &p in &n.params {
             let spec = &plan.params[p];

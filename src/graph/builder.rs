@@ -65,7 +65,7 @@ impl Graph {
         Value(self.nodes.len() - 1)
     }
 
-    /// Says that the model stands products of 16-bit floats: none of its values come near their limits.
+    /// Says that the model stands 16-bit floats: none of its values come near their limits.
     pub fn stand_half(&mut self) {
         self.stands_half = true;
     }

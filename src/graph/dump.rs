@@ -1,6 +1,6 @@
 //! A plan as text: a line a node, for people and for comparing two versions of a plan.
 
-use super::{Op, Plan, Unary};
+use super::{Element, Op, Plan, Unary};
 use std::fmt::{self, Write};
 
 impl fmt::Display for Plan {
@@ -11,9 +11,10 @@ impl fmt::Display for Plan {
             let rate = format!("{:?}", node.rate).to_lowercase();
             writeln!(
                 f,
-                "%{i} {rate} slot {} {} = {}({}) {}",
+                "%{i} {rate} slot {} {}{} = {}({}) {}",
                 value.slot,
                 value.shape,
+                if value.element == Element::F16 { " f16" } else { "" },
                 node.op,
                 args.join(", "),
                 node.label
@@ -22,7 +23,7 @@ impl fmt::Display for Plan {
         for (s, slot) in self.slots.iter().enumerate() {
             writeln!(
                 f,
-                "slot {s}: {} elements{}",
+                "slot {s}: {} words{}",
                 slot.len,
                 if slot.persistent { ", persistent" } else { "" }
             )?;

@@ -4,6 +4,7 @@
 mod builder;
 mod dump;
 mod fuse;
+mod halves;
 mod op;
 mod plan;
 mod shape;
@@ -12,6 +13,7 @@ mod traffic;
 pub use builder::{Graph, Path, Value};
 pub use fuse::fuse;
 pub use op::{Activation, Epilogue, Node, Op, Pack, ParamPart, ParamSpec, Prologue, Rate, Unary};
+pub(crate) use plan::Slots;
 pub use plan::{Plan, Slot, ValueInfo};
 pub use shape::{Element, Shape};
 pub use traffic::Traffic;

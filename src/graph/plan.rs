@@ -1,5 +1,6 @@
 //! A fused graph in the order in which it runs, with a memory slot for each value.
 
+use super::halves::narrow;
 use super::{Element, Graph, Node, Op, ParamSpec, Rate, Shape, Value, fuse};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -15,12 +16,15 @@ pub struct ValueInfo {
     pub rate: Rate,
     /// The slot that holds it, as an index into [`Plan::slots`].
     pub slot: usize,
+    /// Of an input or output in 16-bit floats, the slot with the same in f32, which is what a caller writes and reads: a device
+    /// converts when the node runs.
+    pub edge: Option<usize>,
 }
 
 /// A buffer that values take turns in. No node reads and writes one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// Elements, of four bytes each.
+    /// Words, of four bytes each.
     pub len: usize,
     /// Holds one value for as long as the plan is in use, apart for each context (a positive and a negative prompt are two).
     pub persistent: bool,
@@ -37,8 +41,6 @@ pub struct Plan {
     pub slots: Vec<Slot>,
     /// The parameters needed.
     pub params: Vec<ParamSpec>,
-    /// The model stands products of 16-bit floats.
-    pub stands_half: bool,
     inputs: BTreeMap<String, Value>,
     outputs: BTreeMap<String, Value>,
 }
@@ -46,24 +48,39 @@ pub struct Plan {
 impl Plan {
     /// Fuses a graph, orders it by rate and gives each value a slot.
     pub fn new(graph: Graph) -> Self {
+        Self::made(graph, false)
+    }
+
+    /// The same with values in 16-bit floats, if the graph stands it, but for what needs more: times, statistics, and what is
+    /// written and read from outside.
+    pub fn in_halves(graph: Graph) -> Self {
+        let stands_it = graph.stands_half;
+        Self::made(graph, stands_it)
+    }
+
+    fn made(graph: Graph, half: bool) -> Self {
         let graph = fuse(graph);
-        let (nodes, outputs) = by_rate(graph.nodes, graph.outputs);
+        let (mut nodes, outputs) = by_rate(graph.nodes, graph.outputs);
+        if half {
+            narrow(&mut nodes);
+        }
         let times: Vec<usize> = (0..nodes.len()).collect();
-        let (of, slots) = assign(&nodes, &outputs, &times, &vec![false; nodes.len()]);
+        let Slots { of, edges, slots } = assign(&nodes, &outputs, &times, &vec![false; nodes.len()]);
         let inputs = (nodes.iter().enumerate())
             .filter_map(|(i, n)| match &n.op {
                 Op::Input { name } => Some((name.clone(), Value(i))),
                 _ => None,
             })
             .collect();
-        let values = nodes.iter().zip(of);
+        let values = nodes.iter().zip(of).zip(edges);
         let values = values
-            .map(|(n, slot)| ValueInfo {
+            .map(|((n, slot), edge)| ValueInfo {
                 shape: n.shape.clone(),
                 element: n.element,
                 rate: n.rate,
                 // Nothing lies elsewhere.
                 slot: slot.unwrap_or(0),
+                edge,
             })
             .collect();
         Self {
@@ -71,7 +88,6 @@ impl Plan {
             values,
             slots,
             params: graph.params,
-            stands_half: graph.stands_half,
             inputs,
             outputs,
         }
@@ -121,7 +137,7 @@ impl Plan {
     }
 
     /// Slots where nodes that have one number in `times` run in turns, a part of each after the other. Values that are `elsewhere` get none.
-    pub(crate) fn slots_where(&self, times: &[usize], elsewhere: &[bool]) -> (Vec<Option<usize>>, Vec<Slot>) {
+    pub(crate) fn slots_where(&self, times: &[usize], elsewhere: &[bool]) -> Slots {
         assign(&self.nodes, &self.outputs, times, elsewhere)
     }
 
@@ -154,15 +170,18 @@ fn by_rate(nodes: Vec<Node>, outputs: BTreeMap<String, Value>) -> (Vec<Node>, BT
     )
 }
 
+/// The slot of each value, that of its f32 at the edge of the graph if it has one, and all slots.
+pub(crate) struct Slots {
+    pub(crate) of: Vec<Option<usize>>,
+    pub(crate) edges: Vec<Option<usize>>,
+    pub(crate) slots: Vec<Slot>,
+}
+
 /// Gives each value a slot: the largest first, each into the first slot that is free while it lives. `times` says when nodes run.
-fn assign(
-    nodes: &[Node],
-    outputs: &BTreeMap<String, Value>,
-    times: &[usize],
-    elsewhere: &[bool],
-) -> (Vec<Option<usize>>, Vec<Slot>) {
+fn assign(nodes: &[Node], outputs: &BTreeMap<String, Value>, times: &[usize], elsewhere: &[bool]) -> Slots {
+    let words = |i: usize| nodes[i].element.words(nodes[i].shape.len());
     let mut last_use = times.to_vec();
-    let mut persistent: Vec<bool> = nodes.iter().map(|n| matches!(n.op, Op::Input { .. })).collect();
+    let mut persistent = vec![false; nodes.len()];
     for (node, time) in nodes.iter().zip(times) {
         for v in &node.inputs {
             last_use[v.0] = last_use[v.0].max(*time);
@@ -170,13 +189,24 @@ fn assign(
             persistent[v.0] |= nodes[v.0].rate < node.rate;
         }
     }
-    outputs.values().for_each(|v| persistent[v.0] = true);
+    let mut edges = vec![None; nodes.len()];
+    let mut slots: Vec<Slot> = Vec::new();
+    let is_input = |i: &usize| matches!(nodes[*i].op, Op::Input { .. });
+    for i in (0..nodes.len()).filter(is_input).chain(outputs.values().map(|v| v.0)) {
+        // What is outside outlives a run; the value itself need not, if it is converted.
+        if nodes[i].element != Element::F16 {
+            persistent[i] = true;
+        } else if edges[i].is_none() {
+            edges[i] = Some(slots.len());
+            let (len, persistent) = (nodes[i].shape.len(), true);
+            slots.push(Slot { len, persistent });
+        }
+    }
 
     let mut of = vec![None; nodes.len()];
-    let mut slots: Vec<Slot> = Vec::new();
-    let mut taken: Vec<Vec<(usize, usize)>> = Vec::new();
+    let mut taken: Vec<Vec<(usize, usize)>> = vec![Vec::new(); slots.len()];
     let mut by_size: Vec<usize> = (0..nodes.len()).filter(|&i| !elsewhere[i]).collect();
-    by_size.sort_by_key(|&i| (std::cmp::Reverse(nodes[i].shape.len()), i));
+    by_size.sort_by_key(|&i| (std::cmp::Reverse(words(i)), i));
     for i in by_size {
         let life = (times[i], last_use[i]);
         // A value that dies where another is born is read while that one is written: they may not share.
@@ -188,7 +218,7 @@ fn assign(
         };
         let slot = found.unwrap_or_else(|| {
             slots.push(Slot {
-                len: nodes[i].shape.len(),
+                len: words(i),
                 persistent: persistent[i],
             });
             taken.push(Vec::new());
@@ -197,5 +227,5 @@ fn assign(
         of[i] = Some(slot);
         taken[slot].push(life);
     }
-    (of, slots)
+    Slots { of, edges, slots }
 }

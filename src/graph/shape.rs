@@ -2,13 +2,35 @@
 
 use std::fmt;
 
-/// The type of a value's elements; both take four bytes.
+/// The type of a value's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element {
     /// Activations.
     F32,
+    /// Activations of a plan for a device that keeps them so.
+    F16,
     /// Token ids.
     U32,
+}
+
+impl Element {
+    /// Bytes of one.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 | Self::U32 => 4,
+        }
+    }
+
+    /// Bytes of so many.
+    pub fn bytes(self, len: usize) -> u64 {
+        len as u64 * self.size() as u64
+    }
+
+    /// Words of four bytes that so many take.
+    pub fn words(self, len: usize) -> usize {
+        len.div_ceil(4 / self.size())
+    }
 }
 
 /// The dimensions of a value, outermost first: `[batch, height, width, channels]`, `[batch, tokens, channels]`, ….

@@ -1,7 +1,7 @@
 //! What nodes compute and move, counted from their shapes: of a plan, and of the graph as a model wrote it, where each operation
 //! reads and writes by itself.
 
-use super::{Graph, Node, Op, Pack, ParamSpec, Plan, Rate};
+use super::{Element, Graph, Node, Op, Pack, ParamSpec, Plan, Rate};
 
 /// Work of the nodes of one rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,12 +19,33 @@ impl Traffic {
     pub fn bytes(&self) -> u64 {
         self.activations + self.weights
     }
+
+    /// Both together.
+    fn and(self, other: Self) -> Self {
+        Self {
+            flops: self.flops + other.flops,
+            activations: self.activations + other.activations,
+            weights: self.weights + other.weights,
+        }
+    }
 }
 
 impl Plan {
     /// What the nodes of a rate compute and move, with weights of `weight_size` bytes an element (vectors have 4).
     pub fn traffic(&self, rate: Rate, weight_size: usize) -> Traffic {
-        total(&self.nodes, &self.params, rate, weight_size)
+        let all = self.phase(rate).map(|node| self.node_traffic(node, weight_size));
+        all.fold(Traffic::default(), Traffic::and)
+    }
+
+    /// That of one node, and of converting it where it comes from outside or goes there.
+    fn node_traffic(&self, node: usize, weight_size: usize) -> Traffic {
+        let mut one = traffic(&self.nodes, &self.params, node, weight_size);
+        let value = &self.values[node];
+        if value.edge.is_some() {
+            let len = value.shape.len();
+            one.activations += Element::F32.bytes(len) + value.element.bytes(len);
+        }
+        one
     }
 
     /// Multiplications and additions of one node, of those that do most of the work.
@@ -34,14 +55,14 @@ impl Plan {
 
     /// Bytes of values that one node reads and writes, each once.
     pub fn moved(&self, node: usize) -> u64 {
-        traffic(&self.nodes, &self.params, node, 0).activations
+        self.node_traffic(node, 0).activations
     }
 
     /// Seconds that the nodes of a rate take at least on a device of `flops` operations and `bytes` bytes a second, where a dispatch
     /// costs nothing and no two nodes overlap: each takes the longer of its arithmetic and its traffic.
     pub fn roofline(&self, rate: Rate, weight_size: usize, flops: f64, bytes: f64) -> f64 {
         let of = |node: usize| {
-            let one = traffic(&self.nodes, &self.params, node, weight_size);
+            let one = self.node_traffic(node, weight_size);
             (one.flops as f64 / flops).max(one.bytes() as f64 / bytes)
         };
         self.phase(rate).map(of).sum()
@@ -51,20 +72,10 @@ impl Plan {
 impl Graph {
     /// [`Plan::traffic`] of the graph as it was written.
     pub fn traffic(&self, rate: Rate, weight_size: usize) -> Traffic {
-        total(&self.nodes, &self.params, rate, weight_size)
+        let of_rate = (0..self.nodes.len()).filter(|&i| self.nodes[i].rate == rate);
+        let all = of_rate.map(|i| traffic(&self.nodes, &self.params, i, weight_size));
+        all.fold(Traffic::default(), Traffic::and)
     }
-}
-
-fn total(nodes: &[Node], params: &[ParamSpec], rate: Rate, weight_size: usize) -> Traffic {
-    let of_rate = (0..nodes.len()).filter(|&i| nodes[i].rate == rate);
-    of_rate.fold(Traffic::default(), |sum, i| {
-        let one = traffic(nodes, params, i, weight_size);
-        Traffic {
-            flops: sum.flops + one.flops,
-            activations: sum.activations + one.activations,
-            weights: sum.weights + one.weights,
-        }
-    })
 }
 
 fn traffic(nodes: &[Node], params: &[ParamSpec], i: usize, weight_size: usize) -> Traffic {
@@ -81,8 +92,8 @@ fn traffic(nodes: &[Node], params: &[ParamSpec], i: usize, weight_size: usize) -
     };
     let read = inputs.iter().map(|&v| match row {
         // Of rows of steps, the part of one.
-        Some(row) if row == v => node.shape.channels() as u64,
-        _ => nodes[v.0].shape.len() as u64,
+        Some(row) if row == v => nodes[v.0].element.bytes(node.shape.channels()),
+        _ => nodes[v.0].element.bytes(nodes[v.0].shape.len()),
     });
     let weights = node.params.iter().map(|&p| {
         let spec = &params[p];
@@ -100,7 +111,7 @@ fn traffic(nodes: &[Node], params: &[ParamSpec], i: usize, weight_size: usize) -
     });
     Traffic {
         flops: flops(nodes, params, i),
-        activations: 4 * (read.sum::<u64>() + node.shape.len() as u64),
+        activations: read.sum::<u64>() + node.element.bytes(node.shape.len()),
         weights: weights.sum(),
     }
 }

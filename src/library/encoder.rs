@@ -49,7 +49,10 @@ impl Library {
         };
         let size = [resident.defaults.height, resident.defaults.width].map(|n| (n / resident.factor).max(1));
         let key = Key::encoder(&resident.models.vae.config, size);
-        let plan = self.plans.plan(&key).map_err(|e| e.at(&resident.name))?;
+        let plan = self
+            .plans
+            .plan(&self.executor, &key)
+            .map_err(|e| e.at(&resident.name))?;
         let xl = resident.models.unet.config.text_time.is_some();
         let component = Checkpoint::open_vae(source, &options.open, xl, cancel, progress).await?;
         let place = component.place().to_owned();

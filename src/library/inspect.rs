@@ -141,10 +141,16 @@ impl Library {
         said.defaults = Some((defaults, factor));
         let mut weights = 0u64;
         for (component, key) in checkpoint.components.iter().zip(&keys) {
-            let plan = self.plans.plan(key).map_err(|e| e.at(component.config_place()))?;
+            let plan = self
+                .plans
+                .plan(&self.executor, key)
+                .map_err(|e| e.at(component.config_place()))?;
             let wanted = Wanted::new(component, &plan.params).map_err(|e| e.at(component.place()));
             let Some(wanted) = said.note(wanted)? else { continue };
-            let whole = key.whole().map(|key| self.plans.plan(&key)).transpose()?;
+            let whole = key
+                .whole()
+                .map(|key| self.plans.plan(&self.executor, &key))
+                .transpose()?;
             parts
                 .warnings
                 .extend(wanted.unused(component, &whole.as_ref().unwrap_or(&plan).params));
@@ -157,7 +163,7 @@ impl Library {
         }
         let mut working = Working::new(&self.executor);
         for (component, key) in checkpoint.components.iter().zip(&self.fitting(keys, weights)?) {
-            let plan = self.plans.plan(key)?;
+            let plan = self.plans.plan(&self.executor, key)?;
             working.add(key, &plan);
             said.note(self.executor.check_limits(&plan).map_err(|e| e.at(component.place())))?;
         }
@@ -196,7 +202,7 @@ impl Library {
         let fits = |keys: &[Key]| -> Result<bool> {
             let mut working = Working::new(&self.executor);
             for key in keys {
-                let plan = self.plans.plan(key)?;
+                let plan = self.plans.plan(&self.executor, key)?;
                 if self.executor.check_limits(&plan).is_err() {
                     return Ok(false);
                 }
@@ -271,7 +277,10 @@ impl Library {
         let config = VaeConfig::from_json(&vae.class, &vae.config).map_err(|e| e.at(vae.config_place()))?;
         // Of any size: the parameters are the same.
         let key = Key::decoder(&config, [8, 8]);
-        let plan = self.plans.plan(&key).map_err(|e| e.at(vae.config_place()))?;
+        let plan = self
+            .plans
+            .plan(&self.executor, &key)
+            .map_err(|e| e.at(vae.config_place()))?;
         let wanted = Wanted::new(vae, &plan.params).map_err(|e| e.at(vae.place()))?;
         let limits = self.executor.check_weights(&wanted.params);
         limits.map_err(|e| e.at(vae.place()))
@@ -280,7 +289,10 @@ impl Library {
     /// Bytes of the encoder's weights, and its plan.
     fn encoder_bytes(&self, vae: &Component, key: &Key) -> Result<(u64, Rc<Plan>)> {
         expect_encoder(vae)?;
-        let plan = self.plans.plan(key).map_err(|e| e.at(vae.config_place()))?;
+        let plan = self
+            .plans
+            .plan(&self.executor, key)
+            .map_err(|e| e.at(vae.config_place()))?;
         let fits = || -> Result<u64> {
             let wanted = Wanted::new(vae, &plan.params)?;
             self.executor.check_weights(&wanted.params)?;

@@ -84,7 +84,10 @@ impl Library {
         for (component, key) in components.into_iter().zip(&keys) {
             let model = self.reading(&component, key)?;
             // Of a text encoder pipelines may leave the last layer alone, which is in the file all the same.
-            let whole = key.whole().map(|key| self.plans.plan(&key)).transpose()?;
+            let whole = key
+                .whole()
+                .map(|key| self.plans.plan(&self.executor, &key))
+                .transpose()?;
             let whole = whole.as_ref().unwrap_or(&model.plan);
             parts.warnings.extend(model.wanted.unused(&component, &whole.params));
             jobs.push(Job {
@@ -115,7 +118,7 @@ impl Library {
         let _coming = self.make_room_for(&name, bytes, &mut keys, room)?;
         // What was read by may be another by now.
         for (job, key) in jobs.iter_mut().zip(&keys) {
-            let plan = self.plans.plan(key)?;
+            let plan = self.plans.plan(&self.executor, key)?;
             job.models
                 .iter_mut()
                 .take(1)
@@ -188,7 +191,10 @@ impl Library {
 
     /// A model of a component, which another checkpoint may have brought.
     pub(super) fn reading(&self, component: &Component, key: &Key) -> Result<Reading> {
-        let plan = self.plans.plan(key).map_err(|e| e.at(component.config_place()))?;
+        let plan = self
+            .plans
+            .plan(&self.executor, key)
+            .map_err(|e| e.at(component.config_place()))?;
         let wanted = Wanted::new(component, &plan.params).map_err(|e| e.at(component.place()))?;
         let address = address(component, &wanted, &component.known_hashes());
         let found = address.and_then(|address| self.pool.find_at(address, &wanted.params));

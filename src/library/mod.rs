@@ -304,7 +304,7 @@ impl Library {
     fn make_room(&self, name: &str, weights: u64, keys: &[Key], room: Room) -> Result<Coming<'_>> {
         let mut working = Working::new(&self.executor);
         for key in keys {
-            let plan = self.plans.plan(key)?;
+            let plan = self.plans.plan(&self.executor, key)?;
             // No one else's going would help against this.
             self.executor.check_limits(&plan).map_err(|e| e.at(name))?;
             working.add(key, &plan);

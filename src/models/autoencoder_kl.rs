@@ -28,6 +28,8 @@ pub struct AutoencoderKlConfig {
     pub use_quant_conv: bool,
     /// A convolution of 1 x 1 comes before the decoder.
     pub use_post_quant_conv: bool,
+    /// Its values are beyond 16-bit floats, as those of SDXL's are.
+    pub force_upcast: bool,
     /// Why there is no encoder for it, if there is none: pictures are decoded all the same.
     pub no_encoder: Option<String>,
     /// What a pipeline divides latents by before it decodes them.
@@ -54,6 +56,7 @@ impl AutoencoderKlConfig {
             act_fn: c.activation("act_fn", "silu")?,
             mid_block_add_attention: c.flag("mid_block_add_attention", true)?,
             use_quant_conv: c.flag("use_quant_conv", true)?,
+            force_upcast: c.flag("force_upcast", true)?,
             no_encoder: no_encoder(&c)?,
             use_post_quant_conv: c.flag("use_post_quant_conv", true)?,
             scaling_factor: c.float("scaling_factor", 0.18215)?,
@@ -95,6 +98,9 @@ impl AutoencoderKlConfig {
     /// [`Error::Corrupt`] where the config's sizes do not fit together.
     pub fn decoder(&self, [batch, height, width]: [usize; 3]) -> Result<Graph> {
         let mut graph = Graph::new();
+        if !self.force_upcast {
+            graph.stand_half();
+        }
         let (g, root) = (&mut graph, Path::root());
         let p = root.pp("decoder");
         let x = g.input(
@@ -149,6 +155,9 @@ impl AutoencoderKlConfig {
             return Err(Error::Unsupported(why.clone()));
         }
         let mut graph = Graph::new();
+        if !self.force_upcast {
+            graph.stand_half();
+        }
         let (g, root) = (&mut graph, Path::root());
         let p = root.pp("encoder");
         let x = g.input(

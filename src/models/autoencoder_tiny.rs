@@ -29,6 +29,8 @@ pub struct AutoencoderTinyConfig {
     pub act_fn: Activation,
     /// What a pipeline divides latents by before it decodes them.
     pub scaling_factor: f32,
+    /// Its values are beyond 16-bit floats.
+    pub force_upcast: bool,
 }
 
 impl AutoencoderTinyConfig {
@@ -50,6 +52,7 @@ impl AutoencoderTinyConfig {
             upsampling_scaling_factor: c.size("upsampling_scaling_factor", 2)?,
             act_fn: c.activation("act_fn", "relu")?,
             scaling_factor: c.float("scaling_factor", 1.0)?,
+            force_upcast: c.flag("force_upcast", false)?,
         };
         for (name, blocks, channels) in [
             (
@@ -97,6 +100,9 @@ impl AutoencoderTinyConfig {
     /// [`Error::Corrupt`] where the config's sizes do not fit together.
     pub fn decoder(&self, [batch, height, width]: [usize; 3]) -> Result<Graph> {
         let mut graph = Graph::new();
+        if !self.force_upcast {
+            graph.stand_half();
+        }
         let g = &mut graph;
         let mut l = Layers::new("decoder");
         let x = g.input(
@@ -158,6 +164,9 @@ impl AutoencoderTinyConfig {
             )));
         }
         let mut graph = Graph::new();
+        if !self.force_upcast {
+            graph.stand_half();
+        }
         let g = &mut graph;
         let mut l = Layers::new("encoder");
         let x = g.input(

@@ -93,6 +93,7 @@ impl ClipTextConfig {
     /// [`Error::Corrupt`] where the config's sizes do not fit together.
     pub fn graph(&self, batch: usize, tokens: usize) -> Result<Graph> {
         let mut graph = Graph::new();
+        graph.stand_half();
         let (g, p) = (&mut graph, Path::root());
         let ids = g.input("input_ids", [batch, tokens], Element::U32, Rate::Prompt);
         let e = p.pp("embeddings");

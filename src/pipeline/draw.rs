@@ -85,17 +85,17 @@ pub async fn draw(
     if models.unet.config.time_cond_proj_dim.is_some() && !request.negative_prompt.is_empty() {
         warnings.push("the negative prompt has no effect: this checkpoint draws with the prompt alone".into());
     }
+    let mut generator = Generator::new(request.seed);
+    let start = Start::new(models, image, size, &mut generator);
+    if let Some(condition) = &start.condition {
+        denoiser.set_condition(condition)?;
+    }
     denoiser
         .start(request.guidance_scale, [request.height, request.width], cancel)
         .await?;
     timings.prompt = clock.lap();
 
-    let mut generator = Generator::new(request.seed);
-    let start = Start::new(models, image, size, &mut generator);
     let latents = Latents::new(executor, &schedule, &denoiser, &start).await?;
-    if let Some(condition) = &start.condition {
-        denoiser.set_condition(condition)?;
-    }
     let guidance = if guided { request.guidance_scale } else { 1.0 };
     let mut previews = Previews::new();
     for (i, step) in schedule.steps.iter().enumerate() {

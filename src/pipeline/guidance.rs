@@ -83,7 +83,7 @@ impl<'a> Denoiser<'a> {
             .try_for_each(|view| self.executor.fill(view, condition))
     }
 
-    /// Does what is done once a prompt. The texts must have been written. `size` is the picture's height and width.
+    /// Does what is done once a prompt. Texts and condition must have been written. `size` is the picture's height and width.
     pub(super) async fn start(&self, guidance_scale: f32, size: [usize; 2], cancel: &CancelToken) -> Result<()> {
         let config = &self.models.unet.config;
         let scale = config

@@ -343,12 +343,12 @@ impl PlanCache {
         }
     }
 
-    /// A plan, without slots.
-    pub(crate) fn plan(&self, key: &Key) -> Result<Rc<Plan>> {
+    /// A plan, without slots. All are for one device.
+    pub(crate) fn plan(&self, executor: &Executor, key: &Key) -> Result<Rc<Plan>> {
         let mut built = self.built.borrow_mut();
         let found = match built.iter().position(|(k, _)| k == key) {
             Some(at) => built.remove(at),
-            None => (key.clone(), Rc::new(Plan::new(key.graph()?))),
+            None => (key.clone(), Rc::new(executor.plan(key.graph()?))),
         };
         let plan = found.1.clone();
         built.push(found);
@@ -367,7 +367,7 @@ impl PlanCache {
         self.kept
             .borrow_mut()
             .retain(|(k, p)| p.instance.is_shared() || !k.is_same_but_for_rows(&key));
-        let plan = self.plan(&key)?;
+        let plan = self.plan(executor, &key)?;
         let bytes = executor.slot_bytes(&plan, key.contexts());
         if let Some(limit) = self.limit.get() {
             self.shrink_to(limit.saturating_sub(bytes));

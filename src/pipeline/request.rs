@@ -128,7 +128,7 @@ pub async fn tune(
             Key::Decoder { .. } => &models.vae.weights,
             Key::Text { .. } | Key::Encoder { .. } => continue,
         };
-        let plan = plans.plan(&key)?;
+        let plan = plans.plan(executor, &key)?;
         if plans.is_tuned(&plan) {
             continue;
         }

@@ -98,7 +98,7 @@ pub async fn sweep(
     peak: Option<Peaks>,
     cancel: &CancelToken,
 ) -> Result<Sweep> {
-    let plan = plans.plan(&request.key(executor)?)?;
+    let plan = plans.plan(executor, &request.key(executor)?)?;
     let peak = match peak {
         Some(peak) => peak,
         None => peaks(executor, cancel).await?,
@@ -136,12 +136,20 @@ pub async fn sweep(
 async fn alone(executor: &Executor, plan: &Plan, i: usize, cancel: &CancelToken) -> Result<(f64, u64)> {
     let node = &plan.nodes[i];
     let mut graph = Graph::new();
+    if node.element == Element::F16 {
+        graph.stand_half();
+    }
     let mut inputs = HashMap::new();
     let operands = node.inputs.iter().map(|v| {
         // One that is read twice is one.
         *inputs.entry(v.0).or_insert_with(|| {
             let value = &plan.values[v.0];
-            graph.input(&v.0.to_string(), value.shape.dims(), value.element, Rate::Step)
+            let element = match value.element {
+                // What comes from outside is.
+                Element::F16 => Element::F32,
+                other => other,
+            };
+            graph.input(&v.0.to_string(), value.shape.dims(), element, Rate::Step)
         })
     });
     let operands: Vec<_> = operands.collect();
@@ -152,7 +160,7 @@ async fn alone(executor: &Executor, plan: &Plan, i: usize, cancel: &CancelToken)
     let params: Vec<_> = params.collect();
     let out = graph.op(&Path::root().pp(&node.label), node.op.clone(), &operands, &params)?;
     graph.output("out", out);
-    let alone = Rc::new(Plan::new(graph));
+    let alone = Rc::new(executor.plan(graph));
     let wanted: Vec<_> = (alone.params.iter().cloned())
         .map(|spec| (spec, WeightDtype::F16))
         .collect();
@@ -167,7 +175,7 @@ async fn alone(executor: &Executor, plan: &Plan, i: usize, cancel: &CancelToken)
         let len = value.shape.len();
         match value.element {
             Element::U32 => executor.write(&instance, name, 0, Data::U32(&vec![0; len]))?,
-            Element::F32 => {
+            Element::F32 | Element::F16 => {
                 let values: Vec<f32> = (0..len).map(|i| (i * 37 % 251) as f32 / 251.0 - 0.5).collect();
                 executor.write(&instance, name, 0, Data::F32(&values))?;
             }

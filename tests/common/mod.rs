@@ -10,7 +10,7 @@ mod random;
 mod single_file;
 mod tensors;
 
-pub use executors::{cpu, webgpu, webgpu_as_gpu};
+pub use executors::{cpu, webgpu, webgpu_as_gpu, webgpu_in_halves};
 pub use pictures::{PIPELINES, byte_distance, draw, is_same_picture, load, load_encoder};
 pub use play::{distance, open, place, play};
 pub use random::random_weights;

@@ -25,7 +25,7 @@ pub fn play(
     step: usize,
 ) -> BTreeMap<String, Vec<f32>> {
     pollster::block_on(async {
-        let plan = Rc::new(Plan::new(graph));
+        let plan = Rc::new(executor.plan(graph));
         let (weights, params) = place(executor, &plan, file).await;
         executor.warm(&plan, &params).await.unwrap();
         let instance = executor.prepare(plan.clone(), 1).await.unwrap();

@@ -49,8 +49,10 @@ export interface CreateOptions {
    */
   tuning?: "auto" | "off" | Tuning | null;
   /**
-   * What a GPU multiplies in. `f32`, if nothing is said: pictures are those of diffusers. `f16`: UNets' products run in 16-bit floats
-   * where the adapter has `shader-f16`, which is faster on most, and pictures differ a little. Autoencoders and text stay in `f32`.
+   * What a GPU computes in. `f32`, if nothing is said: pictures are those of diffusers. `f16`: where the adapter has `shader-f16`,
+   * UNets, text encoders and tiny autoencoders keep what they compute in 16-bit floats, which takes half the memory and half the
+   * traffic, and their products run in them, which is faster on most; pictures differ a little. Other autoencoders stay in `f32`,
+   * but for those whose config says `"force_upcast": false`. Where the adapter lacks it, it is `f32`.
    */
   arithmetic?: "f32" | "f16" | null;
   /** Whether there is `debug`, for tests. */

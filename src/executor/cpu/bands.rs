@@ -2,7 +2,7 @@
 //! played in turns, from the top of the picture to its bottom: what lies between two of them is never whole in memory, only the lines that
 //! are still to be seen. Every line is made once, by what makes it otherwise, and is the same to the bit.
 
-use crate::graph::{Node, Op, Plan, Shape, Slot, Value};
+use crate::graph::{Node, Op, Plan, Shape, Slot, Slots, Value};
 use std::ops::Range;
 
 /// Bytes that tuning may change.
@@ -74,7 +74,7 @@ impl Layout {
             times[chain.nodes.clone()].fill(chain.nodes.start);
             chain.inner(plan).for_each(|i| elsewhere[i] = true);
         }
-        let (of, slots) = plan.slots_where(&times, &elsewhere);
+        let Slots { of, slots, .. } = plan.slots_where(&times, &elsewhere);
         let mut homes: Vec<Home> = of.into_iter().map(|slot| Home::Slot(slot.unwrap_or(0))).collect();
         let (mut bands, mut steps, mut next) = (Vec::new(), Vec::new(), 0);
         let whole = |node| Step { node, part: None };

@@ -98,10 +98,11 @@ impl Cpu {
             {
                 return Err(Error::Internal(format!("{}: one slot is read and written", node.label)));
             }
-            if let (Element::U32, Home::Slot(slot)) = (value.element, home)
+            if let Home::Slot(slot) = home
                 && let Some(element) = elements.get_mut(*slot)
+                && value.element != Element::F32
             {
-                *element = Element::U32;
+                *element = value.element;
             }
         }
         let make = |i: usize| {
@@ -109,6 +110,7 @@ impl Cpu {
             match elements[i] {
                 Element::F32 => zeros::<f32>(len, &what),
                 Element::U32 => zeros::<u32>(len, &what),
+                Element::F16 => Err(Error::Internal(format!("{what}: values are f32 on this device"))),
             }
         };
         let mut all: Vec<Vec<Tensor>> = Vec::with_capacity(contexts);

@@ -40,9 +40,12 @@ impl Drop for Memory {
     }
 }
 
-/// A buffer of four-byte elements, shared by who holds it.
+/// A buffer of four-byte elements, shared by who holds it; or of 16-bit floats, which can be read back, and nothing else.
 #[derive(Clone)]
-pub struct Buffer(Rc<Memory>);
+pub struct Buffer {
+    memory: Rc<Memory>,
+    halves: bool,
+}
 
 /// Refuses what no buffer can hold.
 pub(super) fn check_size(device: &Device, what: &str, bytes: u64) -> Result<()> {
@@ -85,25 +88,42 @@ impl Buffer {
         let buffer = device.device.create_buffer(&descriptor);
         BYTES.fetch_add(size, Ordering::Relaxed);
         count_object();
-        Ok(Self(Rc::new(Memory {
-            buffer,
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            len,
-        })))
+        Ok(Self {
+            memory: Rc::new(Memory {
+                buffer,
+                id: NEXT.fetch_add(1, Ordering::Relaxed),
+                len,
+            }),
+            halves: false,
+        })
+    }
+
+    /// The same memory, as 16-bit floats.
+    pub(super) fn in_halves(&self) -> Self {
+        let memory = Rc::clone(&self.memory);
+        Self { memory, halves: true }
     }
 
     pub(super) fn raw(&self) -> &wgpu::Buffer {
-        &self.0.buffer
+        &self.memory.buffer
     }
 
     /// A number that no other buffer has.
     pub(super) fn id(&self) -> u64 {
-        self.0.id
+        self.memory.id
     }
 
-    /// Elements.
+    /// Refuses what is in 16-bit floats.
+    pub(super) fn check_words(&self) -> Result<()> {
+        match self.halves {
+            true => Err(Error::Internal("16-bit floats inside of a plan are only read".into())),
+            false => Ok(()),
+        }
+    }
+
+    /// Words of four bytes.
     pub(super) fn len(&self) -> usize {
-        self.0.len
+        self.memory.len
     }
 
     /// Writes whole elements from element `offset` on.
@@ -119,17 +139,18 @@ impl Buffer {
     /// # Errors
     /// [`Error::Internal`] for what would reach beyond the buffer, or is no whole elements.
     pub(super) fn write_bytes(&self, device: &Device, start: u64, bytes: &[u8]) -> Result<()> {
+        self.check_words()?;
         // Beyond this, a browser throws and wgpu panics.
         let whole = bytes.len().is_multiple_of(4) && start.is_multiple_of(4);
-        if !whole || start.saturating_add(bytes.len() as u64) > self.0.buffer.size() {
+        if !whole || start.saturating_add(bytes.len() as u64) > self.memory.buffer.size() {
             return Err(Error::Internal(format!(
                 "{} bytes at {start} of a buffer of {}",
                 bytes.len(),
-                self.0.buffer.size()
+                self.memory.buffer.size()
             )));
         }
         if !bytes.is_empty() {
-            device.queue.write_buffer(&self.0.buffer, start, bytes);
+            device.queue.write_buffer(&self.memory.buffer, start, bytes);
         }
         Ok(())
     }
@@ -150,8 +171,15 @@ impl Webgpu {
 
     /// Reads a range back: there is no other way than to copy it and to wait.
     pub(in crate::executor) async fn read(&self, buffer: &Buffer, offset: usize, len: usize) -> Result<Vec<f32>> {
-        let words = self.read_words(buffer, offset, len).await?;
-        Ok(words.into_iter().map(f32::from_bits).collect())
+        if !buffer.halves {
+            let words = self.read_words(buffer, offset, len).await?;
+            return Ok(words.into_iter().map(f32::from_bits).collect());
+        }
+        let (first, end) = (offset / 2, offset.saturating_add(len).div_ceil(2));
+        let words = self.read_words(buffer, first, end - first).await?;
+        let halves = words.into_iter().flat_map(|word| [word as u16, (word >> 16) as u16]);
+        let floats = halves.map(|bits| half::f16::from_bits(bits).to_f32());
+        Ok(floats.skip(offset % 2).take(len).collect())
     }
 
     pub(super) async fn read_words(&self, buffer: &Buffer, offset: usize, len: usize) -> Result<Vec<u32>> {

@@ -36,6 +36,7 @@ fn layout() -> Layout {
 fn buffer(view: &View) -> Result<&Buffer> {
     match &view.buffer {
         crate::executor::Buffer::Webgpu(buffer) => {
+            buffer.check_words()?;
             let end = view.offset.checked_add(view.len);
             if end.is_none_or(|end| end > buffer.len()) {
                 return Err(Error::Internal(format!(

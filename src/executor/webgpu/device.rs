@@ -12,7 +12,7 @@ pub struct Options {
     pub fallback: bool,
     /// Takes the kernels for a processor, or for a GPU, rather than those that suit the adapter.
     pub software: Option<bool>,
-    /// Multiplies 16-bit floats where the adapter has them and a model stands it.
+    /// Keeps values in 16-bit floats, and multiplies them, where the adapter has such and a model stands it.
     pub half: bool,
 }
 

@@ -56,13 +56,21 @@ impl Instance {
             .min()
     }
 
-    fn value(&self, value: usize, context: usize) -> Result<&Buffer> {
+    /// What a caller sees of a value: of an input or output in 16-bit floats the f32.
+    fn value(&self, value: usize, context: usize) -> Result<Buffer> {
         let slots = self
             .slots
             .get(context)
             .ok_or_else(|| Error::Internal(format!("there is no context {context}")))?;
-        let slot = self.plan.values.get(value).and_then(|v| slots.get(v.slot));
-        slot.ok_or_else(|| Error::Internal(format!("there is no value {value}")))
+        let info = self.plan.values.get(value);
+        let found = info.and_then(|v| {
+            let slot = slots.get(v.edge.unwrap_or(v.slot))?;
+            Some(match v.edge {
+                None if v.element == Element::F16 => slot.in_halves(),
+                _ => slot.clone(),
+            })
+        });
+        found.ok_or_else(|| Error::Internal(format!("there is no value {value}")))
     }
 }
 
@@ -129,7 +137,10 @@ impl Extra {
 
 impl Webgpu {
     pub(in crate::executor) async fn prepare(&self, plan: Rc<Plan>, contexts: usize) -> Result<Instance> {
-        let (bytes, target) = (plan.peak_bytes(contexts), self.target(&plan));
+        if !self.half && plan.values.iter().any(|v| v.element == Element::F16) {
+            return Err(Error::Internal("a plan in 16-bit floats, on a device without".into()));
+        }
+        let (bytes, target) = (plan.peak_bytes(contexts), self.target());
         let made = self.device.guarded(|| self.make(plan, contexts, &target)).await;
         made.map_err(|e| e.at(format!("{bytes} bytes of activations")))
     }
@@ -180,6 +191,10 @@ impl Webgpu {
     fn groups(&self, plan: &Plan, slots: &[Buffer], all: &[Dispatch], extra: &Extra) -> Result<Vec<wgpu::BindGroup>> {
         let buffer = |operand: &Operand| match operand {
             Operand::Value(v) => Ok(&slots[plan.values[*v].slot]),
+            Operand::Edge(v) => {
+                let edge = plan.values[*v].edge.and_then(|edge| slots.get(edge));
+                edge.ok_or_else(|| Error::Internal(format!("value {v} is not seen from outside")))
+            }
             Operand::Scratch(room, _) => {
                 (extra.scratch.get(*room)).ok_or_else(|| Error::Internal(format!("there is no scratch {room}")))
             }
@@ -274,7 +289,7 @@ impl Webgpu {
         plan: &Plan,
         dtype: impl Fn(usize) -> Result<crate::executor::WeightDtype>,
     ) -> Result<Vec<(super::select::Variant, Layout)>> {
-        let (target, mut wanted) = (self.target(plan), Vec::new());
+        let (target, mut wanted) = (self.target(), Vec::new());
         for node in 0..plan.nodes.len() {
             for dispatch in dispatches(plan, node, &target)? {
                 let variant = dispatch.variant_with(plan, &dtype)?;
@@ -299,17 +314,22 @@ impl Webgpu {
             Data::F32(values) => (Element::F32, values.len(), bytemuck::cast_slice(values)),
             Data::U32(values) => (Element::U32, values.len(), bytemuck::cast_slice(values)),
         };
-        if element != info.element || len > info.shape.len() {
+        let expected = if info.edge.is_some() {
+            Element::F32
+        } else {
+            info.element
+        };
+        if element != expected || len > info.shape.len() {
             return Err(Error::Internal(format!(
                 "input {input} is {} of {:?}; {len} of {element:?} were written",
-                info.shape, info.element
+                info.shape, expected
             )));
         }
         instance.value(value.0, context)?.write(&self.device, 0, bytes)
     }
 
     pub(in crate::executor) fn view(&self, instance: &Instance, value: Value, context: usize) -> Result<View> {
-        let buffer = instance.value(value.0, context)?.clone();
+        let buffer = instance.value(value.0, context)?;
         let len = instance.plan.values[value.0].shape.len();
         Ok(View {
             buffer: crate::executor::Buffer::Webgpu(buffer),

@@ -41,7 +41,7 @@ pub struct Webgpu {
     pipelines: Box<pipelines::Pipelines>,
     combine: Box<combine::Combine>,
     info: BackendInfo,
-    /// 16-bit floats may be multiplied.
+    /// Values may be kept in 16-bit floats, and multiplied so.
     half: bool,
     /// Operations of a dispatch at most.
     most: u64,
@@ -71,7 +71,6 @@ fn most(software: bool) -> u64 {
 pub fn dispatches(plan: &Plan, rate: Rate, software: bool) -> Result<usize> {
     let target = kernels::Target {
         registers: software,
-        half: false,
         // What every adapter has.
         max_workgroups: 65_535,
         most: most(software),
@@ -160,7 +159,7 @@ impl Webgpu {
             }
             None
         };
-        let mut target = self.target(plan);
+        let mut target = self.target();
         target.chooser = Some(Rc::new(see));
         for node in 0..plan.nodes.len() {
             kernels::dispatches(plan, node, &target)?;
@@ -171,6 +170,11 @@ impl Webgpu {
     /// Says what the adapter offers, by WebGPU's names. Nothing here depends on it.
     pub fn set_features(&mut self, features: Vec<String>) {
         self.info.features = features;
+    }
+
+    /// Whether plans are to be those in 16-bit floats.
+    pub(super) fn keeps_halves(&self) -> bool {
+        self.half
     }
 
     pub(super) async fn settle(&self) -> Result<()> {
@@ -194,10 +198,9 @@ impl Webgpu {
         &self.info
     }
 
-    fn target(&self, plan: &Plan) -> kernels::Target {
+    fn target(&self) -> kernels::Target {
         kernels::Target {
             registers: self.info.software,
-            half: self.half && plan.stands_half,
             max_workgroups: self.device.limits.max_compute_workgroups_per_dimension,
             most: self.most,
             chooser: Some(self.chooser.clone().unwrap_or_else(|| self.tuner.chooser())),

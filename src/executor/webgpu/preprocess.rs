@@ -1,5 +1,6 @@
 //! A small preprocessor, so that shaders are plain `.wgsl` files: `#import file` (once), `#define NAME`, `#ifdef NAME`,
-//! `#ifndef NAME`, `#else`, `#endif`, `#repeat NAME count` to `#end` (NAME counts from 0), and `$NAME` for a macro's value.
+//! `#ifndef NAME`, `#else`, `#endif`, `#repeat NAME count` to `#end` (NAME counts from 0), and `$NAME` for a macro's value. `#loop NAME
+//! count end` is a `#repeat`, or where `LOOP` is defined a loop of WGSL up to `end`; `some$AT_NAME` is `some3`, or `some[name]`.
 
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ fn body<'a, 'b>(lines: &'a [&'b str]) -> Option<&'a [&'b str]> {
     let mut depth = 1;
     for (i, line) in lines.iter().enumerate() {
         match line.split_whitespace().next() {
-            Some("#repeat") => depth += 1,
+            Some("#repeat" | "#loop") => depth += 1,
             Some("#end") => depth -= 1,
             _ => {}
         }
@@ -69,11 +70,14 @@ impl State {
                 "#import" if on => self.file(operand)?,
                 "#define" if on => drop(self.defined.insert(operand.to_owned(), String::new())),
                 "#import" | "#define" => {}
-                "#repeat" => {
+                "#repeat" | "#loop" => {
                     let body = body(&lines[next..]).ok_or_else(unbalanced)?;
                     next += body.len() + 1;
-                    if on {
-                        self.repeat(name, operand, words.next().unwrap_or(""), body)?;
+                    let (count, end) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+                    if on && directive == "#loop" && self.defined.contains_key("LOOP") {
+                        self.looped(name, operand, end, body)?;
+                    } else if on {
+                        self.repeat(name, operand, count, body)?;
                     }
                 }
                 other if other.starts_with('#') => {
@@ -95,10 +99,29 @@ impl State {
         let number = self.defined.get(count).map_or(count, String::as_str).parse();
         let number: usize = number.map_err(|_| Error::Internal(format!("shader {name}: {count} is no number")))?;
         for i in 0..number {
-            self.defined.insert(variable.to_owned(), i.to_string());
-            self.lines(name, body)?;
+            self.with(name, variable, [i.to_string(), i.to_string()], body)?;
         }
+        Ok(())
+    }
+
+    /// `body` in a loop that counts up to `end`.
+    fn looped(&mut self, name: &str, variable: &str, end: &str, body: &[&str]) -> Result<()> {
+        let i = variable.to_lowercase();
+        self.out
+            .push_str(&format!("for (var {i} = 0u; {i} < {end}; {i}++) {{\n"));
+        self.with(name, variable, [i.clone(), format!("[{i}]")], body)?;
+        self.out.push_str("}\n");
+        Ok(())
+    }
+
+    /// `body`, where `variable` and what is at it are these.
+    fn with(&mut self, name: &str, variable: &str, [value, at]: [String; 2], body: &[&str]) -> Result<()> {
+        let at_variable = format!("AT_{variable}");
+        self.defined.insert(variable.to_owned(), value);
+        self.defined.insert(at_variable.clone(), at);
+        self.lines(name, body)?;
         self.defined.remove(variable);
+        self.defined.remove(&at_variable);
         Ok(())
     }
 
@@ -131,7 +154,7 @@ macro_rules! sources {
 }
 
 sources! {
-    "activation" "add" "apply" "attention" "combine" "common" "embedding" "geglu" "gemm" "gemm_args" "gemm_epilogue"
+    "activation" "add" "apply" "attention" "combine" "common" "convert" "embedding" "geglu" "gemm" "gemm_args" "gemm_epilogue"
     "gemm_finish" "gemm_rows" "gemm_weights" "group_finish" "group_statistics" "lanes" "layer_norm" "reduce" "source"
     "threads" "timestep" "unary" "upsample"
 }
@@ -166,6 +189,14 @@ mod tests {
         let lines = ["#repeat R N", "a$R", "#repeat C 3", "s$Rx$C", "#end", "#end", "b"];
         state.lines("test", &lines).unwrap();
         assert_eq!(state.out, "a0\ns0x0\ns0x1\ns0x2\na1\ns1x0\ns1x1\ns1x2\nb\n");
+        state.out.clear();
+        let lines = ["#loop I N many", "a$AT_I = $I;", "#end"];
+        state.lines("test", &lines).unwrap();
+        assert_eq!(state.out, "a0 = 0;\na1 = 1;\n");
+        state.out.clear();
+        state.defined.insert("LOOP".into(), String::new());
+        state.lines("test", &lines).unwrap();
+        assert_eq!(state.out, "for (var i = 0u; i < many; i++) {\na[i] = i;\n}\n");
         assert!(state.lines("test", &["#repeat R 2", "a"]).is_err());
         assert!(state.lines("test", &["#repeat R M", "#end"]).is_err());
     }

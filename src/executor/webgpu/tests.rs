@@ -88,7 +88,7 @@ fn huge_dispatches_run_in_parts() {
         parted.most = policy::DISPATCH_COST / 3;
         let plan = Plan::new(graph());
         let count = |gpu: &Webgpu| {
-            let target = gpu.target(&plan);
+            let target = gpu.target();
             let all = plan
                 .phase(Rate::Step)
                 .map(|i| kernels::dispatches(&plan, i, &target).unwrap().len());
@@ -119,19 +119,23 @@ fn submits_are_small() {
 #[test]
 fn what_is_selected_is_listed() {
     let listed: HashSet<String> = variants().iter().map(ToString::to_string).collect();
-    let plan = Plan::new(graph());
-    for registers in [false, true] {
+    let (wide, mut graph) = (Plan::new(graph()), graph());
+    graph.stand_half();
+    let halves = Plan::in_halves(graph);
+    for (plan, registers) in [&wide, &halves]
+        .into_iter()
+        .flat_map(|plan| [(plan, false), (plan, true)])
+    {
         let target = kernels::Target {
             registers,
-            half: true,
             max_workgroups: 65_535,
             most: policy::DISPATCH_MOST,
             chooser: None,
         };
         for node in 0..plan.nodes.len() {
-            for dispatch in kernels::dispatches(&plan, node, &target).unwrap() {
+            for dispatch in kernels::dispatches(plan, node, &target).unwrap() {
                 for dtype in [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16] {
-                    let variant = dispatch.variant_with(&plan, |_| Ok(dtype)).unwrap();
+                    let variant = dispatch.variant_with(plan, |_| Ok(dtype)).unwrap();
                     assert!(listed.contains(&variant.to_string()), "{variant}");
                 }
             }

@@ -19,7 +19,8 @@ pub(super) fn attention(
     let (queries, keys, batch) = (q.tokens(), k.tokens(), q.batch());
     let strides = [q.channels(), k.channels(), v.channels()];
     let fours = head_dim.is_multiple_of(4) && strides.iter().chain(&offsets).all(|n| n.is_multiple_of(4));
-    let kernel = Attention::select(head_dim, !fours, at.target.registers).map_err(|e| e.at(&at.node.label))?;
+    let kernel =
+        Attention::select(head_dim, !fours, at.target.registers, at.element()).map_err(|e| e.at(&at.node.label))?;
     let tiles_of = |kernel: Attention| queries.div_ceil(THREADS / kernel.team * kernel.per);
     let is_enough = |paired: &Attention| !causal && batch * heads * tiles_of(*paired) >= policy::ENOUGH_WORKGROUPS;
     let kernel = kernel.paired().filter(is_enough).unwrap_or(kernel);

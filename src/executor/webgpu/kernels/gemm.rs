@@ -5,7 +5,7 @@ use super::{At, Dispatch, Operand, act, row_stride, word, words};
 use crate::error::Result;
 use crate::executor::webgpu::policy;
 use crate::executor::webgpu::select::{DEPTH, Load, Product, Rows, Tile};
-use crate::graph::{Epilogue, Prologue, Unary};
+use crate::graph::{Element, Epilogue, Prologue, Unary};
 
 /// A convolution's attributes.
 #[derive(Clone, Copy)]
@@ -54,6 +54,7 @@ fn product(at: At<'_>, epilogue: &Epilogue, rows: Rows, taps: usize, window: &[u
         joined: source.is_joined(),
         norm: source.statistics.is_some(),
         act: source.act,
+        half: at.element() == Element::F16,
         bias: at.node.params.len() > 1,
         row_bias: epilogue.row_bias.is_some(),
         residual: epilogue.residual,
@@ -62,7 +63,7 @@ fn product(at: At<'_>, epilogue: &Epilogue, rows: Rows, taps: usize, window: &[u
     let mut choice = at.target.choice(&product)?;
     let mut dispatches = Vec::new();
     if choice.apart {
-        let scratch = Operand::Scratch(0, source.shape.len());
+        let scratch = Operand::Scratch(0, at.element().words(source.shape.len()));
         dispatches.push(source.apply(at, scratch.clone())?);
         source = Source::plain(scratch, source.shape);
     }

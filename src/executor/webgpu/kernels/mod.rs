@@ -9,7 +9,7 @@ mod source;
 use super::policy;
 use super::select::{Choice, Product, Variant};
 use crate::error::{Error, Result};
-use crate::graph::{Activation, Node, Op, Pack, Plan, Shape};
+use crate::graph::{Activation, Element, Node, Op, Pack, Plan, Shape};
 use std::rc::Rc;
 
 /// Picks one of the legal ways to run a product, if it knows better than the policy.
@@ -20,8 +20,6 @@ pub type Chooser = Rc<dyn Fn(&Product, &[Choice]) -> Option<Choice>>;
 pub(super) struct Target {
     /// The adapter is a processor: kernels without workgroup memory are faster.
     pub registers: bool,
-    /// Products may be of 16-bit floats.
-    pub half: bool,
     /// Workgroups in one dimension of a grid.
     pub max_workgroups: u32,
     /// Operations of a dispatch.
@@ -33,7 +31,7 @@ pub(super) struct Target {
 impl Target {
     /// The way to run a product.
     fn choice(&self, product: &Product) -> Result<Choice> {
-        let choices = product.choices(self.registers, self.half);
+        let choices = product.choices(self.registers);
         let known = self.chooser.as_ref().and_then(|chooser| chooser(product, &choices));
         known
             .filter(|c| choices.contains(c))
@@ -47,7 +45,9 @@ impl Target {
 pub(super) enum Operand {
     /// A value of the plan.
     Value(usize),
-    /// The first or second room, of so many elements, for this node alone.
+    /// The f32 of one that is an input or output in 16-bit floats.
+    Edge(usize),
+    /// The first or second room, of so many words, for this node alone.
     Scratch(usize, usize),
     /// Constants.
     Table(Rc<[f32]>),
@@ -112,6 +112,15 @@ impl At<'_> {
         &self.node.shape
     }
 
+    /// What the values are kept in that it reads and writes, but for those that are f32 always.
+    fn element(&self) -> Element {
+        let read = self.node.inputs.iter().map(|v| self.plan.values[v.0].element);
+        match read.chain([self.node.element]).any(|e| e == Element::F16) {
+            true => Element::F16,
+            false => Element::F32,
+        }
+    }
+
     /// A grid of so many workgroups, folded where one dimension would be too long.
     fn grid(&self, workgroups: usize) -> Result<[u32; 2]> {
         let most = self.target.max_workgroups as usize;
@@ -128,6 +137,11 @@ impl At<'_> {
 
     /// A dispatch of `workgroups` that writes this node's value. `args` are what comes after the number of its first workgroup.
     fn dispatch(&self, variant: Variant, args: Vec<u32>, workgroups: usize) -> Result<Dispatch> {
+        self.dispatch_wide(variant.kept_in(self.element()), args, workgroups)
+    }
+
+    /// The same of what is f32 always.
+    fn dispatch_wide(&self, variant: Variant, args: Vec<u32>, workgroups: usize) -> Result<Dispatch> {
         Ok(Dispatch {
             variant,
             args: [vec![0], args].concat(),
@@ -168,14 +182,6 @@ fn parts(dispatch: Dispatch, most: u64, max_workgroups: u32) -> Vec<Dispatch> {
 /// # Errors
 /// [`Error::Unsupported`] where a size is beyond what kernels can do.
 pub(super) fn dispatches(plan: &Plan, index: usize, target: &Target) -> Result<Vec<Dispatch>> {
-    let whole = whole_dispatches(plan, index, target)?;
-    Ok(whole
-        .into_iter()
-        .flat_map(|d| parts(d, target.most, target.max_workgroups))
-        .collect())
-}
-
-fn whole_dispatches(plan: &Plan, index: usize, target: &Target) -> Result<Vec<Dispatch>> {
     let node = &plan.nodes[index];
     let at = At {
         plan,
@@ -183,7 +189,16 @@ fn whole_dispatches(plan: &Plan, index: usize, target: &Target) -> Result<Vec<Di
         node,
         target,
     };
-    match &node.op {
+    let converted = plan.values[index].edge.map(|_| pointwise::convert(at)).transpose()?;
+    Ok(whole_dispatches(at)?
+        .into_iter()
+        .chain(converted)
+        .flat_map(|d| parts(d, target.most, target.max_workgroups))
+        .collect())
+}
+
+fn whole_dispatches(at: At<'_>) -> Result<Vec<Dispatch>> {
+    match &at.node.op {
         Op::Input { .. } => Ok(Vec::new()),
         Op::Embedding => pointwise::embedding(at),
         Op::TimestepEmbedding {

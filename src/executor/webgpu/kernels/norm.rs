@@ -62,7 +62,7 @@ fn of_groups(at: At<'_>, x: &Source, groups: usize, eps: f32, dst: Operand) -> R
     let partial = Operand::Scratch(0, 2 * total);
     let mut args = words([batch * c, pixels, chunk, chunks, c, groups]);
     args.push(eps.to_bits());
-    let finish = at.dispatch(Variant::new("group_finish"), args, (batch * c).div_ceil(64))?;
+    let finish = at.dispatch_wide(Variant::new("group_finish"), args, (batch * c).div_ceil(64))?;
     Ok(vec![
         Dispatch {
             dst: partial.clone(),

@@ -2,8 +2,9 @@
 
 use super::{At, Dispatch, Operand, act, row_stride, word, words};
 use crate::error::Result;
-use crate::executor::webgpu::select::Variant;
-use crate::graph::Unary;
+use crate::executor::webgpu::policy;
+use crate::executor::webgpu::select::{self, Variant};
+use crate::graph::{Op, Unary};
 
 /// Elements at once, where all these numbers of channels allow it.
 fn lane(channels: &[usize]) -> usize {
@@ -12,6 +13,22 @@ fn lane(channels: &[usize]) -> usize {
     } else {
         1
     }
+}
+
+/// Between the value of an input or output and what is outside.
+pub(super) fn convert(at: At<'_>) -> Result<Dispatch> {
+    let (value, edge) = (Operand::Value(at.index), Operand::Edge(at.index));
+    let is_input = matches!(at.node.op, Op::Input { .. });
+    let (from, to) = if is_input { (edge, value) } else { (value, edge) };
+    // Fours; the last may reach beyond the value, as buffers do.
+    let fours = at.out().len().div_ceil(4);
+    let dispatch = at.dispatch_wide(select::convert(is_input), words([fours]), fours.div_ceil(64))?;
+    Ok(Dispatch {
+        dst: to,
+        reads: vec![(3, from)],
+        cost: policy::DISPATCH_COST + at.out().len() as u64,
+        ..dispatch
+    })
 }
 
 /// A thread for each of the first word of `args`.

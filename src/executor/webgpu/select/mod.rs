@@ -6,6 +6,7 @@ use super::policy;
 use super::preprocess::preprocess;
 use crate::error::{Error, Result};
 use crate::executor::WeightDtype;
+use crate::graph::Element;
 use std::fmt;
 
 pub use product::{Choice, Product, Rows, Tile};
@@ -44,6 +45,12 @@ impl Variant {
         self
     }
 
+    /// Says how the plan's values are kept that it reads and writes.
+    #[must_use]
+    pub(super) fn kept_in(self, element: Element) -> Self {
+        self.flag("F16", element == Element::F16)
+    }
+
     /// Says how the `index`-th weight is kept.
     #[must_use]
     pub(super) fn weight(self, index: usize, dtype: WeightDtype) -> Self {
@@ -78,6 +85,9 @@ impl fmt::Display for Variant {
 /// The kinds of weights that a kernel has a variant for.
 const DTYPES: [WeightDtype; 3] = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16];
 
+/// What a plan's values may be kept in.
+const ELEMENTS: [Element; 2] = [Element::F32, Element::F16];
+
 /// A variant of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attention {
@@ -93,23 +103,39 @@ pub(super) struct Attention {
     pub registers: bool,
 }
 
-/// Fours of a head's channels up to which a shape is used, fours a thread, threads a query, and keys a tile: what fits into the
-/// 16 KiB of workgroup memory that every adapter has.
-const HEADS: [(usize, usize, usize, usize); 13] = [
-    (1, 1, 1, 32),
-    (2, 2, 1, 32),
-    (4, 4, 1, 32),
-    (8, 8, 1, 32),
-    (10, 10, 1, 32),
-    (12, 12, 1, 32),
-    (16, 16, 1, 32),
-    (20, 20, 1, 16),
-    (24, 12, 2, 16),
-    (32, 16, 2, 8),
-    (40, 20, 2, 8),
-    (64, 16, 4, 4),
-    (128, 16, 8, 2),
+/// Fours of a head's channels up to which a shape is used, fours a thread, and threads a query.
+const HEADS: [(usize, usize, usize); 13] = [
+    (1, 1, 1),
+    (2, 2, 1),
+    (4, 4, 1),
+    (8, 8, 1),
+    (10, 10, 1),
+    (12, 12, 1),
+    (16, 16, 1),
+    (20, 20, 1),
+    (24, 12, 2),
+    (32, 16, 2),
+    (40, 20, 2),
+    (64, 16, 4),
+    (128, 16, 8),
 ];
+
+/// Workgroup memory that every adapter has.
+const TILES: usize = 16 << 10;
+
+/// Keys of a tile: a power of two, no more than 32, whose keys, values and scores of a team fit into [`TILES`].
+fn keys(width: usize, team: usize, element: Element) -> usize {
+    let scores = if team > 1 { 64 * 4 } else { 0 };
+    let each = 2 * width * team * 4 * element.size() + scores;
+    1 << (TILES / each).clamp(1, 32).ilog2()
+}
+
+/// Fours of a head's channels up to which a thread of a processor holds a query by itself: with more than a kilobyte of its own,
+/// Mesa's software adapter computes something else.
+const LOOPED: usize = 32;
+
+/// Keys that it scores at once: what is written out for each takes a processor long to compile.
+const LOOPED_KEYS: usize = 2;
 
 /// Keys that are scored at once.
 const GROUP: usize = 8;
@@ -122,32 +148,26 @@ impl Attention {
     ///
     /// # Errors
     /// [`Error::Unsupported`] for heads that are wider than any variant.
-    pub(super) fn select(head_dim: usize, scalar: bool, registers: bool) -> Result<Self> {
+    pub(super) fn select(head_dim: usize, scalar: bool, registers: bool, element: Element) -> Result<Self> {
         let fours = head_dim.div_ceil(4);
         let shape = HEADS.iter().find(|h| fours <= h.0);
-        let Some(&(all, width, team, keys)) = shape else {
+        let Some(&(all, width, team)) = shape else {
             return Err(Error::Unsupported(format!(
                 "attention heads of {head_dim} channels; at most 512 are"
             )));
         };
-        Ok(if registers {
-            Self {
-                width: all,
-                team: 1,
-                keys: GROUP,
-                per: 1,
-                scalar,
-                registers,
-            }
-        } else {
-            Self {
-                width,
-                team,
-                keys,
-                per: 1,
-                scalar,
-                registers,
-            }
+        let registers = registers && all <= LOOPED;
+        let (width, team, keys) = match registers {
+            true => (all, 1, LOOPED_KEYS),
+            false => (width, team, keys(width, team, element)),
+        };
+        Ok(Self {
+            width,
+            team,
+            keys,
+            per: 1,
+            scalar,
+            registers,
         })
     }
 
@@ -159,27 +179,28 @@ impl Attention {
     }
 
     pub(super) fn variant(self) -> Variant {
-        let variant = Variant::new("attention")
+        Variant::new("attention")
             .value("WIDTH", self.width)
             .value("TEAM", self.team)
             .value("KEYS", self.keys)
+            .value("PER", self.per)
+            .value("GROUP", self.keys.min(GROUP))
             .flag("TEAMED", self.team > 1)
             .flag("SCALAR", self.scalar)
-            .flag("REGISTERS", self.registers);
-        if self.registers {
-            variant
-        } else {
-            variant.value("PER", self.per).value("GROUP", self.keys.min(GROUP))
-        }
+            .flag("REGISTERS", self.registers)
     }
 
     fn all() -> Vec<Variant> {
         let mut all = Vec::new();
         for (fours, ..) in HEADS {
-            for (scalar, registers) in [(false, false), (false, true), (true, false), (true, true)] {
-                let one = Self::select(fours * 4, scalar, registers).ok();
+            for bits in 0..8 {
+                let bit = |i: u32| bits >> i & 1 == 1;
+                let element = ELEMENTS[usize::from(bit(2))];
+                let one = Self::select(fours * 4, bit(0), bit(1), element).ok();
+                // Wide heads have one kernel for either adapter.
+                let one = one.filter(|kernel| kernel.registers == bit(1));
                 let both = one.into_iter().chain(one.and_then(Self::paired));
-                all.extend(both.map(Self::variant));
+                all.extend(both.map(|kernel| kernel.variant().kept_in(element)));
             }
         }
         all
@@ -209,11 +230,16 @@ pub(super) fn apply(scalar: bool, joined: bool, norm: bool) -> Variant {
         .flag("NORM", norm)
 }
 
+/// The variant that converts four values: to those of a plan in 16-bit floats, or from them.
+pub(super) fn convert(narrow: bool) -> Variant {
+    let [from, to] = if narrow { ["f32", "f16"] } else { ["f16", "f32"] };
+    let variant = Variant::new("convert").value("FROM", from).value("TO", to);
+    variant.kept_in(Element::F16)
+}
+
 /// Every variant that can be selected, for tests that compile them all.
 pub fn variants() -> Vec<Variant> {
-    let mut all = product::variants();
-    all.extend(Attention::all());
-    all.extend([false, true].map(layer_norm));
+    let mut all = Vec::from([false, true].map(layer_norm));
     for bits in 0..8 {
         let bit = |i: u32| bits >> i & 1 == 1;
         if !bit(2) {
@@ -228,9 +254,20 @@ pub fn variants() -> Vec<Variant> {
         all.extend([false, true].map(|scalar| Variant::new(shader).flag("SCALAR", scalar)));
     }
     all.extend([false, true].map(|scalar| Variant::new("add").flag("SCALAR", scalar).flag("ROWS", true)));
-    all.extend(["group_finish", "unary", "timestep", "combine"].map(Variant::new));
+    all.push(Variant::new("unary"));
+    let kept = |variant: Variant| ELEMENTS.map(|element| variant.clone().kept_in(element));
+    let mut all: Vec<_> = all.into_iter().flat_map(kept).collect();
     for table in DTYPES {
-        all.extend(DTYPES.map(|d| Variant::new("embedding").weight(0, table).weight(1, d)));
+        let embedding = kept(Variant::new("embedding")).map(|kind| kind.weight(0, table));
+        all.extend(
+            embedding
+                .iter()
+                .flat_map(|kind| DTYPES.map(|d| kind.clone().weight(1, d))),
+        );
     }
+    all.extend(["group_finish", "timestep", "combine"].map(Variant::new));
+    all.extend([false, true].map(convert));
+    all.extend(product::variants());
+    all.extend(Attention::all());
     all
 }

@@ -1,8 +1,8 @@
 //! Products: linear layers and convolutions. A [`Product`] is what is known of one before it runs; a [`Choice`] is one of the legal
 //! ways to run it.
 
-use super::{DTYPES, Variant};
-use crate::graph::Activation;
+use super::{DTYPES, ELEMENTS, Variant};
+use crate::graph::{Activation, Element};
 
 /// How a product finds its left operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +58,12 @@ impl Tile {
         }
     }
 
+    /// Whether arithmetic is what it waits for. What is made of few rows or columns gains nothing by 16-bit floats, and such a layer,
+    /// a UNet's last for one, would lose digits for it.
+    fn is_deep(self) -> bool {
+        matches!(self, Self::Big | Self::Small)
+    }
+
     /// Of the 64 threads those that are side by side.
     fn across(self) -> usize {
         match self {
@@ -101,6 +107,8 @@ pub struct Product {
     pub norm: bool,
     /// What is read is activated.
     pub act: Option<Activation>,
+    /// What is read and written is kept in 16-bit floats, and may be multiplied so.
+    pub half: bool,
     /// A bias is added,
     pub bias: bool,
     /// a row of the schedule,
@@ -159,8 +167,8 @@ impl Product {
         self.m.div_ceil(rows) * self.n.div_ceil(columns)
     }
 
-    /// Every choice that is legal. `registers`: the adapter is a processor; `half`: it has 16-bit floats and the model stands them.
-    pub(in super::super) fn choices(&self, registers: bool, half: bool) -> Vec<Choice> {
+    /// Every choice that is legal. `registers`: the adapter is a processor.
+    pub(in super::super) fn choices(&self, registers: bool) -> Vec<Choice> {
         if registers {
             return vec![Choice {
                 tile: Tile::Registers,
@@ -186,10 +194,8 @@ impl Product {
                     .map(|i| 1 << i)
                     .take_while(|&s| s == 1 || (s <= MOST_SLICES && s * DEPTH <= self.k))
                 {
-                    for half in [false, true]
-                        .into_iter()
-                        .take(1 + usize::from(half && self.load(tile) == Load::Fit))
-                    {
+                    let may_half = self.half && tile.is_deep() && self.load(tile) == Load::Fit;
+                    for half in [false, true].into_iter().take(1 + usize::from(may_half)) {
                         all.push(Choice {
                             tile,
                             slices,
@@ -283,11 +289,16 @@ pub(super) fn variants() -> Vec<Variant> {
         all.entry(key).or_insert((variant, weights));
     };
     for_each_kind(|product| {
-        for registers in [false, true] {
-            for choice in product.choices(registers, true) {
-                add(product.variant(choice), true);
+        for element in ELEMENTS {
+            let half = element == Element::F16;
+            let product = Product { half, ..product };
+            for choice in [false, true]
+                .into_iter()
+                .flat_map(|registers| product.choices(registers))
+            {
+                add(product.variant(choice).kept_in(element), true);
                 if choice.slices > 1 {
-                    add(product.finish(), false);
+                    add(product.finish().kept_in(element), false);
                 }
             }
         }
@@ -319,6 +330,7 @@ fn for_each_kind(mut f: impl FnMut(Product)) {
                     joined,
                     norm,
                     act: act.then_some(Activation::Silu),
+                    half: false,
                     bias: bit(3),
                     row_bias: bit(4),
                     residual: bit(5),

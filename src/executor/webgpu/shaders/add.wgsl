@@ -14,17 +14,21 @@ struct Args {
 
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<uniform> globals: Globals;
-@group(0) @binding(2) var<storage, read_write> dst: array<V>;
-@group(0) @binding(3) var<storage, read> a: array<V>;
+@group(0) @binding(2) var<storage, read_write> dst: array<SlotV>;
+@group(0) @binding(3) var<storage, read> a: array<SlotV>;
+#ifdef ROWS
 @group(0) @binding(4) var<storage, read> b: array<V>;
+#else
+@group(0) @binding(4) var<storage, read> b: array<SlotV>;
+#endif
 
 fn each(i: u32) {
     if i >= args.len {
         return;
     }
 #ifdef ROWS
-    dst[i] = a[i] + b[globals.step * args.row_stride + i % args.lanes];
+    dst[i] = SlotV(V(a[i]) + b[globals.step * args.row_stride + i % args.lanes]);
 #else
-    dst[i] = a[i] + b[i];
+    dst[i] = SlotV(V(a[i]) + V(b[i]));
 #endif
 }

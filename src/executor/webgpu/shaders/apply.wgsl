@@ -16,12 +16,12 @@ struct Args {
 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(2) var<storage, read_write> dst: array<E>;
+@group(0) @binding(2) var<storage, read_write> dst: array<SlotE>;
 
 fn each(i: u32) {
     if i >= args.len {
         return;
     }
     let p = i / args.lanes;
-    dst[i] = activate(source(p, i % args.lanes, p / args.pixels), args.act);
+    dst[i] = SlotE(activate(source(p, i % args.lanes, p / args.pixels), args.act));
 }

@@ -15,7 +15,7 @@ struct Args {
 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(2) var<storage, read_write> dst: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dst: array<Slot>;
 @group(0) @binding(3) var<storage, read> ids: array<u32>; // [batch, tokens]
 @group(1) @binding(0) var<storage, read> table: array<packed_$W0>; // [vocabulary, c4]
 @group(1) @binding(1) var<storage, read> positions: array<packed_$W1>; // [at least tokens, c4]
@@ -30,7 +30,7 @@ fn each(i: u32) {
     let y = widen_$W0(table[id * args.c4 + four]) + widen_$W1(positions[token % args.tokens * args.c4 + four]);
     for (var j = 0u; j < 4u; j++) {
         if four * 4u + j < args.c {
-            dst[token * args.c + four * 4u + j] = y[j];
+            dst[token * args.c + four * 4u + j] = Slot(y[j]);
         }
     }
 }

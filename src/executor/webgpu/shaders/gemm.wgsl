@@ -2,10 +2,7 @@
 // loaded. A workgroup of 64 threads, `ACROSS` of them side by side, makes a tile: each thread `ROWS` rows of `FOURS` fours of columns,
 // as far apart as there are threads.
 // `SPLIT`: a workgroup sums a slice of the depth, and gemm_finish the slices. `HALF`: products are of halves, and so are the sums of
-// a tile's depth; those of tiles are not.
-#ifdef HALF
-enable f16;
-#endif
+// eight; those of more are not.
 #import common
 #import activation
 #import gemm_args
@@ -106,13 +103,16 @@ fn main(
 #endif
         workgroupBarrier();
 #ifdef HALF
+        for (var i0 = 0u; i0 < 4u; i0 += 2u) {
 #repeat R ROWS
 #repeat C FOURS
         var part$Rx$C = T();
 #end
 #end
-#endif
+        for (var i = i0; i < i0 + 2u; i++) {
+#else
         for (var i = 0u; i < 4u; i++) {
+#endif
             let w_first = i * 4u * TILE_FOURS + w_own;
 #repeat C FOURS
             let w0x$C = w_tile[w_first + $Cu * ACROSS];
@@ -137,6 +137,7 @@ fn main(
         sum$Rx$C += vec4<f32>(part$Rx$C);
 #end
 #end
+        }
 #endif
         workgroupBarrier();
     }

@@ -1,7 +1,7 @@
 // post(act(sum + bias + row_bias) + residual), or value times gelu(gate), and writing it. `SCALAR_OUT`: n is no multiple of four.
 // `BIAS` is the bias's binding.
 #ifdef GATE
-@group(0) @binding(2) var<storage, read_write> dst: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dst: array<Slot>;
 #ifdef BIAS
 @group(1) @binding($BIAS) var<storage, read> bias: array<f32>; // values, then gates
 #endif
@@ -22,17 +22,17 @@ fn finish(row: u32, column: u32, sum: vec4<f32>) {
 #endif
     let gated = y.xz * gelu(y.ywyw).xy;
     let i = row * half + c;
-    dst[i] = gated.x;
+    dst[i] = Slot(gated.x);
     if c + 1u < half {
-        dst[i + 1u] = gated.y;
+        dst[i + 1u] = Slot(gated.y);
     }
 }
 
 #else
 #ifdef SCALAR_OUT
-@group(0) @binding(2) var<storage, read_write> dst: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dst: array<Slot>;
 #else
-@group(0) @binding(2) var<storage, read_write> dst: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> dst: array<Slot4>;
 #endif
 #ifdef BIAS
 @group(1) @binding($BIAS) var<storage, read> bias: array<vec4<f32>>;
@@ -50,16 +50,16 @@ fn row_bias_at(column: u32) -> vec4<f32> {
 
 #ifdef RESIDUAL
 #ifdef SCALAR_OUT
-@group(0) @binding(5) var<storage, read> residual: array<f32>;
+@group(0) @binding(5) var<storage, read> residual: array<Slot>;
 fn residual_at(row: u32, column: u32) -> vec4<f32> {
     let last = row * args.n + args.n - 1u;
     let i = row * args.n + column * 4u;
-    return vec4<f32>(residual[i], residual[min(i + 1u, last)], residual[min(i + 2u, last)], residual[min(i + 3u, last)]);
+    return vec4<f32>(Slot4(residual[i], residual[min(i + 1u, last)], residual[min(i + 2u, last)], residual[min(i + 3u, last)]));
 }
 #else
-@group(0) @binding(5) var<storage, read> residual: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> residual: array<Slot4>;
 fn residual_at(row: u32, column: u32) -> vec4<f32> {
-    return residual[row * args.n4 + column];
+    return vec4<f32>(residual[row * args.n4 + column]);
 }
 #endif
 #endif
@@ -93,18 +93,18 @@ fn finish(row: u32, column: u32, sum: vec4<f32>) {
 #ifdef SCALAR_OUT
     let left = args.n - column * 4u;
     let i = row * args.n + column * 4u;
-    dst[i] = y.x;
+    dst[i] = Slot(y.x);
     if left > 1u {
-        dst[i + 1u] = y.y;
+        dst[i + 1u] = Slot(y.y);
     }
     if left > 2u {
-        dst[i + 2u] = y.z;
+        dst[i + 2u] = Slot(y.z);
     }
     if left > 3u {
-        dst[i + 3u] = y.w;
+        dst[i + 3u] = Slot(y.w);
     }
 #else
-    dst[row * args.n4 + column] = y;
+    dst[row * args.n4 + column] = Slot4(y);
 #endif
 }
 #endif

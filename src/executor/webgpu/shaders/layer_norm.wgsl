@@ -13,8 +13,8 @@ struct Args {
 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(2) var<storage, read_write> dst: array<V>;
-@group(0) @binding(3) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> dst: array<SlotV>;
+@group(0) @binding(3) var<storage, read> x: array<SlotV>;
 @group(1) @binding(0) var<storage, read> gamma_beta: array<V>;
 
 fn across(v: V) -> f32 {
@@ -38,16 +38,16 @@ fn main(
     let first = row * args.lanes;
     var sum = V();
     for (var i = t; i < args.lanes; i += $THREADSu) {
-        sum += x[first + i];
+        sum += V(x[first + i]);
     }
     let mean = sum_of_all(across(sum), t) / f32(args.c);
     var squares = V();
     for (var i = t; i < args.lanes; i += $THREADSu) {
-        let d = x[first + i] - mean;
+        let d = V(x[first + i]) - mean;
         squares += d * d;
     }
     let scale = 1.0 / sqrt(sum_of_all(across(squares), t) / f32(args.c) + args.eps);
     for (var i = t; i < args.lanes; i += $THREADSu) {
-        dst[first + i] = (x[first + i] - mean) * scale * gamma_beta[i] + gamma_beta[args.lanes + i];
+        dst[first + i] = SlotV((V(x[first + i]) - mean) * scale * gamma_beta[i] + gamma_beta[args.lanes + i]);
     }
 }

@@ -2,12 +2,14 @@
 // activated. `SCALAR_IN`: channels are no multiple of four.
 #ifdef SCALAR_IN
 alias E = f32;
+alias SlotE = Slot;
 #else
 alias E = vec4<f32>;
+alias SlotE = Slot4;
 #endif
-@group(0) @binding(3) var<storage, read> x: array<E>;
+@group(0) @binding(3) var<storage, read> x: array<SlotE>;
 #ifdef JOINED
-@group(0) @binding(6) var<storage, read> x2: array<E>;
+@group(0) @binding(6) var<storage, read> x2: array<SlotE>;
 #endif
 #ifdef NORM
 @group(0) @binding(7) var<storage, read> statistics: array<E>; // [batch; means, scales, shifts]
@@ -18,12 +20,12 @@ fn source(p: u32, c: u32, picture: u32) -> E {
 #ifdef JOINED
     var found: E;
     if c < args.lanes_a {
-        found = x[p * args.lanes_a + c];
+        found = E(x[p * args.lanes_a + c]);
     } else {
-        found = x2[p * (args.lanes - args.lanes_a) + c - args.lanes_a];
+        found = E(x2[p * (args.lanes - args.lanes_a) + c - args.lanes_a]);
     }
 #else
-    let found = x[p * args.lanes + c];
+    let found = E(x[p * args.lanes + c]);
 #endif
 #ifdef NORM
     let place = picture * 3u * args.lanes + c;

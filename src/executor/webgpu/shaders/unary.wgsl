@@ -14,16 +14,18 @@ struct Args {
 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(2) var<storage, read_write> dst: array<V>;
-@group(0) @binding(3) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> dst: array<SlotV>;
+@group(0) @binding(3) var<storage, read> x: array<SlotV>;
 
 fn each(i: u32) {
     if i >= args.len {
         return;
     }
+    var y = V(x[i]);
     switch args.kind {
-        case 0u: { dst[i] = activate(x[i], args.act); }
-        case 1u: { dst[i] = x[i] * args.a + V(args.b); }
-        default: { dst[i] = clamped(x[i], args.a, args.b); }
+        case 0u: { y = activate(y, args.act); }
+        case 1u: { y = y * args.a + V(args.b); }
+        default: { y = clamped(y, args.a, args.b); }
     }
+    dst[i] = SlotV(y);
 }

@@ -15,8 +15,8 @@ struct Args {
 }
 
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(2) var<storage, read_write> dst: array<V>;
-@group(0) @binding(3) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> dst: array<SlotV>;
+@group(0) @binding(3) var<storage, read> x: array<SlotV>;
 
 fn each(i: u32) {
     if i >= args.len {

@@ -24,7 +24,7 @@ pub(super) fn made_up(len: usize) -> impl Iterator<Item = f32> {
 impl Alone {
     pub(super) async fn new(gpu: &Webgpu, plan: &Plan, node: &Node, dtype: WeightDtype) -> Result<Self> {
         let mut graph = Graph::new();
-        if plan.stands_half {
+        if node.element == Element::F16 {
             graph.stand_half();
         }
         let inputs: Vec<_> = (node.inputs.iter().enumerate())
@@ -42,7 +42,7 @@ impl Alone {
             .collect();
         let y = graph.op(&Path::root(), node.op.clone(), &inputs, &params)?;
         graph.output("y", y);
-        let plan = Rc::new(Plan::new(graph));
+        let plan = Rc::new(Plan::in_halves(graph));
         let wanted: Vec<_> = plan.params.iter().map(|spec| (spec.clone(), dtype)).collect();
         let weights = gpu.allocate(&wanted).await?;
         for (spec, _) in &wanted {

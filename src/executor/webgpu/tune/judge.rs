@@ -7,6 +7,8 @@ use crate::executor::webgpu::select::Choice;
 /// Who wins. The policy's own way is the measure of what is right, and stays if nothing is clearly faster.
 pub(super) struct Judge {
     own: Choice,
+    /// Results are in 16-bit floats, and so may be what they are made of.
+    half: bool,
     /// The winner so far.
     pub(super) best: Choice,
     least: f64,
@@ -16,9 +18,10 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    pub(super) fn new(own: Choice) -> Self {
+    pub(super) fn new(own: Choice, half: bool) -> Self {
         Self {
             own,
+            half,
             best: own,
             least: f64::INFINITY,
             right: None,
@@ -40,8 +43,7 @@ impl Judge {
             ran => ran?,
         };
         let off = self.right.as_ref().map_or(0.0, |right| apart(right, &output));
-        // Measured by what was multiplied in halves, what was not is as far off.
-        let most = if choice.half || self.own.half {
+        let most = if self.half {
             policy::RACE_APART_HALF
         } else {
             policy::RACE_APART
@@ -95,7 +97,7 @@ mod tests {
 
     #[test]
     fn what_fails_or_is_wrong_is_left_out_and_the_fastest_of_the_others_wins() {
-        let mut judge = Judge::new(OWN);
+        let mut judge = Judge::new(OWN, false);
         judge.hear(OWN, Ok((10.0, vec![1.0, -2.0]))).unwrap();
         judge
             .hear(with_slices(2), Err(Error::Internal("it does not compile".into())))
@@ -113,7 +115,7 @@ mod tests {
     #[test]
     fn what_is_more_exact_than_the_policys_own_is_not_wrong() {
         let own = Choice { half: true, ..OWN };
-        let mut judge = Judge::new(own);
+        let mut judge = Judge::new(own, true);
         judge.hear(own, Ok((10.0, vec![1.0, -2.001]))).unwrap();
         judge.hear(OWN, Ok((5.0, vec![1.0, -2.0]))).unwrap();
         assert_eq!((judge.best, judge.left_out.len()), (OWN, 0));
@@ -121,11 +123,11 @@ mod tests {
 
     #[test]
     fn the_policys_own_stays_if_nothing_is_clearly_faster() {
-        let mut judge = Judge::new(OWN);
+        let mut judge = Judge::new(OWN, false);
         judge.hear(OWN, Ok((10.0, vec![1.0]))).unwrap();
         judge.hear(with_slices(2), Ok((9.9, vec![1.0]))).unwrap();
         assert_eq!((judge.best, judge.left_out.len()), (OWN, 0));
-        let failed = Judge::new(OWN).hear(OWN, Err(Error::Internal("no".into())));
+        let failed = Judge::new(OWN, false).hear(OWN, Err(Error::Internal("no".into())));
         assert_eq!(failed.unwrap_err().code(), "internal");
     }
 }

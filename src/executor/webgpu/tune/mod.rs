@@ -102,7 +102,7 @@ impl Webgpu {
             let Some(own) = policy::product(&heavy.product, &heavy.choices) else {
                 continue;
             };
-            let mut judge = Judge::new(own);
+            let mut judge = Judge::new(own, heavy.product.half);
             let raced = self.race(plan, weights, &heavy, &mut judge, cancel).await;
             match raced {
                 Err(error @ (Error::Cancelled(_) | Error::DeviceLost(_))) => return Err(error),
@@ -136,7 +136,7 @@ impl Webgpu {
                     sees.borrow_mut().push((*product, choices.to_vec()));
                     None
                 })),
-                ..self.target(plan)
+                ..self.target()
             };
             dispatches(plan, node, &target)?;
             for (product, choices) in seen.take() {
@@ -189,7 +189,7 @@ impl Webgpu {
     async fn run_one(&self, alone: &Alone, choice: Choice, cancel: &CancelToken) -> Result<(f64, Vec<f32>)> {
         let target = Target {
             chooser: Some(Rc::new(move |_, _| Some(choice))),
-            ..self.target(&alone.plan)
+            ..self.target()
         };
         let made = self.device.guarded(|| self.make(alone.plan.clone(), 1, &target));
         let instance = made.await?;
@@ -202,7 +202,8 @@ impl Webgpu {
             policy::RACE_ONE_MS,
             cancel,
         );
-        let ms = times.await?.ms.iter().sum();
+        // The node is the last; inputs are converted before it.
+        let ms = times.await?.ms.last().copied().unwrap_or(0.0);
         let view = self.view(&instance, alone.plan.output("y")?, 0)?;
         let crate::executor::Buffer::Webgpu(buffer) = view.buffer else {
             return Err(Error::Internal("a view of another executor".into()));
