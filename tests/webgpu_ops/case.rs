@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use tintype::cancel::CancelToken;
+use tintype::executor::cpu::Cpu;
 use tintype::executor::webgpu::{Choice, Options, Product, Webgpu};
 use tintype::executor::{Data, Executor, Instance, WeightDtype, Weights};
 use tintype::graph::{Activation, Element, Epilogue, Graph, Op, Pack, Path, Plan, Prologue, Rate, Unary, Value};
@@ -62,6 +63,21 @@ impl Noise {
     }
 }
 
+/// No element is further off than `most` of the largest.
+#[track_caller]
+fn near(found: &[f32], expected: &[f64], most: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: length");
+    let largest = expected.iter().fold(0f64, |m, e| m.max(e.abs()));
+    for (i, (&y, &e)) in found.iter().zip(expected).enumerate() {
+        let off = (f64::from(y) - e).abs() / largest;
+        // A value of zeros has no largest, and is zeros.
+        assert!(
+            off <= most || f64::from(y) == e,
+            "{what}: element {i} is {y}, not {e} (of {largest})"
+        );
+    }
+}
+
 /// A graph of one operation, with its operands.
 pub(crate) struct Case {
     pub(crate) graph: Graph,
@@ -114,9 +130,21 @@ impl Case {
         values
     }
 
-    /// Runs the operation on both executors and compares with `expected`, relative to its largest magnitude.
+    /// Runs the operation on the CPU and in every way that it has on a GPU, and compares with `expected`, relative to its largest
+    /// magnitude.
     #[track_caller]
-    pub(crate) fn check(mut self, op: Op, expected: &[f64]) {
+    pub(crate) fn check(self, op: Op, expected: &[f64]) {
+        self.compare(op, Some(expected));
+    }
+
+    /// Compares every way that the operation has on a GPU with the CPU.
+    #[track_caller]
+    pub(crate) fn check_with_cpu(self, op: Op) {
+        self.compare(op, None);
+    }
+
+    #[track_caller]
+    fn compare(mut self, op: Op, expected: Option<&[f64]>) {
         let Some(executors) = executors() else { return };
         let values: Vec<Value> = self.inputs.iter().map(|i| i.0).collect();
         let what = format!("{op:?}");
@@ -127,28 +155,41 @@ impl Case {
         self.graph.output("y", value);
         self.graph.stand_half();
         let plan = Rc::new(Plan::new(self.graph.clone()));
+        let cpu = self.output(&Executor::Cpu(Cpu::new()), &plan);
+        if let Some(expected) = expected {
+            near(&cpu, expected, 2e-5, &format!("{what}, CPU"));
+        }
+        let cpu: Vec<f64> = cpu.into_iter().map(f64::from).collect();
         for (gpu, kind) in executors.iter().zip(["tiled", "registers"]) {
             CHOICES.set(1);
             let mut pick = 0;
             while pick < CHOICES.get() {
                 PICK.set(pick);
                 HALF.set(false);
-                let (instance, weights) = self.prepare(gpu, &plan);
-                block_on(gpu.run(&instance, &weights, Rate::Step, 0, self.step, &CancelToken::default())).unwrap();
-                let y = block_on(gpu.read(&gpu.view(&instance, plan.output("y").unwrap(), 0).unwrap())).unwrap();
-                assert_eq!(y.len(), expected.len(), "{what}, {kind}: length");
-                let largest = expected.iter().fold(0f64, |m, e| m.max(e.abs()));
-                let most = if HALF.get() { 2e-2 } else { 2e-5 };
-                for (i, (&y, &e)) in y.iter().zip(expected).enumerate() {
-                    let off = (f64::from(y) - e).abs() / largest;
-                    assert!(
-                        off <= most,
-                        "{what}, {kind}, way {pick}: element {i} is {y}, not {e} (of {largest})"
-                    );
+                let y = self.output(gpu, &plan);
+                let (half, what) = (HALF.get(), format!("{what}, {kind}, way {pick}"));
+                if let Some(expected) = expected {
+                    near(&y, expected, if half { 2e-2 } else { 2e-5 }, &what);
                 }
+                // Each of the two may be off to its own side.
+                near(
+                    &y,
+                    &cpu,
+                    if half { 2e-2 } else { 4e-5 },
+                    &format!("{what}, beside the CPU"),
+                );
                 pick += 1;
             }
         }
+    }
+
+    /// What the operation makes on a device.
+    fn output(&self, executor: &Executor, plan: &Rc<Plan>) -> Vec<f32> {
+        let (instance, weights) = self.prepare(executor, plan);
+        let cancel = CancelToken::default();
+        block_on(executor.run(&instance, &weights, Rate::Step, 0, self.step, &cancel)).unwrap();
+        let view = executor.view(&instance, plan.output("y").unwrap(), 0).unwrap();
+        block_on(executor.read(&view)).unwrap()
     }
 
     pub(crate) fn prepare(&self, gpu: &Executor, plan: &Rc<Plan>) -> (Instance, Weights) {
