@@ -56,7 +56,7 @@ impl Instance {
             .min()
     }
 
-    fn value(&self, value: usize, context: usize) -> Result<&Buffer> {
+    pub(super) fn value(&self, value: usize, context: usize) -> Result<&Buffer> {
         let slots = self
             .slots
             .get(context)

@@ -228,7 +228,7 @@ pub fn variants() -> Vec<Variant> {
         all.extend([false, true].map(|scalar| Variant::new(shader).flag("SCALAR", scalar)));
     }
     all.extend([false, true].map(|scalar| Variant::new("add").flag("SCALAR", scalar).flag("ROWS", true)));
-    all.extend(["group_finish", "unary", "timestep", "combine"].map(Variant::new));
+    all.extend(["group_finish", "unary", "timestep", "combine", "compare"].map(Variant::new));
     for table in DTYPES {
         all.extend(DTYPES.map(|d| Variant::new("embedding").weight(0, table).weight(1, d)));
     }
