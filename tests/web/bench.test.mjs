@@ -51,6 +51,7 @@ describe("profile", LONG, () => {
     assert.equal(backend.kind, "cpu");
     assert.equal(timedBy, "clock");
     assert.ok(peak.gemm > 1e8 && peak.copy > 1e8, JSON.stringify(peak));
+    assert.equal(peak.gemmHalf, null);
     // By hand, from the configurations: 0.52 GFLOP a branch, 4.3 for the decoder.
     assertPlan(unet, { flop: 0.52e9 });
     assertPlan(vae, { flop: 4.3e9 });
@@ -67,6 +68,9 @@ describe("profile", LONG, () => {
     assert.equal(one.vae, null);
     assert.deepEqual([one.unet.nodes, one.unet.runs.length, one.unet.tensors], [[], 2, undefined]);
     assert.equal(two.unet.flop, 2 * one.unet.flop);
+    const read = await profile(api, { prompt: "fox", parts: ["unet"], nodes: false, runs: 2, guidanceScale: 1, readOutput: true, tensors: true });
+    assert.deepEqual([read.unet.flop, read.unet.runs.length], [one.unet.flop, 2]);
+    assert.ok(apart(expected.output, read.unet.tensors.output) < 1e-6, "what is read back in between changes nothing");
   });
 
   test("WebGPU times the same nodes, and computes the same", async () => {
@@ -91,6 +95,7 @@ describe("profile", LONG, () => {
       ["profile({ checkpoint: {} })", /checkpoint: expected what load\(\) gave/],
       ["profile({ checkpoint: window.soft, part: [] })", /unknown option "part"/],
       ["profile({ checkpoint: window.soft, parts: ['text'] })", /parts: expected an array of "unet" and "vae"/],
+      ["profile({ checkpoint: window.soft, readOutput: 1 })", /readOutput: expected true or false/],
       ["profile({ checkpoint: window.soft, runs: 0 })", /runs: expected a whole number from 1/],
       ["profile({ checkpoint: window.soft, width: 7 })", /width: expected a multiple of 8/],
     ];
@@ -169,6 +174,37 @@ describe("the page that measures", LONG, () => {
     assert.deepEqual([race.tintype.runs.length, race.ort.runs.length], [2, 2]);
     assert.match(await page.textContent("#results"), /Both compute\s*the same/);
     assert.deepEqual(faults, []);
+    await page.close();
+  });
+
+  test("nothing is raced while it is measured", async () => {
+    const page = await browser.newPage();
+    // The software adapter plays a GPU, which has several ways to run a product.
+    await page.route("**/tintype/worker.js", async (route) => {
+      const answer = await route.fetch();
+      const body = (await answer.text()).replace(/const \{ vendor, architecture, device, description, isFallbackAdapter \} = .*;/, 'const [vendor, architecture, device, description, isFallbackAdapter] = ["a", "gpu", "", "", false];');
+      await route.fulfill({ response: answer, body });
+    });
+    await page.goto(`${site.url}blank.html`);
+    const [{ choices }, { unraced }] = await page.evaluate(async () => {
+      const { measure, models } = await import("/bench/measure.js");
+      const { Tintype } = await import("/tintype/tintype.js");
+      const { create } = Tintype;
+      let made, found;
+      Tintype.create = async (options) => (made = await create.call(Tintype, options));
+      const controller = new AbortController();
+      const onPhase = (text) => {
+        if (!text.startsWith("Measuring")) return;
+        found = Promise.all([made.tuning(), made.debug.counts()]);
+        // What comes is not for a processor.
+        found.finally(() => controller.abort());
+      };
+      const small = (await models()).find(({ id }) => id === "small");
+      await measure(small, { backend: "webgpu", signal: controller.signal, onPhase }).catch(() => {});
+      return found;
+    });
+    assert.ok(Object.keys(choices).length > 0);
+    assert.equal(unraced, 0);
     await page.close();
   });
 

@@ -3,6 +3,12 @@
 
 import { unetGraph } from "./unet.js";
 
+/**
+ * Floats of 8 bits, which the engine keeps as halves: a browser without a disk (a private window, a headless one) holds 500 MB of what
+ * pages make, and no more.
+ */
+const BYTES = "F8_E4M3";
+
 const product = (shape) => shape.reduce((a, b) => a * b, 1);
 
 /** The same numbers each time: xorshift, of 32 bits. */
@@ -28,11 +34,13 @@ class Random {
     return values;
   }
 
-  /** Halves of either sign, of about that size. */
-  halves(values, bound) {
-    // Sign and mantissa are random, the exponent is that of the bound.
-    const exponent = Math.max(1, 14 + Math.floor(Math.log2(bound))) << 10;
-    for (let i = 0; i < values.length; i++) values[i] = (this.#next() & 0x83ff) | exponent;
+  /** Floats of 8 bits (e4m3) of either sign, of about that size. */
+  bytes(values, bound) {
+    // Sign and mantissa are random, the exponent is that of the bound; four at once.
+    const exponent = Math.max(0, 6 + Math.floor(Math.log2(bound))) * 0x08080808;
+    const words = new Uint32Array(Math.ceil(values.length / 4));
+    for (let i = 0; i < words.length; i++) words[i] = (this.#next() & 0x87878787) | exponent;
+    values.set(new Uint8Array(words.buffer, 0, values.length));
     return values;
   }
 }
@@ -42,12 +50,19 @@ function fill(name, shape, dtype, seed) {
   const random = new Random(seed);
   const isVector = shape.length === 1;
   if (isVector && name.endsWith("weight")) {
-    if (dtype === "F16") return new Uint16Array(product(shape)).fill(0x3c00);
+    if (dtype === BYTES) return new Uint8Array(product(shape)).fill(0x38);
     return random.floats(new Float32Array(product(shape)), 0.1).map((value) => 1 + value);
   }
   const bound = isVector ? 0.05 : Math.sqrt(3 / product(shape.slice(1)));
-  return dtype === "F16" ? random.halves(new Uint16Array(product(shape)), bound) : random.floats(new Float32Array(product(shape)), bound);
+  return dtype === BYTES ? random.bytes(new Uint8Array(product(shape)), bound) : random.floats(new Float32Array(product(shape)), bound);
 }
+
+/** The value of each float of 8 bits, by its bits. */
+const VALUES = Float32Array.from({ length: 256 }, (_, bits) => {
+  const exponent = (bits >> 3) & 15;
+  const size = exponent === 0 ? (bits & 7) * 2 ** -9 : (8 + (bits & 7)) * 2 ** (exponent - 10);
+  return bits >> 7 ? -size : size;
+});
 
 /** Weights by name, each made when it is asked for. */
 export class Weights {
@@ -60,13 +75,19 @@ export class Weights {
 
   values = (name) => fill(name, this.shapes.get(name), this.dtype, (this.seed + this.names.indexOf(name) + 1) * 0x9e3779b1);
 
+  /** The same in f32. */
+  floats = (name) => {
+    const values = this.values(name);
+    return this.dtype === BYTES ? Float32Array.from(values, (bits) => VALUES[bits]) : values;
+  };
+
   get count() {
     return [...this.shapes.values()].reduce((sum, shape) => sum + product(shape), 0);
   }
 
   /** A safetensors file of them. */
   file() {
-    const size = this.dtype === "F16" ? 2 : 4;
+    const size = this.dtype === BYTES ? 1 : 4;
     const header = { __metadata__: { format: "pt" } };
     let end = 0;
     for (const [name, shape] of this.shapes) {

@@ -63,9 +63,8 @@ export async function openRival({ graph, weights }, kind) {
   if (ort.env.webgpu) ort.env.webgpu.powerPreference = "high-performance";
   const watched = watch();
   try {
-    const session = await ort.InferenceSession.create(encodeOnnx(graph, weights.values), {
-      executionProviders: [provider],
-    });
+    const { model, external } = encodeOnnx(graph, weights.floats);
+    const session = await ort.InferenceSession.create(model, { executionProviders: [provider], externalData: external });
     const shapes = new Map(graph.inputs.map(({ name, shape }) => [name, shape]));
     const feeds = ({ sample, timestep, encoderHiddenStates }) => {
       const values = { sample, timestep: Float32Array.of(timestep), encoder_hidden_states: encoderHiddenStates };
@@ -74,7 +73,7 @@ export async function openRival({ graph, weights }, kind) {
     let counts = null;
     return {
       version,
-      /** Runs it; gives milliseconds until the output can be read, and the output. */
+      /** Runs it; gives milliseconds until the output can be read, as those of Tintype's steps in a race are, and the output. */
       async run(tensors) {
         const given = feeds(tensors);
         const before = { ...watched.counts };
@@ -115,14 +114,11 @@ export function apart(expected, found) {
 /** Steps below this depend on what ran before them. */
 const SHORT_MS = 1000;
 
-/** Both outputs are of one model only if they are this near. */
-const NEAR = 1e-3;
-
 /**
  * Runs both in turns, `rounds` times each. `step()` runs Tintype's and gives its milliseconds; `tensors` are what a step read and
- * wrote. `onRound` hears how far it is.
+ * wrote, `near` how far apart outputs of one model may be. `onRound` hears how far it is.
  */
-export async function race(made, kind, tensors, step, rounds, { signal, onRound = () => {} } = {}) {
+export async function race(made, kind, tensors, step, rounds, { near, signal, onRound = () => {} }) {
   onRound(0, rounds);
   const rival = await openRival(made, kind);
   try {
@@ -152,7 +148,7 @@ export async function race(made, kind, tensors, step, rounds, { signal, onRound 
       tintype: { ms: ours, runs: times.tintype },
       ratio: theirs / ours,
       difference,
-      agrees: difference <= NEAR,
+      agrees: difference <= near,
     };
   } finally {
     await rival.release();
