@@ -18,7 +18,8 @@ usage: ./build.sh COMMAND
                       (what follows goes to the runner: ./build.sh test rust sampler)
   bench [page|race|cpu|unet|store|real]
                       page: the page bench.html in the browser, on its software adapter unless --backend says otherwise: what the device
-                      can do, a step, a decoding, a picture, and a race with onnxruntime-web (--model unet|small, --rounds 5, --json FILE)
+                      can do, a step, a decoding, a picture, and a race with onnxruntime-web (--model unet|bk-sdm-tiny|small, --rounds 5,
+                      --arithmetic f32|f16, --json FILE)
                       race: the same, of which the race is printed
                       cpu: the page on the CPU: races with onnxruntime-web's wasm at one thread, and each operation's speed at each size of
                       Stable Diffusion 1.5 and of the page's checkpoints (--models unet,bk-sdm-tiny,clip-l, --rounds 7, --no-sweep, --json FILE)

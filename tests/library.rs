@@ -11,6 +11,7 @@ use std::rc::Rc;
 use tintype::cancel::CancelToken;
 use tintype::checkpoint::{ProgressSink, Source};
 use tintype::engine::{Engine, GenerateOptions, Generated, Recipe};
+use tintype::executor::Executor;
 use tintype::library::{Library, LoadOptions, Room};
 use tintype::{Error, Result};
 
@@ -347,4 +348,81 @@ fn guidance_runs_in_two_passes_where_a_batch_has_no_room() {
     assert!(inspect(&library).unsupported[0].contains("memoryBudget is"));
     let refused = library.load(soft.source.clone(), &soft.options, Room::Any, &progress, &cancel);
     assert_eq!(pollster::block_on(refused).err().unwrap().code(), "out-of-memory");
+}
+
+/// A GPU of so much memory.
+fn engine_with(memory: u64) -> Engine {
+    let options = tintype::executor::webgpu::Options {
+        memory: Some(memory),
+        ..Default::default()
+    };
+    let gpu = pollster::block_on(tintype::executor::webgpu::Webgpu::new(options)).unwrap();
+    Engine::new(Library::new(Executor::Webgpu(gpu), None))
+}
+
+/// Bytes of buffers that there are.
+fn used(engine: &Engine, memory: u64) -> u64 {
+    match &engine.library.executor {
+        Executor::Webgpu(gpu) => memory - gpu.memory_left().unwrap(),
+        Executor::Cpu(_) => 0,
+    }
+}
+
+/// A picture that is larger than what "soft" draws by default.
+fn larger() -> GenerateOptions {
+    GenerateOptions {
+        checkpoint: "soft".into(),
+        prompt: "fox".into(),
+        steps: Some(1),
+        width: Some(128),
+        height: Some(128),
+        ..GenerateOptions::default()
+    }
+}
+
+fn draw_larger(engine: &Engine) -> Result<Vec<u8>> {
+    let (options, progress) = (larger(), ProgressSink::none());
+    let drawing = engine.generate(1, &options, || Ok(None), &progress, |_| ());
+    pollster::block_on(drawing).map(|drawn| drawn.pictures[0].pixels.data.clone())
+}
+
+fn furthest(a: &[u8], b: &[u8]) -> u8 {
+    a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
+
+const PLENTY: u64 = 1 << 40;
+
+#[test]
+fn on_a_device_with_less_memory_than_was_thought_the_idle_give_way() {
+    if common::webgpu().is_none() {
+        return;
+    }
+    let both = |memory: u64| -> Result<Engine> {
+        let engine = engine_with(memory);
+        for style in ["flat", "soft"] {
+            pollster::block_on(engine.load(0, &recipe(style), &ProgressSink::none()))?;
+        }
+        Ok(engine)
+    };
+    let roomy = both(PLENTY).unwrap();
+    let right = draw_larger(&roomy).unwrap();
+    let (all, working) = (used(&roomy, PLENTY), roomy.library.memory().working);
+    assert_eq!(ids(&roomy.library), ["flat", "soft"]);
+    // Less and less, until slots that are freed and guidance in two passes do not do any more.
+    let engine = (1..=16).find_map(|sixteenths| {
+        let engine = both(all - working * sixteenths / 16).unwrap();
+        assert_eq!(
+            ids(&engine.library),
+            ["flat", "soft"],
+            "there is room for both without a picture"
+        );
+        let drawn = draw_larger(&engine).unwrap();
+        assert!(furthest(&right, &drawn) <= 1);
+        (ids(&engine.library) == ["soft"]).then_some(engine)
+    });
+    // Who gave way comes back when it is asked for.
+    let engine = engine.unwrap();
+    let back = pollster::block_on(draw(&engine, "flat")).unwrap();
+    assert_eq!(back.pictures.len(), 1);
+    assert!(ids(&engine.library).contains(&"flat".to_owned()));
 }

@@ -69,6 +69,8 @@ pub struct ProfileOptions {
     pub nodes: Option<bool>,
     /// Whether what each read and wrote is given.
     pub tensors: bool,
+    /// Whether a step ends when its output was read back, as it does for other engines.
+    pub read_output: bool,
     /// How often each part is played.
     pub runs: Option<u32>,
 }
@@ -99,6 +101,7 @@ impl ProfileOptions {
             vae: parts.contains(&all[1]),
             text: parts.contains(&all[2]),
             nodes: self.nodes.unwrap_or(true),
+            read_output: self.read_output,
             tensors: self.tensors,
             runs: self.runs.map(|runs| runs as usize),
         })

@@ -154,6 +154,14 @@ impl Executor {
         }
     }
 
+    /// Products of the plans in use whose fastest way is not known yet, and is to be found out.
+    pub fn unraced(&self) -> usize {
+        match self {
+            Self::Cpu(_) => 0,
+            Self::Webgpu(e) => e.unraced(),
+        }
+    }
+
     /// Destroys the GPU device, as a driver that is reset would. The CPU has none.
     pub fn lose_device(&self) {
         if let Self::Webgpu(e) = self {
@@ -291,6 +299,13 @@ impl Executor {
             (Self::Cpu(e), Weights::Cpu(w)) => e.tensors(w, spec),
             (Self::Webgpu(e), Weights::Webgpu(w)) => e.tensors(w, spec).await,
             _ => Err(foreign()),
+        }
+    }
+
+    /// Says how the weights of a plan will be kept, before it is prepared: what is known to be fastest depends on it.
+    pub fn expect(&self, plan: &Rc<Plan>, dtypes: &[(ParamSpec, WeightDtype)]) {
+        if let Self::Webgpu(e) = self {
+            e.expect(plan, dtypes);
         }
     }
 

@@ -4,6 +4,7 @@ use super::{Executor, Instance, Weights, cpu, foreign, webgpu};
 use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::graph::{Op, Plan, Rate};
+use std::rc::Rc;
 
 /// What measuring the nodes of a rate gave.
 #[derive(Clone, Debug)]
@@ -20,6 +21,14 @@ impl Executor {
         match self {
             Self::Webgpu(e) if e.has_timestamps() => "timestamps",
             _ => "clock",
+        }
+    }
+
+    /// Whether models that stand it are multiplied in 16-bit floats.
+    pub fn multiplies_halves(&self) -> bool {
+        match self {
+            Self::Cpu(_) => false,
+            Self::Webgpu(e) => e.multiplies_halves(),
         }
     }
 
@@ -48,15 +57,15 @@ impl Executor {
         }
     }
 
-    /// Finds out on the adapter itself how the heaviest products of a plan are run best, for plans that are prepared from now on;
-    /// of a plan that was looked at before, what there was no time for. Says whether anything was found out.
+    /// Finds out on the adapter itself how the heaviest products of a plan are run best with these weights, for plans that are
+    /// prepared from now on; of a plan that was looked at before, what there was no time for.
     ///
     /// # Errors
     /// [`Error::Cancelled`](crate::error::Error::Cancelled)(crate::Error::Cancelled), [`Error::DeviceLost`](crate::error::Error::DeviceLost)(crate::Error::DeviceLost).
-    pub async fn tune(&self, plan: &Plan, weights: &Weights, cancel: &CancelToken) -> Result<bool> {
+    pub async fn tune(&self, plan: &Rc<Plan>, weights: &Weights, cancel: &CancelToken) -> Result<webgpu::Tuned> {
         match (self, weights) {
             (Self::Webgpu(e), Weights::Webgpu(w)) => e.tune(plan, w, cancel).await,
-            _ => Ok(false),
+            _ => Ok(webgpu::Tuned::default()),
         }
     }
 

@@ -127,6 +127,9 @@ impl Library {
         for job in &mut jobs {
             self.allocate(job, room).await?;
         }
+        for model in jobs.iter().flat_map(|job| &job.models) {
+            self.executor.expect(&model.plan, &model.wanted.params);
+        }
         for key in keys.iter().filter(|key| !key.runs_alone()) {
             let prepare = async || self.plans.get(&self.executor, key.clone()).await;
             self.giving_way_to(room, prepare).await?;

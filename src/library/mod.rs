@@ -61,6 +61,8 @@ pub struct Counts {
     pub pipelines: usize,
     /// Bytes of weights that were read to the device.
     pub uploaded: u64,
+    /// Products whose fastest way is yet to be found out.
+    pub unraced: usize,
 }
 
 /// What is held, in bytes of the device's memory.
@@ -204,6 +206,7 @@ impl Library {
             plans: self.plans.made(),
             pipelines: self.executor.pipelines(),
             uploaded: self.uploaded.get(),
+            unraced: self.executor.unraced(),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::models::clip::{ClipTextConfig, Hidden};
 use crate::models::unet::UnetConfig;
 use crate::models::vae::VaeConfig;
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 /// Plans whose slots are kept: those of four kinds of pictures, if memory allows.
 const KEPT: usize = 16;
@@ -249,8 +249,6 @@ pub struct PlanCache {
     built: RefCell<Vec<(Key, Rc<Plan>)>>,
     limit: Cell<Option<u64>>,
     made: Cell<u64>,
-    /// Those whose products have all been raced.
-    tuned: RefCell<Vec<Weak<Plan>>>,
     /// UNets whose guidance has no room for a batch, and whether the device itself said so.
     apart: RefCell<Vec<(Key, bool)>>,
 }
@@ -260,19 +258,6 @@ impl PlanCache {
     pub fn set_limit(&self, bytes: Option<u64>) {
         self.limit.set(bytes);
         self.shrink_to(bytes.unwrap_or(u64::MAX));
-    }
-
-    /// Whether [`Self::set_tuned`] was said of a plan.
-    pub(crate) fn is_tuned(&self, plan: &Rc<Plan>) -> bool {
-        let plan = Rc::downgrade(plan);
-        self.tuned.borrow().iter().any(|tuned| tuned.ptr_eq(&plan))
-    }
-
-    /// There is nothing more to be found out about a plan.
-    pub(crate) fn set_tuned(&self, plan: &Rc<Plan>) {
-        let mut tuned = self.tuned.borrow_mut();
-        tuned.retain(|plan| plan.strong_count() > 0);
-        tuned.push(Rc::downgrade(plan));
     }
 
     /// What is run for a key: the same, or its branches one after the other.

@@ -9,7 +9,7 @@ use super::{Models, TextEncoder};
 use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::executor::{Data, Executor, WeightDtype, Weights};
-use crate::graph::{Element, Graph, Path, Rate};
+use crate::graph::{Element, Graph, Path, Plan, Rate};
 use crate::nn;
 use crate::platform::now_ms;
 use crate::sampler::noise::Generator;
@@ -48,15 +48,20 @@ pub struct ProfileRequest {
     pub nodes: bool,
     /// What each read and wrote is given.
     pub tensors: bool,
+    /// A step ends when its output was read back, and not when it is computed.
+    pub read_output: bool,
     /// How often the whole is played; as often as there is time for, if nothing is said.
     pub runs: Option<usize>,
 }
 
 /// What a device can do at most, as its own kernels find it.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Peaks {
     /// Operations a second in a square product.
     pub gemm: f64,
+    /// The same where halves may be multiplied; nothing where they are not.
+    pub gemm_half: Option<f64>,
     /// Bytes a second in copying, read and written both counted.
     pub copy: f64,
 }
@@ -134,17 +139,31 @@ pub struct Profile {
     pub text: Option<PlanProfile>,
 }
 
-/// Measures a device's peaks: a square product with its weights in f32 and in f16, whichever is faster, and a copy.
+/// Measures a device's peaks: a square product with its weights in f32 and in f16, whichever is faster, in each arithmetic that
+/// there is; and a copy.
 ///
 /// # Errors
 /// [`crate::Error::Cancelled`], [`crate::Error::OutOfMemory`], [`crate::Error::DeviceLost`].
 pub(super) async fn peaks(executor: &Executor, cancel: &CancelToken) -> Result<Peaks> {
+    let gemm = fastest_product(executor, false, cancel).await?;
+    let gemm_half = match executor.multiplies_halves() {
+        // What may be multiplied in halves need not be.
+        true => Some(fastest_product(executor, true, cancel).await?.max(gemm)),
+        false => None,
+    };
+    let copy = executor.copy_rate(COPIED, cancel).await?;
+    Ok(Peaks { gemm, gemm_half, copy })
+}
+
+/// Operations a second in a square product, which may be of halves where `half` says so.
+async fn fastest_product(executor: &Executor, half: bool, cancel: &CancelToken) -> Result<f64> {
     let info = executor.info();
     let is_gpu = info.kind == "webgpu" && !info.software;
     let side = if is_gpu { SIDE_GPU } else { SIDE_CPU };
     let mut graph = Graph::new();
-    // As models do that are the most work.
-    graph.stand_half();
+    if half {
+        graph.stand_half();
+    }
     let x = graph.input("x", [side, side], Element::F32, Rate::Step);
     let y = nn::linear_without_bias(&mut graph, &Path::root().pp("peak"), x, side)?;
     graph.output("y", y);
@@ -160,7 +179,7 @@ pub(super) async fn peaks(executor: &Executor, cancel: &CancelToken) -> Result<P
         for spec in &plan.params {
             executor.upload(&weights, spec, 0, WeightDtype::F32, 0, &bytes)?;
         }
-        executor.tune(&plan, &weights, cancel).await?;
+        while executor.tune(&plan, &weights, cancel).await?.more {}
         let instance = executor.prepare(plan.clone(), 1).await?;
         executor.write(&instance, "x", 0, Data::F32(&values))?;
         // A peak is what it does undisturbed.
@@ -171,8 +190,7 @@ pub(super) async fn peaks(executor: &Executor, cancel: &CancelToken) -> Result<P
             gemm = gemm.max(flop as f64 / ms.max(1e-6) * 1e3);
         }
     }
-    let copy = executor.copy_rate(COPIED, cancel).await?;
-    Ok(Peaks { gemm, copy })
+    Ok(gemm)
 }
 
 /// Times what a picture of this request would play: a step of the UNet, on the first noise, and the decoder, on latents of 0.
@@ -292,7 +310,15 @@ async fn unet(
     }
     // Brings the time embeddings, too.
     denoiser.step(0, cancel).await?;
-    let step = async || denoiser.run(Rate::Step, 0, cancel).await;
+    let step = async || {
+        denoiser.run(Rate::Step, 0, cancel).await?;
+        if meter.what.read_output {
+            for branch in &denoiser.branches {
+                executor.read(&branch.output).await?;
+            }
+        }
+        Ok(())
+    };
     let mut measured = meter
         .plan(
             &denoiser.unet,
@@ -395,7 +421,7 @@ impl Meter<'_> {
             submits,
             flop: step.iter().map(|node| node.flop).sum(),
             bytes: step.iter().map(|node| node.bytes).sum(),
-            share: ratio(step.iter().map(|node| self.least(node)).sum(), ms),
+            share: ratio(step.iter().map(|node| self.least(plan, node)).sum(), ms),
             nodes: Vec::new(),
             tensors: None,
         };
@@ -413,16 +439,19 @@ impl Meter<'_> {
                 }
             }
             for node in &mut nodes {
-                node.share = ratio(self.least(node), node.ms);
+                node.share = ratio(self.least(plan, node), node.ms);
             }
             measured.nodes = nodes;
         }
         Ok(measured)
     }
 
-    /// The milliseconds that a node would take at the peak that bounds it.
-    fn least(&self, node: &NodeProfile) -> f64 {
-        let seconds = (node.flop / self.peak.gemm).max(node.bytes / self.peak.copy);
+    /// The milliseconds that a node of a plan would take at the peak that bounds it.
+    fn least(&self, plan: &Plan, node: &NodeProfile) -> f64 {
+        let is_half = || plan.nodes.iter().any(|n| n.element == Element::F16);
+        let half = self.peak.gemm_half.filter(|_| is_half());
+        let gemm = half.unwrap_or(self.peak.gemm);
+        let seconds = (node.flop / gemm).max(node.bytes / self.peak.copy);
         seconds * 1e3
     }
 }

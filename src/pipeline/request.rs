@@ -120,7 +120,7 @@ pub async fn tune(
     request: &Request,
     cancel: &CancelToken,
 ) -> Result<()> {
-    let mut found = false;
+    let mut changed = false;
     for key in keys(executor, models, request)? {
         let key = plans.fitting(key);
         let weights = match key {
@@ -129,16 +129,9 @@ pub async fn tune(
             Key::Text { .. } | Key::Encoder { .. } => continue,
         };
         let plan = plans.plan(executor, &key)?;
-        if plans.is_tuned(&plan) {
-            continue;
-        }
-        match executor.tune(&plan, weights, cancel).await? {
-            true => found = true,
-            // There is nothing left to be found out.
-            false => plans.set_tuned(&plan),
-        }
+        changed |= executor.tune(&plan, weights, cancel).await?.changed;
     }
-    if found {
+    if changed {
         plans.clear();
     }
     Ok(())

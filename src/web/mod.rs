@@ -59,7 +59,7 @@ impl Engine {
         values::backend(self.engine.library.executor.info(), &self.reason)
     }
 
-    /// `{ choices, leftOut }`: what was found out about the adapter so far; null on the CPU.
+    /// `{ choices, leftOut, lost? }`: what was found out about the adapter so far; null on the CPU.
     pub fn tuning(&self) -> Result<JsValue, JsValue> {
         let found = self.engine.library.executor.tuning();
         found.map_or(Ok(JsValue::NULL), |found| to_js(&found))
@@ -169,7 +169,7 @@ impl Engine {
         values::memory(&self.engine.library.memory())
     }
 
-    /// `{ plans, pipelines, uploaded }`: what was made so far, for tests of what need not be made again.
+    /// `{ plans, pipelines, uploaded, unraced }`: what was made so far, for tests of what need not be made again, and what is to be measured yet.
     pub fn counts(&self) -> Result<JsValue, JsValue> {
         values::counts(&self.engine.library.counts())
     }

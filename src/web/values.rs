@@ -334,6 +334,7 @@ pub(super) fn counts(c: &Counts) -> Result<JsValue, JsValue> {
         ("plans", (c.plans as f64).into()),
         ("pipelines", (c.pipelines as f64).into()),
         ("uploaded", (c.uploaded as f64).into()),
+        ("unraced", (c.unraced as f64).into()),
     ])
 }
 

@@ -52,6 +52,7 @@ describe("profile", LONG, () => {
     assert.equal(backend.kind, "cpu");
     assert.equal(timedBy, "clock");
     assert.ok(peak.gemm > 1e8 && peak.copy > 1e8, JSON.stringify(peak));
+    assert.equal(peak.gemmHalf, null);
     // By hand, from the configurations: 0.52 GFLOP a branch, 4.3 for the decoder.
     assertPlan(unet, { flop: 0.52e9 });
     assertPlan(vae, { flop: 4.3e9 });
@@ -73,6 +74,9 @@ describe("profile", LONG, () => {
     assert.equal(one.vae, null);
     assert.deepEqual([one.unet.nodes, one.unet.runs.length, one.unet.tensors], [[], 2, undefined]);
     assert.equal(two.unet.flop, 2 * one.unet.flop);
+    const read = await profile(api, { prompt: "fox", parts: ["unet"], nodes: false, runs: 2, guidanceScale: 1, readOutput: true, tensors: true });
+    assert.deepEqual([read.unet.flop, read.unet.runs.length], [one.unet.flop, 2]);
+    assert.ok(apart(expected.output, read.unet.tensors.output) < 1e-6, "what is read back in between changes nothing");
   });
 
   test("WebGPU times the same nodes, and computes the same", async () => {
@@ -100,6 +104,7 @@ describe("profile", LONG, () => {
       ["profile({ checkpoint: {} })", /checkpoint: expected what load\(\) gave/],
       ["profile({ checkpoint: window.soft, part: [] })", /unknown option "part"/],
       ["profile({ checkpoint: window.soft, parts: ['words'] })", /parts: expected an array of "unet", "vae" and "text"/],
+      ["profile({ checkpoint: window.soft, readOutput: 1 })", /readOutput: expected true or false/],
       ["profile({ checkpoint: window.soft, runs: 0 })", /runs: expected a whole number from 1/],
       ["profile({ checkpoint: window.soft, width: 7 })", /width: expected a multiple of 8/],
     ];
@@ -178,6 +183,33 @@ describe("the page that measures", LONG, () => {
     assert.deepEqual([race.tintype.runs.length, race.ort.runs.length], [2, 2]);
     assert.match(await page.textContent("#results"), /Both compute\s*the same/);
     assert.deepEqual(faults, []);
+    await page.close();
+  });
+
+  test("nothing is raced while it is measured", async () => {
+    const page = await browser.newPage();
+    await page.goto(`${site.url}blank.html`);
+    const order = (backend) => page.evaluate(async (backend) => {
+      const { measure, models } = await import("/bench/measure.js");
+      const { Tintype } = await import("/tintype/tintype.js");
+      const calls = [];
+      let unraced = 3;
+      // An engine that finds out one thing with each picture, and then can't be measured.
+      Tintype.create = async () => ({
+        backend,
+        addEventListener() {},
+        load: async () => ({ defaults: { width: 64, height: 64, factor: 8 } }),
+        generate: async () => void (calls.push("generate"), unraced--),
+        profile: async () => Promise.reject(new Error(calls.push("profile"))),
+        debug: { counts: async () => ({ unraced }) },
+        close: async () => {},
+      });
+      const small = (await models()).find(({ id }) => id === "small");
+      await measure(small).catch(() => {});
+      return calls;
+    }, backend);
+    assert.deepEqual(await order({ kind: "webgpu", software: false }), ["generate", "generate", "generate", "profile"]);
+    for (const backend of [{ kind: "webgpu", software: true }, { kind: "cpu" }]) assert.deepEqual(await order(backend), ["profile"]);
     await page.close();
   });
 

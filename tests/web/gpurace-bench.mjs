@@ -1,5 +1,5 @@
 // The page that measures, pressed from a terminal: its own table, on the software adapter unless said otherwise.
-//   node tests/web/gpurace-bench.mjs [page|race] [--model unet] [--backend webgpu] [--rounds 5] [--json FILE] [--picture FILE.png]
+//   node tests/web/gpurace-bench.mjs [page|race] [--model unet] [--backend webgpu] [--arithmetic f32] [--rounds 5] [--json FILE] [--picture FILE.png]
 // `race` prints the race alone.
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -12,6 +12,7 @@ const { values, positionals } = parseArgs({
   options: {
     model: { type: "string", default: "unet" },
     backend: { type: "string", default: "webgpu" },
+    arithmetic: { type: "string", default: "f32" },
     rounds: { type: "string", default: "5" },
     json: { type: "string" },
     picture: { type: "string" },
@@ -21,7 +22,7 @@ const { values, positionals } = parseArgs({
 const site = await startSite();
 const browser = await startBrowser({ webgpu: values.backend === "webgpu" });
 try {
-  const query = new URLSearchParams({ model: values.model, "runs-on": values.backend, rounds: values.rounds, race: "" });
+  const query = new URLSearchParams({ model: values.model, "runs-on": values.backend, arithmetic: values.arithmetic, rounds: values.rounds, race: "" });
   const { page, faults } = await openPage(browser, `${site.url}bench.html?${query}`);
   const report = await pressBench(page, { timeout: 0, onPhase: (text) => console.log(text) });
   const wanted = tables(report).filter(({ title }) => positionals[0] !== "race" || title === "Beside onnxruntime-web");

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use tintype::cancel::CancelToken;
+use tintype::executor::cpu::Cpu;
 use tintype::executor::webgpu::{Choice, Options, Product, Webgpu};
 use tintype::executor::{Data, Executor, Instance, WeightDtype, Weights};
 use tintype::graph::{Activation, Element, Epilogue, Graph, Op, Pack, Path, Plan, Prologue, Rate, Unary, Value};
@@ -59,6 +60,21 @@ impl Noise {
 
     pub(crate) fn take(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.next()).collect()
+    }
+}
+
+/// No element is further off than `most` of the largest.
+#[track_caller]
+fn near(found: &[f32], expected: &[f64], most: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: length");
+    let largest = expected.iter().fold(0f64, |m, e| m.max(e.abs()));
+    for (i, (&y, &e)) in found.iter().zip(expected).enumerate() {
+        let off = (f64::from(y) - e).abs() / largest;
+        // A value of zeros has no largest, and is zeros.
+        assert!(
+            off <= most || f64::from(y) == e,
+            "{what}: element {i} is {y}, not {e} (of {largest})"
+        );
     }
 }
 
@@ -120,10 +136,21 @@ impl Case {
         inputs.into_iter().all(|&x| round(x, WeightDtype::F16) == x)
     }
 
-    /// Runs the operation on both executors, with values in f32 and in 16-bit floats, and compares with `expected`, relative to its
-    /// largest magnitude.
+    /// Runs the operation on the CPU and in every way that it has on a GPU, and compares with `expected`, relative to its largest
+    /// magnitude.
     #[track_caller]
-    pub(crate) fn check(mut self, op: Op, expected: &[f64]) {
+    pub(crate) fn check(self, op: Op, expected: &[f64]) {
+        self.compare(op, Some(expected));
+    }
+
+    /// Compares every way that the operation has on a GPU with the CPU.
+    #[track_caller]
+    pub(crate) fn check_with_cpu(self, op: Op) {
+        self.compare(op, None);
+    }
+
+    #[track_caller]
+    fn compare(mut self, op: Op, expected: Option<&[f64]>) {
         let Some(executors) = executors() else { return };
         let values: Vec<Value> = self.inputs.iter().map(|i| i.0).collect();
         let what = format!("{op:?}");
@@ -135,30 +162,41 @@ impl Case {
         self.graph.stand_half();
         let [wide, halves] = [Plan::new, Plan::in_halves].map(|plan| Rc::new(plan(self.graph.clone())));
         let has_halves = halves.values.iter().any(|v| v.element == Element::F16) && self.is_exact_in_halves();
+        let cpu = self.output(&Executor::Cpu(Cpu::new()), &wide);
+        if let Some(expected) = expected {
+            near(&cpu, expected, 2e-5, &format!("{what}, CPU"));
+        }
+        let cpu: Vec<f64> = cpu.into_iter().map(f64::from).collect();
         let plans = [(wide, 2e-5)].into_iter().chain(has_halves.then_some((halves, 2e-3)));
         let kinds = || executors.iter().zip(["tiled", "registers"]);
-        for ((plan, near), (gpu, kind)) in plans.flat_map(|plan| kinds().map(move |kind| (plan.clone(), kind))) {
+        for ((plan, most), (gpu, kind)) in plans.flat_map(|plan| kinds().map(move |kind| (plan.clone(), kind))) {
             CHOICES.set(1);
             let mut pick = 0;
             while pick < CHOICES.get() {
                 PICK.set(pick);
                 HALF.set(false);
-                let (instance, weights) = self.prepare(gpu, &plan);
-                block_on(gpu.run(&instance, &weights, Rate::Step, 0, self.step, &CancelToken::default())).unwrap();
-                let y = block_on(gpu.read(&gpu.view(&instance, plan.output("y").unwrap(), 0).unwrap())).unwrap();
-                assert_eq!(y.len(), expected.len(), "{what}, {kind}: length");
-                let largest = expected.iter().fold(0f64, |m, e| m.max(e.abs()));
-                let most = if HALF.get() { 2e-2 } else { near };
-                for (i, (&y, &e)) in y.iter().zip(expected).enumerate() {
-                    let off = (f64::from(y) - e).abs() / largest;
-                    assert!(
-                        off <= most,
-                        "{what}, {kind}, way {pick}: element {i} is {y}, not {e} (of {largest})"
-                    );
+                let y = self.output(gpu, &plan);
+                let (most, what) = (
+                    if HALF.get() { 2e-2 } else { most },
+                    format!("{what}, {kind}, way {pick}"),
+                );
+                if let Some(expected) = expected {
+                    near(&y, expected, most, &what);
                 }
+                // Each of the two may be off to its own side.
+                near(&y, &cpu, 2.0 * most, &format!("{what}, beside the CPU"));
                 pick += 1;
             }
         }
+    }
+
+    /// What the operation makes on a device.
+    fn output(&self, executor: &Executor, plan: &Rc<Plan>) -> Vec<f32> {
+        let (instance, weights) = self.prepare(executor, plan);
+        let cancel = CancelToken::default();
+        block_on(executor.run(&instance, &weights, Rate::Step, 0, self.step, &cancel)).unwrap();
+        let view = executor.view(&instance, plan.output("y").unwrap(), 0).unwrap();
+        block_on(executor.read(&view)).unwrap()
     }
 
     pub(crate) fn prepare(&self, gpu: &Executor, plan: &Rc<Plan>) -> (Instance, Weights) {

@@ -1,4 +1,5 @@
-//! Each operation of the WebGPU executor against a plain loop, in odd sizes, with every epilogue and every dtype of weights.
+//! Each operation of the WebGPU executor, in every way that it may run, against a plain loop and against the CPU executor: in odd
+//! sizes, with every epilogue and every dtype of weights.
 //! Without an adapter these tests fail; `TINTYPE_NO_GPU=1` passes over them.
 #![allow(clippy::unwrap_used, reason = "a test stops at what is not as it should be")]
 
@@ -8,4 +9,5 @@ mod case;
 mod conv;
 mod linear;
 mod norm;
+mod odd;
 mod pointwise;

@@ -16,13 +16,12 @@ const SD = {
 /** CLIP ViT-L, but for its vocabulary. */
 const CLIP_L = { hidden_size: 768, intermediate_size: 3072, num_hidden_layers: 12, num_attention_heads: 12 };
 
-/** `race`: whether onnxruntime-web is given the same model; it takes all of it in f32. `others`: what else it is given, on the CPU. */
+/** onnxruntime-web can be given each of them, with its weights in f32. `others`: what else it is given, on the CPU. */
 export const MADE = [
   {
     id: "unet",
     name: "UNet of 52 M parameters",
     about: "latents 32 × 32, made here, nothing to fetch",
-    race: true,
     unet: {
       ...SD,
       sample_size: 32,
@@ -37,7 +36,6 @@ export const MADE = [
     id: "bk-sdm-tiny",
     name: "UNet of BK-SDM-Tiny's shape, 323 M parameters",
     about: "latents 64 × 64 in half precision, made here, 650 MB of memory; 2 GB more for a race",
-    race: true,
     others: ["vae"],
     dtype: "F8_E4M3",
     unet: {
@@ -56,7 +54,6 @@ export const MADE = [
     name: "Text encoder of CLIP ViT-L's shape, 85 M parameters",
     about: "in half precision, made here, beside the small UNet",
     dtype: "F8_E4M3",
-    race: true,
     others: ["text"],
     text: CLIP_L,
     unet: {
@@ -74,7 +71,7 @@ export const MADE = [
     id: "small",
     name: "Small UNet of 0.8 M parameters",
     about: "latents 8 × 8, for a first look",
-    race: true,
+    dtype: "F8_E4M3",
     unet: {
       ...SD,
       sample_size: 8,

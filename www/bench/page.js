@@ -87,6 +87,7 @@ async function run(event) {
     show(
       await measure(model, {
         backend: el("runs-on").value,
+        arithmetic: el("arithmetic").value,
         raced: el("race").checked && !el("race").disabled,
         rounds,
         signal: controller.signal,
@@ -106,7 +107,7 @@ async function run(event) {
 function choose() {
   const model = all.find(({ id }) => id === el("model").value);
   el("about").textContent = model?.about ?? "";
-  el("race").disabled = !model?.race;
+  el("race").disabled = !model?.unet;
 }
 
 async function copy() {
@@ -131,9 +132,10 @@ async function start() {
   el("model").append(...all.map(({ id, name }) => make("option", { value: id, textContent: name })));
   // A link may say what is to be measured; it measures nothing by itself.
   const asked = new URLSearchParams(location.search);
-  for (const name of ["model", "runs-on"]) if (asked.has(name)) el(name).value = asked.get(name);
-  if (el("model").selectedIndex < 0) el("model").selectedIndex = 0;
-  if (el("runs-on").selectedIndex < 0) el("runs-on").selectedIndex = 0;
+  for (const name of ["model", "runs-on", "arithmetic"]) {
+    if (asked.has(name)) el(name).value = asked.get(name);
+    if (el(name).selectedIndex < 0) el(name).selectedIndex = 0;
+  }
   el("race").checked = asked.has("race");
   choose();
   el("measure").disabled = false;

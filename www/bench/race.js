@@ -75,7 +75,7 @@ export async function openRival({ graph, weights }, kind) {
     let counts = null;
     return {
       version,
-      /** Runs it; gives milliseconds until the output can be read, and the output. */
+      /** Runs it; gives milliseconds until the output can be read, as those of Tintype's steps in a race are, and the output. */
       async run(tensors) {
         const given = feeds(tensors);
         const before = { ...watched.counts };
@@ -116,14 +116,11 @@ export function apart(expected, found) {
 /** Steps below this depend on what ran before them. */
 const SHORT_MS = 1000;
 
-/** Both outputs are of one model only if they are this near. */
-const NEAR = 1e-3;
-
 /**
  * Runs both in turns, `rounds` times each. `step()` runs Tintype's and gives its milliseconds; `tensors` are what a step read and
- * wrote. `onRound` hears how far it is.
+ * wrote, `near` how far apart outputs of one model may be. `onRound` hears how far it is.
  */
-export async function race(made, kind, tensors, step, rounds, { signal, onRound = () => {} } = {}) {
+export async function race(made, kind, tensors, step, rounds, { near, signal, onRound = () => {} }) {
   onRound(0, rounds);
   const rival = await openRival(made, kind);
   try {
@@ -153,7 +150,7 @@ export async function race(made, kind, tensors, step, rounds, { signal, onRound 
       tintype: { ms: ours, runs: times.tintype },
       ratio: theirs / ours,
       difference,
-      agrees: difference <= NEAR,
+      agrees: difference <= near,
     };
   } finally {
     await rival.release();

@@ -31,6 +31,7 @@ function device({ adapter, backend, peak, timedBy, tuning }) {
     rows.push(["Limits", `buffers of ${size(limits.maxBufferSize)}`, `${size(limits.maxStorageBufferBindingSize)} a binding; workgroups of ${limits.maxComputeInvocationsPerWorkgroup}, ${size(limits.maxComputeWorkgroupStorageSize)} of memory each`]);
   }
   rows.push(["Matrix product, at most", rate(peak.gemm, "FLOP/s"), "by Tintype's own kernels"]);
+  if (peak.gemmHalf) rows.push(["The same in 16-bit floats", rate(peak.gemmHalf, "FLOP/s"), "of what the UNet does"]);
   rows.push(["Copying, at most", rate(peak.copy, "B/s"), "read and written"]);
   const alone = backend.kind === "webgpu" ? "the adapter has no timestamps: each operation alone, and repeated" : "";
   rows.push(["Timed by", timedBy === "timestamps" ? "timestamps of the GPU" : "the clock", timedBy === "timestamps" ? "" : alone]);

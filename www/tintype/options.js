@@ -145,12 +145,12 @@ export function tuning(value, where) {
   if (value === "auto" || value === "off") return value;
   const plain = (part) => typeof part === "object" && part !== null && Object.prototype.toString.call(part) === "[object Object]";
   const texts = (part) => plain(part) && Object.values(part).every((text) => typeof text === "string");
-  const { choices, leftOut, ...rest } = typeof value === "object" && value !== null ? value : {};
+  const { choices, leftOut, lost, ...rest } = typeof value === "object" && value !== null ? value : {};
   const [unknown] = Object.keys(rest);
-  if (!texts(choices) || !texts(leftOut ?? {}) || unknown !== undefined) {
+  if (!texts(choices) || !texts(leftOut ?? {}) || typeof (lost ?? "") !== "string" || unknown !== undefined) {
     throw invalid(`${where}: expected "auto", "off" or what tuning() gave, found ${shown(value)}`);
   }
-  return { choices, leftOut: leftOut ?? {} };
+  return { choices, leftOut: leftOut ?? {}, ...(lost && { lost }) };
 }
 
 export const CREATE = {
@@ -216,6 +216,7 @@ export const PROFILE = {
   parts: kind('an array of "unet", "vae" and "text"', (value) => Array.isArray(value) && value.every((part) => ["unet", "vae", "text"].includes(part))),
   nodes: flag,
   tensors: flag,
+  readOutput: flag,
   runs: kind("a whole number from 1 to 1000", (value) => Number.isInteger(value) && value >= 1 && value <= 1000),
   signal,
   onProgress: callback,

@@ -395,6 +395,8 @@ export interface ProfileOptions {
   nodes?: boolean | null;
   /** Whether each part's `tensors` are given, to compare with another engine. */
   tensors?: boolean | null;
+  /** Whether a step of the UNet ends when its output was read back, as another engine's does, and not when it is computed. */
+  readOutput?: boolean | null;
   /** How often each part is played for its `ms`, after once that does not count; as often as a second allows, if nothing is said. */
   runs?: number | null;
   signal?: AbortSignal | null;
@@ -424,7 +426,7 @@ export interface ProfiledNode {
 
 /** What runs each step of a plan, or its decoding. */
 export interface ProfiledPlan {
-  /** Milliseconds from the first submit until all is done: the median of `runs`. */
+  /** Milliseconds from the first submit until all is done (with `readOutput`, and read back): the median of `runs`. */
   ms: number;
   runs: number[];
   /** On WebGPU: in one run; 0 on the CPU. */
@@ -455,8 +457,11 @@ export interface Profile {
   backend: Backend;
   /** How nodes are timed: by the GPU's own `timestamps`, or each alone by the `clock`, where it has none or this is the CPU. */
   timedBy: "timestamps" | "clock";
-  /** What the device does at most: operations a second in a square product, bytes a second in a copy (read and written). */
-  peak: { gemm: number; copy: number };
+  /**
+   * What the device does at most: operations a second in a square product, `gemmHalf` the same where `arithmetic` is `f16` and the
+   * adapter has it (else null), and bytes a second in a copy (read and written).
+   */
+  peak: { gemm: number; gemmHalf: number | null; copy: number };
   /** A step. Null, if it was not asked for. */
   unet: ProfiledPlan | null;
   /** The decoder. */
@@ -526,6 +531,8 @@ export interface Tuning {
   choices: Record<string, string>;
   /** Ways that did not compile or computed something else, and why. They are not used. */
   leftOut?: Record<string, string>;
+  /** The way over whose race the GPU was lost: nothing more is found out on this adapter, by this version and browser. */
+  lost?: string;
 }
 
 /** When a test of recovery does its harm: at the next load, text, first step or decoding, or at once. */
@@ -539,9 +546,9 @@ export interface Debug {
   killWorker(moment?: Moment): Promise<void>;
   /**
    * What the worker has made so far: slots for plans, compiled pipelines, bytes of weights read to the device. A change between
-   * checkpoints in memory adds nothing.
+   * checkpoints in memory adds nothing. `unraced`: products whose fastest way is yet to be found out.
    */
-  counts(): Promise<{ plans: number; pipelines: number; uploaded: number }>;
+  counts(): Promise<{ plans: number; pipelines: number; uploaded: number; unraced: number }>;
   /** Times each operation of a model that is not there, at the sizes that its config and latents of this size give it. */
   sweep(request: { part: "unet" | "vae" | "text"; config: string; height: number; width: number; tokens: number }): Promise<{
     peak: Profile["peak"];

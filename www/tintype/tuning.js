@@ -54,8 +54,8 @@ export const keepTuning = (key, tuning) =>
     const kept = store.get(key);
     // Beside the listener that this is awaited by.
     kept.addEventListener("success", () => {
-      const { choices, leftOut } = kept.result ?? {};
-      store.put({ choices: { ...choices, ...tuning.choices }, leftOut: { ...leftOut, ...tuning.leftOut } }, key);
+      const { choices, leftOut, lost = tuning.lost } = kept.result ?? {};
+      store.put({ choices: { ...choices, ...tuning.choices }, leftOut: { ...leftOut, ...tuning.leftOut }, ...(lost && { lost }) }, key);
     });
     return kept;
   }).catch(() => {});

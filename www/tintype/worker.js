@@ -97,6 +97,8 @@ async function start(options, given) {
   if (["auto", "kept"].includes(tuning) && info?.available) tuningKey = keyOf(info, bindings.Engine.version(), options.arithmetic);
   const known = tuningKey === null ? tuning : await readTuning(tuningKey);
   told.tuning = JSON.stringify(known);
+  told.lost = known?.lost;
+  Object.keys(known?.leftOut ?? {}).forEach((what) => told.leftOut.add(what));
   engine = await bindings.Engine.create({
     backend: "auto",
     ...others,
@@ -207,20 +209,29 @@ function tell() {
   postMessage({ type: "state", residents, memory });
 }
 
-/** Keeps what was found out about the adapter, where that has changed, and says once what was left out. */
-function tellTuning() {
+/** Keeps what was found out about the adapter, where that has changed, and says once what was left out. Resolves when it is kept. */
+async function tellTuning() {
   const tuning = engine.tuning();
   const text = JSON.stringify(tuning);
   if (tuning === null || text === told.tuning) return;
   told.tuning = text;
-  if (tuningKey !== null) keepTuning(tuningKey, tuning);
+  const keeping = tuningKey !== null && keepTuning(tuningKey, tuning);
   const news = Object.entries(tuning.leftOut).filter(([what]) => !told.leftOut.has(what));
-  if (news.length === 0) return;
   news.forEach(([what]) => told.leftOut.add(what));
-  const [[what, why]] = news;
   const more = news.length > 1 ? `, and ${news.length - 1} others` : "";
-  postMessage({ type: "notice", kind: "tuning", message: `this adapter does without a way to compute: ${what}: ${why}${more}` });
+  for (const [what, why] of news.slice(0, 1)) sayTuning(`this adapter does without a way to compute: ${what}: ${why}${more}`);
+  if (tuning.lost && told.lost !== tuning.lost) sayTuning(`the GPU was lost while ways to compute were tried: ${tuning.lost}; no more are tried`);
+  told.lost = tuning.lost;
+  await keeping;
 }
+
+function sayTuning(message) {
+  console.warn(`Tintype: ${message}`);
+  postMessage({ type: "notice", kind: "tuning", message });
+}
+
+/** Milliseconds that an answer waits for the browser to keep what was found out: who is told of a lost GPU ends this worker. */
+const KEEPING_MS = 1000;
 
 const commands = {
   async create({ lock, options, module }) {
@@ -290,7 +301,11 @@ onmessage = async ({ data }) => {
     // After a trap nothing in the module's memory can be trusted.
     if (error instanceof WebAssembly.RuntimeError)
       return postMessage({ type: "fatal", message: `the engine failed: ${error.message}` });
-    if (engine) tell();
+    if (engine) {
+      tell();
+      const kept = tellTuning();
+      if (error?.code === "device-lost") await Promise.race([kept, new Promise((done) => setTimeout(done, KEEPING_MS))]);
+    }
     postMessage({
       type: "failure",
       job,

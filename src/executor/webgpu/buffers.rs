@@ -1,9 +1,10 @@
 //! Memory on the GPU. What is dropped here is freed at once: in a browser, a wgpu buffer that is merely dropped is not.
 
 use super::Webgpu;
-use super::device::Device;
+use super::device::{Device, is_full};
 use crate::error::{Error, Result};
 use futures_channel::oneshot;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,10 +32,15 @@ struct Memory {
     buffer: wgpu::Buffer,
     id: u64,
     len: usize,
+    /// Where it is given back, if that is counted.
+    left: Option<Rc<Cell<u64>>>,
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        if let Some(left) = &self.left {
+            left.set(left.get() + self.buffer.size());
+        }
         BYTES.fetch_sub(self.buffer.size(), Ordering::Relaxed);
         self.buffer.destroy();
     }
@@ -79,6 +85,10 @@ impl Buffer {
     pub(super) fn with_usage(device: &Device, label: &str, len: usize, usage: wgpu::BufferUsages) -> Result<Self> {
         let size = (len as u64).max(1).next_multiple_of(4) * 4;
         check_size(device, label, size)?;
+        let left = device.left.clone();
+        if let Some(left) = &left {
+            left.set(left.get().checked_sub(size).ok_or_else(is_full)?);
+        }
         let descriptor = wgpu::BufferDescriptor {
             label: Some(label),
             size,
@@ -93,6 +103,7 @@ impl Buffer {
                 buffer,
                 id: NEXT.fetch_add(1, Ordering::Relaxed),
                 len,
+                left,
             }),
             halves: false,
         })

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use futures_channel::oneshot;
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How the adapter is chosen.
@@ -14,6 +15,8 @@ pub struct Options {
     pub software: Option<bool>,
     /// Keeps values in 16-bit floats, and multiplies them, where the adapter has such and a model stands it.
     pub half: bool,
+    /// Bytes of buffers that the device gives out at most: it refuses more as one does whose memory is full.
+    pub memory: Option<u64>,
 }
 
 /// What went wrong while nobody waited.
@@ -32,6 +35,10 @@ pub(super) struct Device {
     pub submits: Cell<u64>,
     /// Shaders may compute with 16-bit floats.
     pub has_half: bool,
+    /// Passes may write timestamps.
+    pub has_timestamps: bool,
+    /// Bytes that it gives out yet, where that was bounded.
+    pub left: Option<Rc<Cell<u64>>>,
     trouble: Arc<Mutex<Trouble>>,
     _handler: uncaptured::Handler,
 }
@@ -48,9 +55,14 @@ pub(super) struct Fence {
     done: oneshot::Receiver<()>,
 }
 
+/// What a device says that is full.
+pub(super) fn is_full() -> Error {
+    Error::OutOfMemory("the GPU has no memory left".into())
+}
+
 fn convert(error: &wgpu::Error) -> Error {
     match error {
-        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory("the GPU has no memory left".into()),
+        wgpu::Error::OutOfMemory { .. } => is_full(),
         wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => Error::Internal(format!("WebGPU: {error}")),
     }
 }
@@ -92,6 +104,8 @@ impl Device {
             limits,
             submits: Cell::new(0),
             has_half: features.contains(wgpu::Features::SHADER_F16),
+            left: options.memory.map(|bytes| Rc::new(Cell::new(bytes))),
+            has_timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             trouble,
             _handler: handler,
         };

@@ -57,7 +57,7 @@ impl Instance {
     }
 
     /// What a caller sees of a value: of an input or output in 16-bit floats the f32.
-    fn value(&self, value: usize, context: usize) -> Result<Buffer> {
+    pub(super) fn value(&self, value: usize, context: usize) -> Result<Buffer> {
         let slots = self
             .slots
             .get(context)
@@ -140,7 +140,7 @@ impl Webgpu {
         if !self.half && plan.values.iter().any(|v| v.element == Element::F16) {
             return Err(Error::Internal("a plan in 16-bit floats, on a device without".into()));
         }
-        let (bytes, target) = (plan.peak_bytes(contexts), self.target());
+        let (bytes, target) = (plan.peak_bytes(contexts), self.target(&plan));
         let made = self.device.guarded(|| self.make(plan, contexts, &target)).await;
         made.map_err(|e| e.at(format!("{bytes} bytes of activations")))
     }
@@ -289,7 +289,7 @@ impl Webgpu {
         plan: &Plan,
         dtype: impl Fn(usize) -> Result<crate::executor::WeightDtype>,
     ) -> Result<Vec<(super::select::Variant, Layout)>> {
-        let (target, mut wanted) = (self.target(), Vec::new());
+        let (target, mut wanted) = (self.target(plan), Vec::new());
         for node in 0..plan.nodes.len() {
             for dispatch in dispatches(plan, node, &target)? {
                 let variant = dispatch.variant_with(plan, &dtype)?;

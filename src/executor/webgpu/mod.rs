@@ -1,6 +1,6 @@
 //! The executor over wgpu: natively on Vulkan, in a browser on WebGPU. `kernels` says what an operation dispatches, beside the
 //! WGSL in `shaders`; `select` which variants of a kernel are legal, `policy` every number that tuning may change, `tune` finds
-//! out by measurement which variants win, `profile` how long nodes take. The other files hold GPU objects. No models and no sampling here.
+//! out by measurement which variants win, `profile` how long nodes take, by `stopwatch`. The other files hold GPU objects. No models and no sampling here.
 
 mod buffers;
 mod combine;
@@ -13,6 +13,7 @@ mod preprocess;
 mod profile;
 mod run;
 mod select;
+mod stopwatch;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;
 mod tune;
@@ -29,7 +30,7 @@ pub use device::Options;
 pub use instance::Instance;
 pub use kernels::Chooser;
 pub use select::{Choice, Product, Rows, Tile, Variant, variants};
-pub use tune::Tuning;
+pub use tune::{Tuned, Tuning};
 pub use weights::Weights;
 
 /// Products with the ways that they may run.
@@ -159,7 +160,7 @@ impl Webgpu {
             }
             None
         };
-        let mut target = self.target();
+        let mut target = self.target(plan);
         target.chooser = Some(Rc::new(see));
         for node in 0..plan.nodes.len() {
             kernels::dispatches(plan, node, &target)?;
@@ -190,6 +191,11 @@ impl Webgpu {
         self.device.device.destroy();
     }
 
+    /// Products that are to be raced yet.
+    pub(super) fn unraced(&self) -> usize {
+        self.tuner.left()
+    }
+
     pub(super) fn pipelines(&self) -> usize {
         self.pipelines.count()
     }
@@ -198,12 +204,17 @@ impl Webgpu {
         &self.info
     }
 
-    fn target(&self) -> kernels::Target {
+    /// Bytes of buffers that the device gives out yet, where [`Options::memory`] bounds them.
+    pub fn memory_left(&self) -> Option<u64> {
+        self.device.left.as_ref().map(|left| left.get())
+    }
+
+    fn target(&self, plan: &Plan) -> kernels::Target {
         kernels::Target {
             registers: self.info.software,
             max_workgroups: self.device.limits.max_compute_workgroups_per_dimension,
             most: self.most,
-            chooser: Some(self.chooser.clone().unwrap_or_else(|| self.tuner.chooser())),
+            chooser: Some(self.chooser.clone().unwrap_or_else(|| self.tuner.chooser(plan))),
         }
     }
 }

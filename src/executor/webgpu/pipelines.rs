@@ -23,7 +23,13 @@ pub(super) struct Pipelines {
     layouts: RefCell<HashMap<Layout, Groups>>,
     /// What was made since [`Pipelines::take_fresh`] was last called.
     fresh: RefCell<Vec<Variant>>,
+    /// What a test makes of a kernel's text.
+    #[cfg(test)]
+    pub(super) spoil: RefCell<Option<Spoil>>,
 }
+
+#[cfg(test)]
+pub(super) type Spoil = Box<dyn Fn(&Variant, String) -> String>;
 
 impl Webgpu {
     /// [`Device::guarded`] for what compiles: a pipeline that failed is not kept, for it would fail whoever asks for it next in
@@ -133,11 +139,16 @@ impl Pipelines {
         if let Some(found) = self.compiled.borrow().get(variant) {
             return Ok(found.clone());
         }
-        let label = variant.to_string();
+        let (label, source) = (variant.to_string(), variant.source()?);
+        #[cfg(test)]
+        let source = match &*self.spoil.borrow() {
+            Some(spoil) => spoil(variant, source),
+            None => source,
+        };
         super::buffers::count_object();
         let module = device.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(&label),
-            source: wgpu::ShaderSource::Wgsl(variant.source()?.into()),
+            source: wgpu::ShaderSource::Wgsl(source.into()),
         });
         let pipeline = device.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&label),

@@ -91,11 +91,12 @@ pub(super) const RACE_PRODUCTS: usize = 16;
 /// Operations of a product that is raced, at most: some 70 ms of a small GPU, in which a page draws nothing.
 pub(super) const RACE_FLOP: u64 = 20_000_000_000;
 
-/// Elements of all its operands at most, which are made for the race, on both sides: 64 MiB.
+/// Elements of all that it reads and writes at most, which is there twice for the race: 64 MiB.
 pub(super) const RACE_ELEMENTS: usize = 16 << 20;
 
-/// Milliseconds that each way of running one is repeated: timestamps are coarse.
-pub(super) const RACE_ONE_MS: f64 = 8.0;
+/// Milliseconds that a way of running one is repeated, within one pass: timestamps are rounded to 0.1 ms, which is less than
+/// [`RACE_MARGIN`] of this.
+pub(super) const RACE_SPAN_MS: f64 = 5.0;
 
 /// How much faster than the policy's own way another has to be.
 pub(super) const RACE_MARGIN: f64 = 0.03;
@@ -104,9 +105,6 @@ pub(super) const RACE_MARGIN: f64 = 0.03;
 pub(super) const RACE_APART: f32 = 1e-4;
 /// See [`RACE_APART`].
 pub(super) const RACE_APART_HALF: f32 = 2e-2;
-
-/// Elements of a result that are compared at most.
-pub(super) const RACE_COMPARED: usize = 1 << 18;
 
 /// The ways to run a product that are raced, the policy's own first: other tiles in its number of slices, and its tile in twice as
 /// many and half as many; each with halves where they are allowed, and with what is read apart.

@@ -154,7 +154,7 @@ macro_rules! sources {
 }
 
 sources! {
-    "activation" "add" "apply" "attention" "combine" "common" "convert" "embedding" "geglu" "gemm" "gemm_args" "gemm_epilogue"
+    "activation" "add" "apply" "attention" "combine" "common" "compare" "convert" "embedding" "geglu" "gemm" "gemm_args" "gemm_epilogue"
     "gemm_finish" "gemm_rows" "gemm_weights" "group_finish" "group_statistics" "lanes" "layer_norm" "reduce" "source"
     "threads" "timestep" "unary" "upsample"
 }

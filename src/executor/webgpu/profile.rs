@@ -5,6 +5,7 @@ use super::buffers::Buffer;
 use super::instance::{Bound, Instance};
 use super::policy;
 use super::run::submits;
+use super::stopwatch::between;
 use super::weights::Weights;
 use crate::cancel::CancelToken;
 use crate::error::Result;
@@ -15,29 +16,51 @@ use std::ops::Range;
 
 /// Bytes between places at which timestamps are resolved, which WebGPU wants.
 const RESOLVED: usize = 256;
-/// Nodes of a submit that is timed: two timestamps of eight bytes each.
-const NODES: usize = RESOLVED / 16;
+/// Nodes of a submit that is timed at most, for it has no more dispatches: two timestamps of eight bytes each.
+const NODES: usize = policy::DISPATCHES_PER_SUBMIT;
+const _: () = assert!(16 * NODES <= RESOLVED);
 /// Rounds after which a mean is known well: browsers round timestamps to 100 µs, at a phase that differs from round to round.
 const ROUNDS: usize = 200;
-/// How often something is repeated at most, to see it on the clock.
-const REPEATS: usize = 4096;
 /// Milliseconds after which a repeated node is seen well enough.
 const NODE_MS: f64 = 3.0;
 /// The same for copies.
 const COPYING: f64 = 40.0;
 
 /// What nodes are played on.
-struct Played<'a> {
-    instance: &'a Instance,
-    bound: &'a Bound,
-    context: usize,
+pub(super) struct Played<'a> {
+    pub instance: &'a Instance,
+    pub bound: &'a Bound,
+    pub context: usize,
     /// The dispatches of each node.
-    nodes: Vec<Range<usize>>,
+    pub nodes: Vec<Range<usize>>,
+}
+
+impl Played<'_> {
+    /// Dispatches in submits of bounded size: of each, the nodes with what they dispatch in it.
+    fn cut(&self, most: u64) -> Vec<Vec<(usize, Range<usize>)>> {
+        let (Some(first), Some(last)) = (self.nodes.first(), self.nodes.last()) else {
+            return Vec::new();
+        };
+        let costs = self.instance.dispatches[first.start..last.end].iter().map(|d| d.cost);
+        let part = |node: usize, of: &Range<usize>| {
+            let own = &self.nodes[node];
+            own.start.max(of.start)..own.end.min(of.end)
+        };
+        let cut = submits(costs, first.start, most).into_iter().map(|(range, _)| {
+            let parts = (0..self.nodes.len()).map(|node| (node, part(node, &range)));
+            parts.filter(|(_, part)| !part.is_empty()).collect()
+        });
+        cut.collect()
+    }
 }
 
 impl Webgpu {
     pub(in crate::executor) fn has_timestamps(&self) -> bool {
-        self.device.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+        self.device.has_timestamps
+    }
+
+    pub(in crate::executor) fn multiplies_halves(&self) -> bool {
+        self.half
     }
 
     pub(in crate::executor) fn submits(&self) -> u64 {
@@ -75,18 +98,20 @@ impl Webgpu {
     }
 
     async fn each_by_clock(&self, played: &Played<'_>, cancel: &CancelToken) -> Result<NodeTimes> {
-        let mut ms = Vec::new();
-        for dispatches in &played.nodes {
+        let mut ms = vec![0.0; played.nodes.len()];
+        for (node, dispatches) in played.cut(self.most_of_a_submit()).into_iter().flatten() {
             let one = |encoder: &mut wgpu::CommandEncoder, times: usize| {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
                 (0..times).for_each(|_| self.record(&mut pass, played, dispatches.clone()));
             };
-            ms.push(match dispatches.is_empty() {
-                true => 0.0,
-                false => self.by_clock(one, NODE_MS, cancel).await?,
-            });
+            ms[node] += self.by_clock(one, NODE_MS, cancel).await?;
         }
         Ok(NodeTimes { ms, rounds: 1 })
+    }
+
+    /// Operations.
+    fn most_of_a_submit(&self) -> u64 {
+        (self.speed.get() * policy::SUBMIT_MS) as u64
     }
 
     pub(in crate::executor) async fn copy_rate(&self, bytes: usize, cancel: &CancelToken) -> Result<f64> {
@@ -104,7 +129,7 @@ impl Webgpu {
         Ok(2.0 * bytes as f64 / ms.max(1e-6) * 1e3)
     }
 
-    fn record(&self, pass: &mut wgpu::ComputePass<'_>, played: &Played<'_>, dispatches: Range<usize>) {
+    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, played: &Played<'_>, dispatches: Range<usize>) {
         for i in dispatches {
             let (pipeline, weights) = &played.bound.0[i];
             pass.set_pipeline(pipeline);
@@ -119,16 +144,7 @@ impl Webgpu {
 
     async fn by_timestamps(&self, played: &Played<'_>, enough: f64, cancel: &CancelToken) -> Result<NodeTimes> {
         let device = &self.device;
-        let cost = |dispatches: &Range<usize>| {
-            let costs = played.instance.dispatches[dispatches.clone()].iter().map(|d| d.cost);
-            costs.fold(0, u64::saturating_add)
-        };
-        let most = (self.speed.get() * policy::SUBMIT_MS) as u64;
-        let mut cut: Vec<Range<usize>> = Vec::new();
-        for (range, _) in submits(played.nodes.iter().map(cost), 0, most) {
-            let starts = range.clone().step_by(NODES);
-            cut.extend(starts.map(|start| start..(start + NODES).min(range.end)));
-        }
+        let cut = played.cut(self.most_of_a_submit());
         let make = || {
             let descriptor = wgpu::QuerySetDescriptor {
                 label: Some("timestamps"),
@@ -144,10 +160,10 @@ impl Webgpu {
         let (mut ms, mut rounds, began) = (vec![0.0; played.nodes.len()], 0, now_ms());
         while rounds == 0 || (rounds < ROUNDS && now_ms() - began < enough) {
             let mut before = None;
-            for (i, range) in cut.iter().enumerate() {
+            for (i, parts) in cut.iter().enumerate() {
                 cancel.check()?;
                 let mut encoder = device.device.create_command_encoder(&Default::default());
-                for (at, node) in (0..).step_by(2).zip(range.clone()) {
+                for (at, (_, dispatches)) in (0..).step_by(2).zip(parts) {
                     let timestamp_writes = wgpu::ComputePassTimestampWrites {
                         query_set: &set,
                         beginning_of_pass_write_index: Some(at),
@@ -157,9 +173,9 @@ impl Webgpu {
                         label: None,
                         timestamp_writes: Some(timestamp_writes),
                     });
-                    self.record(&mut pass, played, played.nodes[node].clone());
+                    self.record(&mut pass, played, dispatches.clone());
                 }
-                let queries = 0..2 * range.len() as u32;
+                let queries = 0..2 * parts.len() as u32;
                 encoder.resolve_query_set(&set, queries, resolved.raw(), (i * RESOLVED) as u64);
                 // One behind the other, so that the GPU does not fall asleep between them.
                 let last = before.replace(device.submit(encoder.finish()));
@@ -168,51 +184,15 @@ impl Webgpu {
                 }
             }
             let words = self.read_words(&resolved, 0, resolved.len()).await?;
-            for (range, words) in cut.iter().zip(words.chunks_exact(RESOLVED / 4)) {
-                for (node, w) in range.clone().zip(words.chunks_exact(4)) {
-                    let [start, end] =
-                        [[w[0], w[1]], [w[2], w[3]]].map(|[low, high]| u64::from(high) << 32 | u64::from(low));
-                    // An input runs nothing.
-                    if !played.nodes[node].is_empty() {
-                        ms[node] += end.saturating_sub(start) as f64 * tick;
-                    }
+            for (parts, words) in cut.iter().zip(words.chunks_exact(RESOLVED / 4)) {
+                for ((node, _), words) in parts.iter().zip(words.chunks_exact(4)) {
+                    ms[*node] += between(words) * tick;
                 }
             }
             rounds += 1;
         }
         ms.iter_mut().for_each(|ms| *ms /= rounds as f64);
         Ok(NodeTimes { ms, rounds })
-    }
-
-    /// Milliseconds of what `encode` encodes so many times: two submits, one of which does it more often, so that what a submit
-    /// costs by itself drops out. More and more often, until the difference is `enough` milliseconds.
-    async fn by_clock(
-        &self,
-        encode: impl Fn(&mut wgpu::CommandEncoder, usize),
-        enough: f64,
-        cancel: &CancelToken,
-    ) -> Result<f64> {
-        let submit = async |times: usize| -> Result<f64> {
-            cancel.check()?;
-            let mut encoder = self.device.device.create_command_encoder(&Default::default());
-            encode(&mut encoder, times);
-            let commands = encoder.finish();
-            let began = now_ms();
-            let fence = self.device.submit(commands);
-            self.device.wait(fence).await?;
-            Ok(now_ms() - began)
-        };
-        submit(1).await?;
-        let once = submit(1).await?.min(submit(1).await?);
-        let mut more = 1;
-        loop {
-            let longer = submit(1 + more).await? - once;
-            if longer >= enough || more >= REPEATS {
-                return Ok(longer.max(0.0) / more as f64);
-            }
-            let factor = (1.2 * enough / longer.max(0.1)).clamp(2.0, 8.0);
-            more = ((more as f64 * factor) as usize).min(REPEATS);
-        }
     }
 }
 

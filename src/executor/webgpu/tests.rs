@@ -88,7 +88,7 @@ fn huge_dispatches_run_in_parts() {
         parted.most = policy::DISPATCH_COST / 3;
         let plan = Plan::new(graph());
         let count = |gpu: &Webgpu| {
-            let target = gpu.target();
+            let target = gpu.target(&plan);
             let all = plan
                 .phase(Rate::Step)
                 .map(|i| kernels::dispatches(&plan, i, &target).unwrap().len());

@@ -265,7 +265,7 @@ pub fn variants() -> Vec<Variant> {
                 .flat_map(|kind| DTYPES.map(|d| kind.clone().weight(1, d))),
         );
     }
-    all.extend(["group_finish", "timestep", "combine"].map(Variant::new));
+    all.extend(["group_finish", "timestep", "combine", "compare"].map(Variant::new));
     all.extend([false, true].map(convert));
     all.extend(product::variants());
     all.extend(Attention::all());

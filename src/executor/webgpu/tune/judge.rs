@@ -1,82 +1,83 @@
 //! Who wins a race, and who is left out of it.
 
-use crate::error::{Error, Result};
 use crate::executor::webgpu::policy;
 use crate::executor::webgpu::select::Choice;
 
-/// Who wins. The policy's own way is the measure of what is right, and stays if nothing is clearly faster.
+/// How two results differ, all of their elements looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Difference {
+    /// The largest value of the one that is right.
+    pub(super) largest: f32,
+    /// The largest difference.
+    pub(super) most: f32,
+    /// Values of the one that is right that are no numbers, and of the other.
+    pub(super) strange: [usize; 2],
+}
+
+impl Difference {
+    /// Over the largest value. What is no number is as far off as can be.
+    pub(super) fn apart(&self) -> f32 {
+        match self.strange {
+            [0, 0] => self.most / self.largest.max(f32::MIN_POSITIVE),
+            _ => f32::INFINITY,
+        }
+    }
+
+    /// Whether the right result tells a wrong one from itself: numbers that are not all 0.
+    pub(super) fn tells(&self) -> bool {
+        self.strange[0] == 0 && self.largest > 0.0
+    }
+}
+
+/// What was heard of a race. The policy's own way is the measure of what is right, and stays if nothing is clearly faster.
+#[derive(Debug)]
 pub(super) struct Judge {
     own: Choice,
     /// Results are in 16-bit floats, and so may be what they are made of.
     half: bool,
-    /// The winner so far.
-    pub(super) best: Choice,
-    least: f64,
-    right: Option<Vec<f32>>,
-    /// What failed or was wrong, and why.
-    pub(super) left_out: Vec<(Choice, String)>,
+    /// Milliseconds of each way that was timed.
+    heard: Vec<(Choice, f64)>,
 }
 
 impl Judge {
     pub(super) fn new(own: Choice, half: bool) -> Self {
-        Self {
-            own,
-            half,
-            best: own,
-            least: f64::INFINITY,
-            right: None,
-            left_out: Vec::new(),
-        }
+        let heard = Vec::new();
+        Self { own, half, heard }
     }
 
-    /// Hears how a way ran: milliseconds and result. One that failed or is wrong is left out.
-    ///
-    /// # Errors
-    /// That of the policy's own; being cancelled, a lost device, and no room on it, which says nothing of the way.
-    pub(super) fn hear(&mut self, choice: Choice, ran: Result<(f64, Vec<f32>)>) -> Result<()> {
-        let (ms, output) = match ran {
-            Err(error @ (Error::Cancelled(_) | Error::DeviceLost(_) | Error::OutOfMemory(_))) => return Err(error),
-            Err(error) if choice != self.own => {
-                self.left_out.push((choice, error.to_string()));
-                return Ok(());
-            }
-            ran => ran?,
-        };
-        let off = self.right.as_ref().map_or(0.0, |right| apart(right, &output));
+    /// Says what is wrong with the result of a way, if anything is.
+    pub(super) fn fault(&self, difference: &Difference) -> Option<String> {
         let most = if self.half {
             policy::RACE_APART_HALF
         } else {
             policy::RACE_APART
         };
-        if off > most {
-            self.left_out
-                .push((choice, format!("its result is {off:e} of the largest value off")));
-            return Ok(());
-        }
-        self.right.get_or_insert(output);
-        let margin = if choice == self.own {
-            1.0 - policy::RACE_MARGIN
-        } else {
-            1.0
-        };
-        if ms * margin < self.least {
-            (self.best, self.least) = (choice, ms * margin);
-        }
-        Ok(())
+        let off = difference.apart();
+        (off > most).then(|| format!("its result is {off:e} of the largest value off"))
     }
-}
 
-/// How far `found` is from `right`: the largest difference, over the largest value. What is no number is as far as can be.
-pub(super) fn apart(right: &[f32], found: &[f32]) -> f32 {
-    let largest = right.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
-    let off = |(a, b): (&f32, &f32)| {
-        if (a - b).is_finite() {
-            (a - b).abs()
-        } else {
-            f32::INFINITY
+    /// Hears how long a way took.
+    pub(super) fn hear(&mut self, choice: Choice, ms: f64) {
+        match self.heard.iter_mut().find(|(known, _)| *known == choice) {
+            Some((_, known)) => *known = ms,
+            None => self.heard.push((choice, ms)),
         }
-    };
-    right.iter().zip(found).map(off).fold(0.0, f32::max) / largest
+    }
+
+    pub(super) fn has_heard(&self, choice: Choice) -> bool {
+        self.heard.iter().any(|(known, _)| *known == choice)
+    }
+
+    /// The way that was faster than the policy's own and all others.
+    pub(super) fn challenger(&self) -> Option<Choice> {
+        let first = self.heard.iter().min_by(|a, b| a.1.total_cmp(&b.1));
+        first.map(|(choice, _)| *choice).filter(|choice| *choice != self.own)
+    }
+
+    /// Whether the challenger won, by milliseconds that were taken side by side.
+    pub(super) fn wins(challenger: f64, own: f64) -> bool {
+        challenger < own * (1.0 - policy::RACE_MARGIN)
+    }
 }
 
 #[cfg(test)]
@@ -95,39 +96,49 @@ mod tests {
         Choice { slices, ..OWN }
     }
 
+    fn off(most: f32) -> Difference {
+        Difference {
+            largest: 2.0,
+            most,
+            strange: [0, 0],
+        }
+    }
+
     #[test]
-    fn what_fails_or_is_wrong_is_left_out_and_the_fastest_of_the_others_wins() {
-        let mut judge = Judge::new(OWN, false);
-        judge.hear(OWN, Ok((10.0, vec![1.0, -2.0]))).unwrap();
-        judge
-            .hear(with_slices(2), Err(Error::Internal("it does not compile".into())))
-            .unwrap();
-        judge.hear(with_slices(4), Ok((1.0, vec![1.0, 2.0]))).unwrap();
-        judge.hear(with_slices(8), Ok((1.0, vec![1.0, f32::NAN]))).unwrap();
-        judge.hear(with_slices(16), Ok((5.0, vec![1.0, -2.000_01]))).unwrap();
-        assert_eq!(judge.best, with_slices(16));
-        let out: Vec<_> = judge.left_out.iter().map(|(choice, _)| choice.slices).collect();
-        assert_eq!(out, [2, 4, 8]);
-        let lost = judge.hear(with_slices(2), Err(Error::DeviceLost("it is gone".into())));
-        assert_eq!(lost.unwrap_err().code(), "device-lost");
+    fn a_result_that_is_another_is_a_fault() {
+        let judge = Judge::new(OWN, false);
+        assert_eq!(judge.fault(&off(1e-5)), None);
+        assert!(judge.fault(&off(1e-3)).is_some());
+        let strange = |strange| Difference { strange, ..off(0.0) };
+        assert!(judge.fault(&strange([0, 1])).is_some());
+        assert!(!strange([1, 0]).tells() && strange([0, 1]).tells());
+        let nothing = Difference {
+            largest: 0.0,
+            ..off(0.0)
+        };
+        assert!(!nothing.tells(), "any factor of 0 is 0");
     }
 
     #[test]
     fn what_is_more_exact_than_the_policys_own_is_not_wrong() {
-        let own = Choice { half: true, ..OWN };
-        let mut judge = Judge::new(own, true);
-        judge.hear(own, Ok((10.0, vec![1.0, -2.001]))).unwrap();
-        judge.hear(OWN, Ok((5.0, vec![1.0, -2.0]))).unwrap();
-        assert_eq!((judge.best, judge.left_out.len()), (OWN, 0));
+        let judge = Judge::new(Choice { half: true, ..OWN }, true);
+        assert_eq!(judge.fault(&off(1e-3)), None);
+        assert!(judge.fault(&off(0.1)).is_some());
     }
 
     #[test]
-    fn the_policys_own_stays_if_nothing_is_clearly_faster() {
+    fn the_fastest_challenges_and_wins_if_it_is_clearly_faster() {
         let mut judge = Judge::new(OWN, false);
-        judge.hear(OWN, Ok((10.0, vec![1.0]))).unwrap();
-        judge.hear(with_slices(2), Ok((9.9, vec![1.0]))).unwrap();
-        assert_eq!((judge.best, judge.left_out.len()), (OWN, 0));
-        let failed = Judge::new(OWN, false).hear(OWN, Err(Error::Internal("no".into())));
-        assert_eq!(failed.unwrap_err().code(), "internal");
+        judge.hear(OWN, 10.0);
+        assert_eq!(judge.challenger(), None);
+        for (slices, ms) in [(2, 11.0), (4, 8.0), (8, 9.0)] {
+            judge.hear(with_slices(slices), ms);
+        }
+        assert_eq!(judge.challenger(), Some(with_slices(4)));
+        // Heard again, it has not become faster by being the last.
+        judge.hear(OWN, 7.0);
+        assert_eq!(judge.challenger(), None);
+        assert!(judge.has_heard(OWN) && !judge.has_heard(with_slices(16)));
+        assert!(Judge::wins(9.0, 10.0) && !Judge::wins(9.9, 10.0) && !Judge::wins(11.0, 10.0));
     }
 }

@@ -2,9 +2,14 @@
 //! itself, and the fastest is kept. One that does not compile, or computes something else, is left out.
 
 mod alone;
+mod compare;
 mod judge;
+mod race;
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests;
 
 use super::Webgpu;
+use super::buffers::Buffer;
 use super::kernels::{Chooser, Target, dispatches};
 use super::policy;
 use super::select::{Choice, Product};
@@ -12,14 +17,14 @@ use super::weights::Weights;
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::executor::WeightDtype;
-use crate::graph::{Plan, Rate};
+use crate::graph::{ParamSpec, Plan, Rate};
 use crate::platform::now_ms;
-use alone::Alone;
 use judge::Judge;
+use race::{End, Time};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 /// What was found out on this adapter. Products and choices are texts: what another version wrote and this one does not know is
 /// of no effect.
@@ -30,32 +35,153 @@ pub struct Tuning {
     pub choices: BTreeMap<String, String>,
     /// Choices that failed or were wrong, and why.
     pub left_out: BTreeMap<String, String>,
+    /// The choice over whose race the device was lost. Nothing more is found out then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
+}
+
+/// What looking for faster ways came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuned {
+    /// What was prepared of this plan before would be prepared otherwise now.
+    pub changed: bool,
+    /// There was no time for all: to be gone on with.
+    pub more: bool,
+}
+
+/// A plan that is in use.
+struct Known {
+    plan: Weak<Plan>,
+    /// How most of its weights are kept.
+    dtype: WeightDtype,
+    /// Products that are to be raced yet, where they were looked at, with weights of this dtype.
+    left: Option<usize>,
 }
 
 /// What is known, and whether more may be found out.
-#[derive(Default)]
 pub(super) struct Tuner {
     known: Rc<RefCell<Tuning>>,
     on: Cell<bool>,
-    /// Products for whose race there was no room: they are not tried again before the next start.
+    /// Milliseconds that a plan's products are raced at a time.
+    budget: Cell<f64>,
+    /// Products for whose race there was no room, or nothing to tell right from wrong by: not tried again before the next start.
     passed: RefCell<BTreeSet<String>>,
+    /// Races that are not over.
+    under_way: RefCell<BTreeMap<String, Judge>>,
+    plans: RefCell<Vec<Known>>,
+    /// What products are raced with.
+    made_up: RefCell<Option<Buffer>>,
+}
+
+impl Default for Tuner {
+    fn default() -> Self {
+        Self {
+            known: Rc::default(),
+            on: Cell::new(false),
+            budget: Cell::new(policy::RACE_MS),
+            passed: RefCell::default(),
+            under_way: RefCell::default(),
+            plans: RefCell::default(),
+            made_up: RefCell::default(),
+        }
+    }
+}
+
+/// What a product is known by: how weights are kept decides what loading them costs.
+fn name_of(product: &Product, dtype: WeightDtype) -> String {
+    format!("{product:?} with weights of {dtype:?}")
+}
+
+/// How most of these weights are kept.
+fn most<'a>(params: impl Iterator<Item = (&'a ParamSpec, WeightDtype)>) -> WeightDtype {
+    let mut sums = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16].map(|dtype| (dtype, 0));
+    for (spec, dtype) in params {
+        let [rows, columns] = spec.packed();
+        let own = sums.iter_mut().filter(|(other, _)| *other == dtype);
+        own.for_each(|(_, sum)| *sum = rows.saturating_mul(columns).saturating_add(*sum));
+    }
+    // Of equals the first.
+    let first = sums.iter().rev().max_by_key(|(_, sum)| *sum);
+    first.map_or(WeightDtype::F32, |(dtype, _)| *dtype)
 }
 
 impl Tuner {
-    /// Chooses by what is known.
-    pub(super) fn chooser(&self) -> Chooser {
+    /// Chooses by what is known, for a plan.
+    pub(super) fn chooser(&self, plan: &Plan) -> Chooser {
         let known = Rc::clone(&self.known);
+        let is_this = |of: &&Known| of.plan.upgrade().is_some_and(|other| std::ptr::eq(&*other, plan));
+        let dtype = self.plans.borrow().iter().find(is_this).map(|of| of.dtype);
         Rc::new(move |product, choices| {
             let known = known.borrow();
-            let wanted = known.choices.get(&format!("{product:?}"))?;
+            let wanted = known.choices.get(&name_of(product, dtype?))?;
             choices.iter().find(|choice| format!("{choice:?}") == *wanted).copied()
         })
+    }
+
+    /// Hears how a plan's weights are kept. Gives how they were before.
+    pub(super) fn hear<'a>(
+        &self,
+        plan: &Rc<Plan>,
+        params: impl Iterator<Item = (&'a ParamSpec, WeightDtype)>,
+    ) -> Option<WeightDtype> {
+        let dtype = most(params);
+        let mut plans = self.plans.borrow_mut();
+        plans.retain(|of| of.plan.strong_count() > 0);
+        let of = Rc::downgrade(plan);
+        let Some(known) = plans.iter_mut().find(|known| known.plan.ptr_eq(&of)) else {
+            plans.push(Known {
+                plan: of,
+                dtype,
+                left: None,
+            });
+            return None;
+        };
+        let before = std::mem::replace(&mut known.dtype, dtype);
+        if before != dtype {
+            known.left = None;
+        }
+        Some(before)
+    }
+
+    /// How a plan's weights are kept, and what is left to be raced of it.
+    fn of(&self, plan: &Rc<Plan>) -> Option<(WeightDtype, Option<usize>)> {
+        let of = Rc::downgrade(plan);
+        let plans = self.plans.borrow();
+        let known = plans.iter().find(|known| known.plan.ptr_eq(&of));
+        known.map(|known| (known.dtype, known.left))
+    }
+
+    fn set_left(&self, plan: &Rc<Plan>, left: usize) {
+        let of = Rc::downgrade(plan);
+        let mut plans = self.plans.borrow_mut();
+        let own = plans.iter_mut().filter(|known| known.plan.ptr_eq(&of));
+        own.for_each(|known| known.left = Some(left));
+    }
+
+    /// Products of plans in use that are to be raced yet.
+    pub(super) fn left(&self) -> usize {
+        let plans = self.plans.borrow();
+        let alive = plans.iter().filter(|known| known.plan.strong_count() > 0);
+        alive.filter_map(|known| known.left).sum()
+    }
+
+    fn leave_out(&self, choice: Choice, name: &str, why: String) {
+        let mut known = self.known.borrow_mut();
+        known.left_out.insert(format!("{choice:?} of {name}"), why);
+    }
+
+    fn is_left_out(&self, choice: Choice, name: &str) -> bool {
+        self.known
+            .borrow()
+            .left_out
+            .contains_key(&format!("{choice:?} of {name}"))
     }
 }
 
 /// A product to be raced: a node that is one, and how heavy all of its like are.
 struct Heavy {
     product: Product,
+    name: String,
     choices: Vec<Choice>,
     node: usize,
     flop: u64,
@@ -64,23 +190,19 @@ struct Heavy {
 /// Products with their legal choices.
 type Seen = Vec<(Product, Vec<Choice>)>;
 
-/// Whether a node is short enough that a page goes on beside its race, and its operands, which are made for the race, take little.
+/// Whether a node is short enough that a page goes on beside its race, and its operands, which are there twice for it, take little.
 fn can_be_raced(plan: &Plan, node: usize) -> bool {
     let n = &plan.nodes[node];
-    let params = n.params.iter().map(|&p| {
-        let [rows, columns] = plan.params[p].packed();
-        rows.saturating_mul(columns)
-    });
     let values = n.inputs.iter().map(|v| plan.nodes[v.0].shape.len());
-    let elements = params.chain(values).fold(n.shape.len(), usize::saturating_add);
+    let elements = values.fold(n.shape.len(), usize::saturating_add);
     plan.flops(node) <= policy::RACE_FLOP && elements <= policy::RACE_ELEMENTS
 }
 
 impl Webgpu {
-    /// Says what is known already, and whether more may be found out.
+    /// Says what is known already, and whether more may be found out. What lost the device once is not gone on with.
     pub fn set_tuning(&self, known: Tuning, on: bool) {
+        self.tuner.on.set(on && known.lost.is_none());
         *self.tuner.known.borrow_mut() = known;
-        self.tuner.on.set(on);
     }
 
     /// What was found out so far.
@@ -88,47 +210,91 @@ impl Webgpu {
         self.tuner.known.borrow().clone()
     }
 
-    /// Races the products of a plan that are heavy and not known yet, as long as policy says. Says whether anything was found out.
-    /// Plans that were prepared before stay as they are.
-    pub(in crate::executor) async fn tune(&self, plan: &Plan, weights: &Weights, cancel: &CancelToken) -> Result<bool> {
-        if !self.tuner.on.get() {
-            return Ok(false);
+    pub(in crate::executor) fn expect(&self, plan: &Rc<Plan>, dtypes: &[(ParamSpec, WeightDtype)]) {
+        self.tuner.hear(plan, dtypes.iter().map(|(spec, dtype)| (spec, *dtype)));
+    }
+
+    /// Races the products of a plan that are heavy and not known yet, as long as policy says: a way at least each time. Plans that
+    /// were prepared before stay as they are.
+    pub(in crate::executor) async fn tune(
+        &self,
+        plan: &Rc<Plan>,
+        weights: &Weights,
+        cancel: &CancelToken,
+    ) -> Result<Tuned> {
+        let params = plan.params.iter().map(|spec| Ok((spec, weights.dtype(spec)?)));
+        let params: Vec<_> = params.collect::<Result<_>>()?;
+        let before = self.tuner.hear(plan, params.into_iter());
+        let Some((dtype, left)) = self.tuner.of(plan) else {
+            return Ok(Tuned::default());
+        };
+        // Who prepared it did not know how.
+        let mut tuned = Tuned {
+            changed: before != Some(dtype) && !self.tuner.known.borrow().choices.is_empty(),
+            more: false,
+        };
+        if !self.tuner.on.get() || left == Some(0) {
+            return Ok(tuned);
         }
-        let (began, mut found) = (now_ms(), false);
-        for heavy in self.heavy(plan)? {
-            if now_ms() - began >= policy::RACE_MS {
+        // What was lost before is no fault of a race's.
+        self.device.drive(None)?;
+        self.device.check()?;
+        let all = self.heavy(plan, weights, dtype)?;
+        let mut left = all.len();
+        let mut time = Time::until(now_ms() + self.tuner.budget.get());
+        for heavy in all {
+            self.tuner.set_left(plan, left);
+            if time.is_up() {
                 break;
             }
             let Some(own) = policy::product(&heavy.product, &heavy.choices) else {
+                left -= 1;
                 continue;
             };
-            let mut judge = Judge::new(own, heavy.product.half);
-            let raced = self.race(plan, weights, &heavy, &mut judge, cancel).await;
-            match raced {
-                Err(error @ (Error::Cancelled(_) | Error::DeviceLost(_))) => return Err(error),
-                Err(Error::OutOfMemory(_)) => {
-                    self.tuner.passed.borrow_mut().insert(format!("{:?}", heavy.product));
+            let known = self.tuner.under_way.borrow_mut().remove(&heavy.name);
+            let mut judge = known.unwrap_or_else(|| Judge::new(own, heavy.product.half));
+            let ran = self.race(plan, weights, &heavy, &mut judge, &mut time, cancel).await;
+            let best = match ran {
+                Ok(End::Won(best)) => best,
+                Ok(End::TimeIsUp) => {
+                    self.tuner.under_way.borrow_mut().insert(heavy.name, judge);
+                    break;
+                }
+                Err(Error::Cancelled(why)) => {
+                    self.tuner.under_way.borrow_mut().insert(heavy.name, judge);
+                    return Err(Error::Cancelled(why));
+                }
+                Err(Error::DeviceLost(why)) => return Err(Error::DeviceLost(why)),
+                Ok(End::SaysNothing) | Err(Error::OutOfMemory(_)) => {
+                    self.tuner.passed.borrow_mut().insert(heavy.name);
+                    left -= 1;
                     continue;
                 }
                 // Racing is no part of what was asked for: the policy's own stays.
-                Err(error) => judge.left_out.push((own, error.to_string())),
-                Ok(()) => {}
-            }
+                Err(error) => {
+                    self.tuner.leave_out(own, &heavy.name, error.message().to_owned());
+                    own
+                }
+            };
             let mut known = self.tuner.known.borrow_mut();
-            let product = format!("{:?}", heavy.product);
-            for (choice, why) in judge.left_out {
-                known.left_out.insert(format!("{choice:?} of {product}"), why);
-            }
-            known.choices.insert(product, format!("{:?}", judge.best));
-            found = true;
+            known.choices.insert(heavy.name, format!("{best:?}"));
+            tuned.changed = true;
+            left -= 1;
         }
-        Ok(found)
+        self.tuner.set_left(plan, left);
+        tuned.more = left > 0;
+        Ok(tuned)
     }
 
     /// The heaviest products that are not known, each once, the heaviest first.
-    fn heavy(&self, plan: &Plan) -> Result<Vec<Heavy>> {
+    fn heavy(&self, plan: &Plan, weights: &Weights, dtype: WeightDtype) -> Result<Vec<Heavy>> {
         let mut all: Vec<Heavy> = Vec::new();
         for node in plan.phase(Rate::Step).filter(|&node| can_be_raced(plan, node)) {
+            let first = plan.nodes[node].params.first();
+            // One whose weights are kept in another way is not known by the plan's name.
+            if first.is_some_and(|&p| weights.dtype(&plan.params[p]).is_ok_and(|own| own != dtype)) {
+                continue;
+            }
             let seen: Rc<RefCell<Seen>> = Rc::default();
             let sees = Rc::clone(&seen);
             let target = Target {
@@ -136,7 +302,7 @@ impl Webgpu {
                     sees.borrow_mut().push((*product, choices.to_vec()));
                     None
                 })),
-                ..self.target()
+                ..self.target(plan)
             };
             dispatches(plan, node, &target)?;
             for (product, choices) in seen.take() {
@@ -145,6 +311,7 @@ impl Webgpu {
                     Some(same) => same.flop += flop,
                     None => all.push(Heavy {
                         product,
+                        name: name_of(&product, dtype),
                         choices,
                         node,
                         flop,
@@ -156,174 +323,8 @@ impl Webgpu {
         all.truncate(policy::RACE_PRODUCTS);
         let (known, passed) = (self.tuner.known.borrow(), self.tuner.passed.borrow());
         all.retain(|heavy| {
-            let name = format!("{:?}", heavy.product);
-            heavy.choices.len() > 1 && !known.choices.contains_key(&name) && !passed.contains(&name)
+            heavy.choices.len() > 1 && !known.choices.contains_key(&heavy.name) && !passed.contains(&heavy.name)
         });
         Ok(all)
-    }
-
-    /// Runs a node in each way that is likely, the policy's own first.
-    async fn race(
-        &self,
-        plan: &Plan,
-        weights: &Weights,
-        heavy: &Heavy,
-        judge: &mut Judge,
-        cancel: &CancelToken,
-    ) -> Result<()> {
-        let node = &plan.nodes[heavy.node];
-        let dtype = node
-            .params
-            .first()
-            .map(|&p| weights.dtype(&plan.params[p]))
-            .transpose()?;
-        let alone = Alone::new(self, plan, node, dtype.unwrap_or(WeightDtype::F32)).await?;
-        for choice in policy::raced(&heavy.product, &heavy.choices) {
-            let ran = self.run_one(&alone, choice, cancel).await;
-            judge.hear(choice, ran)?;
-        }
-        Ok(())
-    }
-
-    /// Runs a node in one way: milliseconds, and what came out.
-    async fn run_one(&self, alone: &Alone, choice: Choice, cancel: &CancelToken) -> Result<(f64, Vec<f32>)> {
-        let target = Target {
-            chooser: Some(Rc::new(move |_, _| Some(choice))),
-            ..self.target()
-        };
-        let made = self.device.guarded(|| self.make(alone.plan.clone(), 1, &target));
-        let instance = made.await?;
-        alone.write(self, &instance)?;
-        let times = self.time_nodes(
-            &instance,
-            &alone.weights,
-            Rate::Step,
-            [0, 0],
-            policy::RACE_ONE_MS,
-            cancel,
-        );
-        // The node is the last; inputs are converted before it.
-        let ms = times.await?.ms.last().copied().unwrap_or(0.0);
-        let view = self.view(&instance, alone.plan.output("y")?, 0)?;
-        let crate::executor::Buffer::Webgpu(buffer) = view.buffer else {
-            return Err(Error::Internal("a view of another executor".into()));
-        };
-        Ok((ms, self.read(&buffer, 0, view.len.min(policy::RACE_COMPARED)).await?))
-    }
-}
-
-#[cfg(all(test, not(target_arch = "wasm32")))]
-mod tests {
-    use super::alone::made_up;
-    use super::judge::apart;
-    use super::*;
-    use crate::executor::Data;
-    use crate::executor::webgpu::Options;
-    use crate::graph::{Element, Graph, Path};
-    use crate::nn;
-    use pollster::block_on;
-
-    /// The output of a plan of three layers on what is prepared now.
-    fn output(gpu: &Webgpu, plan: &Rc<Plan>, weights: &Weights) -> Result<Vec<f32>> {
-        let instance = block_on(gpu.prepare(plan.clone(), 1))?;
-        let values: Vec<f32> = made_up(96 * 128).collect();
-        gpu.write(&instance, "x", 0, Data::F32(&values))?;
-        block_on(gpu.run(&instance, weights, Rate::Step, 0, 0, &CancelToken::default()))?;
-        let view = gpu.view(&instance, plan.output("y")?, 0)?;
-        let crate::executor::Buffer::Webgpu(buffer) = view.buffer else {
-            return Err(Error::Internal("a view of another executor".into()));
-        };
-        block_on(gpu.read(&buffer, 0, view.len))
-    }
-
-    #[test]
-    fn products_are_raced_once_and_compute_the_same_afterwards() {
-        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
-            return;
-        }
-        let mut g = Graph::new();
-        let mut x = g.input("x", [1, 96, 128], Element::F32, Rate::Step);
-        for (name, n) in [("a", 256), ("b", 256), ("c", 128)] {
-            x = nn::linear_without_bias(&mut g, &Path::root().pp(name), x, n).unwrap();
-        }
-        g.output("y", x);
-        let plan = Rc::new(Plan::new(g));
-        let options = Options {
-            software: Some(false),
-            ..Options::default()
-        };
-        let gpu = block_on(Webgpu::new(options)).unwrap();
-        let wanted: Vec<_> = plan
-            .params
-            .iter()
-            .map(|spec| (spec.clone(), WeightDtype::F16))
-            .collect();
-        let weights = block_on(gpu.allocate(&wanted)).unwrap();
-        for (spec, _) in &wanted {
-            let bytes: Vec<u8> = made_up(spec.parts[0].shape.iter().product())
-                .flat_map(|x| half::f16::from_f32(x / 16.0).to_le_bytes())
-                .collect();
-            gpu.upload(&weights, spec, 0, WeightDtype::F16, 0, &bytes).unwrap();
-        }
-        let before = output(&gpu, &plan, &weights).unwrap();
-        let cancel = CancelToken::default();
-        assert!(
-            !block_on(gpu.tune(&plan, &weights, &cancel)).unwrap(),
-            "it is off until it is asked for"
-        );
-
-        gpu.set_tuning(Tuning::default(), true);
-        // Each time races what time allows, one product at least.
-        let races = (0..4)
-            .take_while(|_| block_on(gpu.tune(&plan, &weights, &cancel)).unwrap())
-            .count();
-        assert!((1..4).contains(&races), "{races}");
-        let found = gpu.tuning();
-        assert_eq!(found.choices.len(), 3, "{found:?}");
-        assert_eq!(found.left_out, BTreeMap::new());
-        assert!(apart(&before, &output(&gpu, &plan, &weights).unwrap()) < 1e-5);
-
-        // What is known is taken, and what nobody knows any more is of no effect.
-        let other = |own: &String| {
-            if own.contains("slices: 2,") {
-                own.replace("slices: 2,", "slices: 1,")
-            } else {
-                own.replace("slices: 1,", "slices: 2,")
-            }
-        };
-        let choices: BTreeMap<_, _> = found
-            .choices
-            .iter()
-            .map(|(product, own)| (product.clone(), other(own)))
-            .collect();
-        gpu.set_tuning(
-            Tuning {
-                choices,
-                ..found.clone()
-            },
-            true,
-        );
-        let count = |gpu: &Webgpu| block_on(gpu.prepare(plan.clone(), 1)).unwrap().dispatches.len();
-        let changed = count(&gpu);
-        let strange = found
-            .choices
-            .keys()
-            .map(|product| (product.clone(), "Choice of another version".into()));
-        gpu.set_tuning(
-            Tuning {
-                choices: strange.collect(),
-                ..found.clone()
-            },
-            true,
-        );
-        let by_policy = count(&gpu);
-        gpu.set_tuning(Tuning::default(), false);
-        assert_eq!(by_policy, count(&gpu));
-        gpu.set_tuning(found, true);
-        assert_ne!(
-            changed,
-            count(&gpu),
-            "another number of slices is another number of dispatches"
-        );
     }
 }
