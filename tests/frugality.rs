@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Golden, Tensor, cpu, distance, open, place, webgpu_as_gpu};
+use common::{Golden, Tensor, cpu, distance, open, place, webgpu_as_gpu, webgpu_in_halves};
 use pollster::block_on;
 use safetensors::Dtype;
 use serde_json::json;
@@ -57,8 +57,10 @@ fn a_step_is_few_dispatches_and_moves_few_bytes() {
         ("BK-SDM-Tiny, 64 x 64", bk_sdm_tiny(64, 1), 200),
     ] {
         let alone = graph.traffic(Rate::Step, 2);
+        let halves = Plan::in_halves(graph.clone());
         let plan = Plan::new(graph);
         let step = plan.traffic(Rate::Step, 2);
+        let half_step = halves.traffic(Rate::Step, 2);
         let count = dispatches(&plan, Rate::Step, false).unwrap();
         let others = [Rate::Prompt, Rate::Schedule].map(|rate| dispatches(&plan, rate, false).unwrap());
         let mb = |bytes: u64| bytes as f64 / 1e6;
@@ -74,13 +76,34 @@ fn a_step_is_few_dispatches_and_moves_few_bytes() {
             mb(weight_bytes(&plan, 2)),
             mb(plan.peak_bytes(1)),
         );
+        println!(
+            "  in halves: {} dispatches, {:.1} MB of values moved, {:.1} MB of slots",
+            dispatches(&halves, Rate::Step, false).unwrap(),
+            mb(half_step.activations),
+            mb(halves.peak_bytes(1)),
+        );
+        // What is made of times and statistics is not halved, and little.
+        assert!(
+            half_step.activations * 100 < step.activations * 52 && halves.peak_bytes(1) * 100 < plan.peak_bytes(1) * 56
+        );
+        assert_eq!((half_step.flops, half_step.weights), (step.flops, step.weights));
         for (adapter, flops, bytes) in [
             ("integrated, 1 TFLOP/s and 50 GB/s", 1e12, 50e9),
             ("Apple M1, 2.6 TFLOP/s and 68 GB/s", 2.6e12, 68e9),
             ("RTX 3060, 12.7 TFLOP/s and 360 GB/s", 12.7e12, 360e9),
         ] {
             let seconds = plan.roofline(Rate::Step, 2, flops, bytes);
-            println!("  {adapter}: {:.2} ms a step at least", seconds * 1e3);
+            let (moved, twice) = (
+                halves.roofline(Rate::Step, 2, flops, bytes),
+                halves.roofline(Rate::Step, 2, 2.0 * flops, bytes),
+            );
+            println!(
+                "  {adapter}: {:.2} ms a step at least; in halves {:.2}, and {:.2} where arithmetic is twice as fast",
+                seconds * 1e3,
+                moved * 1e3,
+                twice * 1e3
+            );
+            assert!(twice < moved && moved < seconds);
             // No node does better than its arithmetic, nor the sum better than all bytes at once.
             assert!(seconds >= step.flops as f64 / flops && seconds >= step.bytes() as f64 / bytes);
             assert!(seconds <= step.flops as f64 / flops + step.bytes() as f64 / bytes);
@@ -130,7 +153,7 @@ fn weights(plan: &Plan, dtype: Dtype) -> Golden {
 /// The large UNet on a device, its inputs written, and what depends on prompt and schedule computed.
 fn ready(executor: &Executor, dtype: Dtype) -> (Rc<Plan>, Instance, Weights) {
     block_on(async {
-        let plan = Rc::new(Plan::new(unet(32, 1)));
+        let plan = Rc::new(executor.plan(unet(32, 1)));
         let file = weights(&plan, dtype);
         let (weights, params) = place(executor, &plan, &file).await;
         executor.warm(&plan, &params).await.unwrap();
@@ -183,8 +206,13 @@ fn the_cpu_agrees_with_torch() {
 /// One test, as buffers and objects are counted for all devices together.
 #[test]
 fn a_gpu_agrees_with_torch_and_makes_nothing_after_the_first_step() {
-    for (dtype, size, most) in [(Dtype::F32, 4, 1e-4), (Dtype::F16, 2, 2e-3)] {
-        let Some(executor) = webgpu_as_gpu() else { return };
+    let mut all = Vec::new();
+    for (dtype, size, most, open) in [
+        (Dtype::F32, 4, 1e-4, webgpu_as_gpu as fn() -> Option<Executor>),
+        (Dtype::F16, 2, 2e-3, webgpu_as_gpu),
+        (Dtype::F16, 2, 2e-3, webgpu_in_halves),
+    ] {
+        let Some(executor) = open() else { return };
         let (plan, instance, weights) = ready(&executor, dtype);
         step(&executor, &instance, &weights);
         let (bytes, made) = (gpu_bytes(), objects());
@@ -208,5 +236,8 @@ fn a_gpu_agrees_with_torch_and_makes_nothing_after_the_first_step() {
         let far = off(&executor, &plan, &instance);
         println!("{dtype:?}: off by {far:.1e}");
         assert!(far < most, "{dtype:?}: off by {far:.1e}");
+        all.push(bytes);
     }
+    // The slots are 6.2 MB in f32.
+    assert!(all[2] + 2_500_000 < all[1], "{all:?} bytes of buffers");
 }

@@ -48,13 +48,13 @@ pub(crate) fn executors() -> Option<&'static [Executor; 2]> {
     Some(MADE.with(|made| *made.get_or_init(|| make())))
 }
 
-/// Numbers that look random, between -1 and 1.
+/// Numbers that look random, between -1 and 1, in steps that 16-bit floats hold.
 pub(crate) struct Noise(pub(crate) u32);
 
 impl Noise {
     fn next(&mut self) -> f32 {
         self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (self.0 >> 8) as f32 / (1 << 23) as f32 - 1.0
+        (self.0 >> 21) as f32 / 1024.0 - 1.0
     }
 
     pub(crate) fn take(&mut self, n: usize) -> Vec<f32> {
@@ -114,7 +114,14 @@ impl Case {
         values
     }
 
-    /// Runs the operation on both executors and compares with `expected`, relative to its largest magnitude.
+    /// Whether 16-bit floats hold all that is read.
+    fn is_exact_in_halves(&self) -> bool {
+        let inputs = self.inputs.iter().flat_map(|i| &i.2);
+        inputs.into_iter().all(|&x| round(x, WeightDtype::F16) == x)
+    }
+
+    /// Runs the operation on both executors, with values in f32 and in 16-bit floats, and compares with `expected`, relative to its
+    /// largest magnitude.
     #[track_caller]
     pub(crate) fn check(mut self, op: Op, expected: &[f64]) {
         let Some(executors) = executors() else { return };
@@ -126,8 +133,11 @@ impl Case {
             .unwrap();
         self.graph.output("y", value);
         self.graph.stand_half();
-        let plan = Rc::new(Plan::new(self.graph.clone()));
-        for (gpu, kind) in executors.iter().zip(["tiled", "registers"]) {
+        let [wide, halves] = [Plan::new, Plan::in_halves].map(|plan| Rc::new(plan(self.graph.clone())));
+        let has_halves = halves.values.iter().any(|v| v.element == Element::F16) && self.is_exact_in_halves();
+        let plans = [(wide, 2e-5)].into_iter().chain(has_halves.then_some((halves, 2e-3)));
+        let kinds = || executors.iter().zip(["tiled", "registers"]);
+        for ((plan, near), (gpu, kind)) in plans.flat_map(|plan| kinds().map(move |kind| (plan.clone(), kind))) {
             CHOICES.set(1);
             let mut pick = 0;
             while pick < CHOICES.get() {
@@ -138,7 +148,7 @@ impl Case {
                 let y = block_on(gpu.read(&gpu.view(&instance, plan.output("y").unwrap(), 0).unwrap())).unwrap();
                 assert_eq!(y.len(), expected.len(), "{what}, {kind}: length");
                 let largest = expected.iter().fold(0f64, |m, e| m.max(e.abs()));
-                let most = if HALF.get() { 2e-2 } else { 2e-5 };
+                let most = if HALF.get() { 2e-2 } else { near };
                 for (i, (&y, &e)) in y.iter().zip(expected).enumerate() {
                     let off = (f64::from(y) - e).abs() / largest;
                     assert!(
