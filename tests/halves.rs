@@ -138,18 +138,20 @@ fn convolutions_of_odd_sizes() {
     ] {
         let what = format!("{h} x {w} of {ci} to {co}");
         let x = vec![1, h, w, ci];
-        let plain = graph(&[x.clone()], |g, x| nn::conv2d(g, &p, x[0], co, 3));
+        let plain = graph(std::slice::from_ref(&x), |g, x| nn::conv2d(g, &p, x[0], co, 3));
         compare(&gpus, &what, &plain, ONCE);
-        let down = graph(&[x.clone()], |g, x| nn::downsample(g, &p, x[0], 1));
+        let down = graph(std::slice::from_ref(&x), |g, x| nn::downsample(g, &p, x[0], 1));
         compare(&gpus, &format!("{what}, stride 2"), &down, ONCE);
-        let up = graph(&[x.clone()], |g, x| nn::upsample(g, &p, x[0], [2 * h, 2 * w + 1]));
+        let up = graph(std::slice::from_ref(&x), |g, x| {
+            nn::upsample(g, &p, x[0], [2 * h, 2 * w + 1])
+        });
         compare(&gpus, &format!("{what}, scaled up"), &up, ONCE);
         // Written out in between by some.
         let norm = |g: &mut Graph, x: Value| {
             let h = nn::group_norm(g, &p.pp("norm"), x, 1, 1e-5)?;
             nn::activation(g, &p, h, Activation::Silu)
         };
-        let normed = graph(&[x.clone()], |g, x| {
+        let normed = graph(std::slice::from_ref(&x), |g, x| {
             let h = norm(g, x[0])?;
             nn::conv2d(g, &p, h, co, 3)
         });
