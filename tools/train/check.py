@@ -85,7 +85,7 @@ def begun():
     its_unet = UNet2DConditionModel.from_pretrained(start, subfolder="unet", torch_dtype=torch.float32).eval()
     its_text = CLIPTextModel.from_pretrained(start, subfolder="text_encoder", torch_dtype=torch.float32).eval()
     its_words = CLIPTokenizer.from_pretrained(start / "tokenizer")
-    asked = "red fox on blue"
+    asked = "red cat on blue"
     mine, theirs = (model(w(asked, return_tensors="pt").input_ids).last_hidden_state for model, w in ((text, words), (its_text, its_words)))
     near(mine, theirs, 1e-4, "text encoder begun with another's")
     x, t = torch.randn(1, *models.LATENTS), torch.tensor([500])
