@@ -10,12 +10,14 @@ pub(super) const SLICE_MS: f64 = 30.0;
 /// Multiplications and additions of one unit: 10 ms at 20 GFLOP/s.
 const UNIT_FLOPS: usize = 200 << 20;
 /// Elements that a unit of element-wise work goes over.
-const UNIT_ELEMENTS: usize = 128 << 10;
+const UNIT_ELEMENTS: usize = 512 << 10;
 /// Elements of the rows that are put together for a product: 4 MiB, which is 88 rows of the deepest convolution of Stable
 /// Diffusion 1.5.
 const STACKED_ELEMENTS: usize = 1 << 20;
 /// Rows above which a product gains nothing by being taller: they stay in the second cache while the columns go by.
 const TALLEST: usize = 128;
+/// Queries of a head that are attended to together: their sums stay in the second cache.
+pub(super) const QUERIES: usize = 64;
 /// Columns below which a product is not cut.
 const NARROWEST: usize = 32;
 
@@ -50,10 +52,13 @@ pub(super) fn part(i: usize, step: usize, len: usize) -> Range<usize> {
     (i * step).min(len)..((i + 1) * step).min(len)
 }
 
-/// Queries that a unit takes, of those that attend to `keys`.
-pub(super) fn queries(keys: usize, head_dim: usize) -> usize {
-    // Their sums stay in the second cache.
-    fit(UNIT_FLOPS, &[4, keys, head_dim]).clamp(1, 64)
+/// Of how many heads, and of how many of their queries, a unit takes the attention.
+pub(super) fn some_heads(heads: usize, tokens: usize, keys: usize, head_dim: usize) -> (usize, usize) {
+    let queries = fit(UNIT_FLOPS, &[4, keys, head_dim]);
+    // Keys and values of all these heads are put together.
+    let held = fit(STACKED_ELEMENTS, &[2, keys, head_dim]);
+    let heads = (queries / tokens.max(1)).min(held).clamp(1, heads.max(1));
+    (heads, even(tokens, queries.max(1)).next_multiple_of(QUERIES))
 }
 
 /// The parts of a product `[rows, k] · [k, columns]`: rows outside, columns inside.
@@ -142,7 +147,8 @@ mod tests {
     #[test]
     fn steps_are_never_none() {
         assert_eq!(rows_of(usize::MAX), 1);
-        assert_eq!(queries(1 << 30, 64), 1);
+        assert_eq!(some_heads(8, 100, 1 << 30, 64), (1, QUERIES));
+        assert_eq!(some_heads(8, 4, 77, 40), (8, QUERIES));
         assert_eq!(part(3, 4, 10), 10..10);
     }
 }

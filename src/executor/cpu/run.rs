@@ -40,7 +40,9 @@ impl Cpu {
     ) -> Result<f64> {
         let label = &instance.plan.nodes[i].label;
         let (mut resumed, mut worked) = (now_ms(), 0.0);
-        let work = operands(instance, weights, i, context, step).and_then(|o| plan_work(&o));
+        let work = self
+            .operands(instance, weights, i, context, step)
+            .and_then(|o| plan_work(&o));
         let Some(mut work) = work.map_err(|e| e.at(label))? else {
             return Ok(0.0);
         };
@@ -58,35 +60,37 @@ impl Cpu {
         }
         Ok(worked + now_ms() - resumed)
     }
-}
 
-fn operands<'a>(
-    instance: &'a Instance,
-    weights: &Weights,
-    i: usize,
-    context: usize,
-    step: usize,
-) -> Result<Operands<'a>> {
-    let plan = &instance.plan;
-    let node = &plan.nodes[i];
-    let inputs = node.inputs.iter().map(|&v| {
-        let shape = plan.values[v.0].shape.clone();
-        Ok(Operand {
-            tensor: instance.tensor(v, context)?,
-            shape,
+    fn operands<'a>(
+        &self,
+        instance: &'a Instance,
+        weights: &Weights,
+        i: usize,
+        context: usize,
+        step: usize,
+    ) -> Result<Operands<'a>> {
+        let plan = &instance.plan;
+        let node = &plan.nodes[i];
+        let inputs = node.inputs.iter().map(|&v| {
+            let shape = plan.values[v.0].shape.clone();
+            Ok(Operand {
+                tensor: instance.tensor(v, context)?,
+                shape,
+            })
+        });
+        Ok(Operands {
+            node,
+            inputs: inputs.collect::<Result<_>>()?,
+            params: node
+                .params
+                .iter()
+                .map(|&p| weights.get(&plan.params[p]))
+                .collect::<Result<_>>()?,
+            dst: instance.tensor(Value(i), context)?,
+            step,
+            pool: self.pool,
         })
-    });
-    Ok(Operands {
-        node,
-        inputs: inputs.collect::<Result<_>>()?,
-        params: node
-            .params
-            .iter()
-            .map(|&p| weights.get(&plan.params[p]))
-            .collect::<Result<_>>()?,
-        dst: instance.tensor(Value(i), context)?,
-        step,
-    })
+    }
 }
 
 /// What a node does; nothing for an input.

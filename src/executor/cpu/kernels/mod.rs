@@ -7,12 +7,14 @@ mod exp;
 mod four;
 mod panels;
 mod reduce;
+mod strips;
 mod tile;
 pub(super) mod winograd;
 
 pub(super) use act::{activate, geglu};
 pub(super) use attention::Memory;
 pub(super) use exp::exp;
-pub(super) use panels::{Elements, Panels, multiply, stack, tall};
+pub(super) use panels::{Elements, Panels, multiply, stack, tall, tiles};
 pub(super) use reduce::{sum, sum_of_squares};
+pub(super) use strips::strips;
 pub(super) use tile::{COLUMNS, ROWS, Tall};
