@@ -1,6 +1,6 @@
-// The CPU backend in one headless Chromium: a race with onnxruntime-web's wasm at one thread, and how fast each shape of a model's
+// The CPU backend in one headless Chromium: a race with onnxruntime-web's wasm on as many threads, and how fast each shape of a model's
 // operations is beside the fastest product of that run.
-//   node tests/web/cpu-bench.mjs [--models unet,bk-sdm-tiny] [--rounds 7] [--json FILE]
+//   node tests/web/cpu-bench.mjs [--models unet,bk-sdm-tiny] [--threads 1,2] [--rounds 7] [--json FILE]
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { lines, tables } from "../../www/bench/tables.js";
@@ -8,7 +8,12 @@ import { openPage, startBrowser, startSite } from "./harness.mjs";
 import { pressBench } from "./bench-page.mjs";
 
 const { values } = parseArgs({
-  options: { models: { type: "string", default: "unet" }, rounds: { type: "string", default: "7" }, json: { type: "string" } },
+  options: {
+    models: { type: "string", default: "unet" },
+    threads: { type: "string", default: "1,2" },
+    rounds: { type: "string", default: "7" },
+    json: { type: "string" },
+  },
 });
 
 /** Nodes of one operation and size, added up, the slowest first. */
@@ -28,15 +33,18 @@ function byShape(nodes, peak) {
     });
 }
 
-const site = await startSite();
+const site = await startSite({ isolated: true });
 const browser = await startBrowser();
 const reports = [];
 try {
-  for (const model of values.models.split(",")) {
-    const query = new URLSearchParams({ model, "runs-on": "cpu", rounds: values.rounds, race: "" });
+  const runs = values.models.split(",").flatMap((model) => values.threads.split(",").map((threads) => ({ model, threads })));
+  for (const { model, threads } of runs) {
+    console.log(`\n${model}, threads: ${threads}`);
+    const query = new URLSearchParams({ model, "runs-on": "cpu", rounds: values.rounds, threads, race: "" });
     const { page, faults } = await openPage(browser, `${site.url}bench.html?${query}`);
     const report = await pressBench(page, { timeout: 0, onPhase: (text) => console.log(text) });
     reports.push(report);
+    if (report.backend.threads !== Number(threads)) throw new Error(`it ran on ${report.backend.threads} threads, not ${threads}`);
     for (const table of tables(report)) console.log(`\n${lines(table).join("\n")}`);
     const head = ["", "Time", "Compute", "Of the fastest product", "Memory"];
     for (const [title, plan] of [["A step by shapes", report.unet], ["Decoding by shapes", report.vae]]) {
