@@ -21,11 +21,13 @@ usage: ./build.sh COMMAND
                       page: the page bench.html in the browser, on its software adapter unless --backend says otherwise: what the device
                       can do, a step, a decoding, a picture, and a race with onnxruntime-web (--model unet|small, --rounds 5, --json FILE)
                       race: the same, of which the race is printed
-                      cpu: the page on the CPU: a race with onnxruntime-web's wasm on as many threads (--threads 1,2), and each
-                      shape's speed
+                      cpu: the page on the CPU: races with onnxruntime-web's wasm on as many threads, and each operation's speed on one at
+                      each size of Stable Diffusion 1.5 and of the page's checkpoints (--models unet,bk-sdm-tiny,clip-l, --threads 1,2,
+                      --rounds 7, --no-sweep, --json FILE)
                       unet: a UNet on the CPU, timed beside candle-transformers' in one run
                       store: a gigabyte loaded from the browser's storage, beside reading it with nothing else to do
-                      real: a checkpoint of BK-SDM-Tiny's size in the browser, on the CPU: the memory that it takes at most
+                      real: a checkpoint of a published one's size in the browser, on the CPU: the memory that it takes at most
+                      (--shape bk-sdm-tiny|sd-turbo|..., --vae-of sdxs-512-0.9, --folder FOLDER)
   check               formatting, lints, documentation and types, for native and for the browser
 
 What a command needs and does not find it installs, and says so: the wasm target (rustup), wasm-bindgen (cargo, into

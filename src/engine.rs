@@ -9,7 +9,9 @@ use crate::checkpoint::{LoraSource, ProgressSink, Source};
 use crate::error::{Error, Result};
 use crate::image::{Parameters, Rgba};
 use crate::library::{Inspection, Library, LoadOptions, Resident, Room};
-use crate::pipeline::{Peaks, Profile, Request, StepReport, Timings, draw, encode_image, profile, tune};
+use crate::pipeline::{
+    Peaks, Profile, Request, StepReport, Sweep, SweepRequest, Timings, draw, encode_image, profile, sweep, tune,
+};
 use crate::platform::now_ms;
 use crate::queue::Queue;
 use futures_util::future::try_join;
@@ -261,6 +263,23 @@ impl Engine {
         let measured = self.library.with_room(&resident, &request, profile).await?;
         self.peaks.set(Some(measured.peak));
         Ok(measured)
+    }
+
+    /// Times the operations of a model that is not there, as job `job`, after what was asked for before.
+    ///
+    /// # Errors
+    /// Those of [`sweep`](crate::pipeline::sweep).
+    pub async fn sweep(&self, job: u32, request: &SweepRequest) -> Result<Sweep> {
+        let job = self.job(job);
+        let token = &job.token;
+        let turn = async { Ok(self.drawing.turn().await) };
+        let _turn = token.guard(turn).await?;
+        let Library { executor, plans, .. } = &self.library;
+        let swept = token
+            .guard(sweep(executor, plans, request, self.peaks.get(), token))
+            .await?;
+        self.peaks.set(Some(swept.peak));
+        Ok(swept)
     }
 
     /// Lays LoRAs over a checkpoint, in place of those that lie there, as job `job`: after what was asked for before is drawn. One

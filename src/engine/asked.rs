@@ -63,11 +63,11 @@ pub struct ProfileOptions {
     pub height: Option<u32>,
     /// Weight of the prompt: above 1 a step is two branches.
     pub guidance_scale: Option<f32>,
-    /// `unet`, `vae` or both; both, if nothing is said.
+    /// `unet`, `vae` and `text`; the first two, if nothing is said.
     pub parts: Option<Vec<String>>,
     /// Whether nodes are timed each for itself; they are, if nothing is said.
     pub nodes: Option<bool>,
-    /// Whether what the UNet read and wrote is given.
+    /// Whether what each read and wrote is given.
     pub tensors: bool,
     /// How often each part is played.
     pub runs: Option<u32>,
@@ -88,15 +88,16 @@ impl ProfileOptions {
 
     /// What is measured.
     pub(super) fn what(&self) -> Result<ProfileRequest> {
-        let all = [String::from("unet"), String::from("vae")];
-        let parts = self.parts.as_deref().unwrap_or(&all);
+        let all = ["unet", "vae", "text"].map(String::from);
+        let parts = self.parts.as_deref().unwrap_or(&all[..2]);
         if let Some(unknown) = parts.iter().find(|part| !all.contains(part)) {
-            let message = format!("parts: expected unet and vae, found {unknown:?}");
+            let message = format!("parts: expected unet, vae and text, found {unknown:?}");
             return Err(Error::InvalidArgument(message));
         }
         Ok(ProfileRequest {
             unet: parts.contains(&all[0]),
             vae: parts.contains(&all[1]),
+            text: parts.contains(&all[2]),
             nodes: self.nodes.unwrap_or(true),
             tensors: self.tensors,
             runs: self.runs.map(|runs| runs as usize),

@@ -211,6 +211,14 @@ impl Executor {
         }
     }
 
+    /// Bytes of a plan's slots on this device, for this many contexts.
+    pub fn slot_bytes(&self, plan: &Plan, contexts: usize) -> u64 {
+        match self {
+            Self::Cpu(e) => e.working_bytes(plan, contexts),
+            Self::Webgpu(_) => plan.peak_bytes(contexts),
+        }
+    }
+
     /// Refuses a plan whose slots this device could not hold, whatever else it holds.
     ///
     /// # Errors

@@ -300,9 +300,12 @@ impl Packing {
 #[inline(always)]
 pub(super) fn half_to_f32(half: u16) -> f32 {
     const SCALE: f32 = f32::from_bits((127 + 112) << 23);
-    let (sign, rest) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff) << 13);
-    let endless = if half & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
-    f32::from_bits((f32::from_bits(rest) * SCALE).to_bits() | endless | sign)
+    // The sign is extended to where it belongs, and cleared in between.
+    let bits = (i32::from(half as i16) << 13) as u32 & 0x8fff_e000;
+    let scaled = f32::from_bits(bits) * SCALE;
+    // What is as large as no finite half is infinity, or no number.
+    let endless = if scaled.abs() >= 65536.0 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(scaled.to_bits() | endless)
 }
 
 /// Elements from number `at` on of a tensor `[_, inner, taps]`, to columns of `taps · inner`.

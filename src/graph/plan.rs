@@ -48,7 +48,8 @@ impl Plan {
     pub fn new(graph: Graph) -> Self {
         let graph = fuse(graph);
         let (nodes, outputs) = by_rate(graph.nodes, graph.outputs);
-        let (of, slots) = assign(&nodes, &outputs);
+        let times: Vec<usize> = (0..nodes.len()).collect();
+        let (of, slots) = assign(&nodes, &outputs, &times, &vec![false; nodes.len()]);
         let inputs = (nodes.iter().enumerate())
             .filter_map(|(i, n)| match &n.op {
                 Op::Input { name } => Some((name.clone(), Value(i))),
@@ -61,7 +62,8 @@ impl Plan {
                 shape: n.shape.clone(),
                 element: n.element,
                 rate: n.rate,
-                slot,
+                // Nothing lies elsewhere.
+                slot: slot.unwrap_or(0),
             })
             .collect();
         Self {
@@ -113,6 +115,16 @@ impl Plan {
         start..self.nodes.partition_point(|n| n.rate <= rate)
     }
 
+    /// Whether the caller reads a value.
+    pub fn is_output(&self, value: Value) -> bool {
+        self.outputs.values().any(|v| *v == value)
+    }
+
+    /// Slots where nodes that have one number in `times` run in turns, a part of each after the other. Values that are `elsewhere` get none.
+    pub(crate) fn slots_where(&self, times: &[usize], elsewhere: &[bool]) -> (Vec<Option<usize>>, Vec<Slot>) {
+        assign(&self.nodes, &self.outputs, times, elsewhere)
+    }
+
     /// Bytes of all slots for this many contexts: what activations need at most.
     pub fn peak_bytes(&self, contexts: usize) -> u64 {
         self.slots
@@ -142,26 +154,31 @@ fn by_rate(nodes: Vec<Node>, outputs: BTreeMap<String, Value>) -> (Vec<Node>, BT
     )
 }
 
-/// Gives each value a slot: the largest first, each into the first slot that is free while it lives.
-fn assign(nodes: &[Node], outputs: &BTreeMap<String, Value>) -> (Vec<usize>, Vec<Slot>) {
-    let mut last_use: Vec<usize> = (0..nodes.len()).collect();
+/// Gives each value a slot: the largest first, each into the first slot that is free while it lives. `times` says when nodes run.
+fn assign(
+    nodes: &[Node],
+    outputs: &BTreeMap<String, Value>,
+    times: &[usize],
+    elsewhere: &[bool],
+) -> (Vec<Option<usize>>, Vec<Slot>) {
+    let mut last_use = times.to_vec();
     let mut persistent: Vec<bool> = nodes.iter().map(|n| matches!(n.op, Op::Input { .. })).collect();
-    for (i, node) in nodes.iter().enumerate() {
+    for (node, time) in nodes.iter().zip(times) {
         for v in &node.inputs {
-            last_use[v.0] = last_use[v.0].max(i);
+            last_use[v.0] = last_use[v.0].max(*time);
             // Read again in each run of a later phase, so nothing may come in between.
             persistent[v.0] |= nodes[v.0].rate < node.rate;
         }
     }
     outputs.values().for_each(|v| persistent[v.0] = true);
 
-    let mut of = vec![0; nodes.len()];
+    let mut of = vec![None; nodes.len()];
     let mut slots: Vec<Slot> = Vec::new();
     let mut taken: Vec<Vec<(usize, usize)>> = Vec::new();
-    let mut by_size: Vec<usize> = (0..nodes.len()).collect();
+    let mut by_size: Vec<usize> = (0..nodes.len()).filter(|&i| !elsewhere[i]).collect();
     by_size.sort_by_key(|&i| (std::cmp::Reverse(nodes[i].shape.len()), i));
     for i in by_size {
-        let life = (i, last_use[i]);
+        let life = (times[i], last_use[i]);
         // A value that dies where another is born is read while that one is written: they may not share.
         let free = |t: &Vec<(usize, usize)>| t.iter().all(|&(from, to)| to < life.0 || life.1 < from);
         let found = if persistent[i] {
@@ -169,7 +186,7 @@ fn assign(nodes: &[Node], outputs: &BTreeMap<String, Value>) -> (Vec<usize>, Vec
         } else {
             (0..slots.len()).find(|&s| !slots[s].persistent && free(&taken[s]))
         };
-        of[i] = found.unwrap_or_else(|| {
+        let slot = found.unwrap_or_else(|| {
             slots.push(Slot {
                 len: nodes[i].shape.len(),
                 persistent: persistent[i],
@@ -177,7 +194,8 @@ fn assign(nodes: &[Node], outputs: &BTreeMap<String, Value>) -> (Vec<usize>, Vec
             taken.push(Vec::new());
             slots.len() - 1
         });
-        taken[of[i]].push(life);
+        of[i] = Some(slot);
+        taken[slot].push(life);
     }
     (of, slots)
 }

@@ -155,7 +155,7 @@ impl Library {
                 .map_err(|e| e.at(component.place()));
             said.note(limits)?;
         }
-        let mut working = Working::default();
+        let mut working = Working::new(&self.executor);
         for (component, key) in checkpoint.components.iter().zip(&self.fitting(keys, weights)?) {
             let plan = self.plans.plan(key)?;
             working.add(key, &plan);
@@ -194,7 +194,7 @@ impl Library {
     /// These keys if there is room for them beside the weights, or else with guidance's branches one after the other, if those have.
     fn fitting(&self, keys: Vec<Key>, weights: u64) -> Result<Vec<Key>> {
         let fits = |keys: &[Key]| -> Result<bool> {
-            let mut working = Working::default();
+            let mut working = Working::new(&self.executor);
             for key in keys {
                 let plan = self.plans.plan(key)?;
                 if self.executor.check_limits(&plan).is_err() {

@@ -75,15 +75,23 @@ pub struct Memory {
 }
 
 /// Bytes of slots that are there at once.
-#[derive(Default)]
-struct Working {
+struct Working<'a> {
+    executor: &'a Executor,
     together: u64,
     alone: u64,
 }
 
-impl Working {
+impl<'a> Working<'a> {
+    fn new(executor: &'a Executor) -> Self {
+        Self {
+            executor,
+            together: 0,
+            alone: 0,
+        }
+    }
+
     fn add(&mut self, key: &Key, plan: &Plan) {
-        let bytes = plan.peak_bytes(key.contexts());
+        let bytes = self.executor.slot_bytes(plan, key.contexts());
         match key.runs_alone() {
             true => self.alone = self.alone.max(bytes),
             false => self.together = self.together.saturating_add(bytes),
@@ -294,7 +302,7 @@ impl Library {
     /// Lets checkpoints go until there is room in the budget for weights of these bytes, and for the slots of these plans. If there
     /// cannot be, nobody goes. The weights' room is theirs as long as what this gives is held.
     fn make_room(&self, name: &str, weights: u64, keys: &[Key], room: Room) -> Result<Coming<'_>> {
-        let mut working = Working::default();
+        let mut working = Working::new(&self.executor);
         for key in keys {
             let plan = self.plans.plan(key)?;
             // No one else's going would help against this.

@@ -2,7 +2,7 @@
 //! JavaScript.
 //!
 //! [`Models`] is what a checkpoint brings; [`PlanCache`] keeps the plans in use; [`encode_image`] and [`draw`] run them;
-//! [`profile`] times what they run.
+//! [`profile`] times what they run, and [`sweep`] the operations of a model that is not there.
 
 mod decode;
 mod draw;
@@ -14,6 +14,7 @@ mod preview;
 mod profile;
 mod request;
 mod start;
+mod sweep;
 
 pub use draw::{StepReport, Timings, draw};
 pub use plans::PlanCache;
@@ -22,6 +23,7 @@ pub use profile::{NodeProfile, Peaks, PlanProfile, Profile, ProfileRequest, Tens
 pub(crate) use request::keys;
 pub use request::{InitImage, Request, check, tune};
 pub use start::{EncodedImage, encode_image};
+pub use sweep::{Sweep, SweepRequest, Swept, sweep};
 
 use crate::error::{Error, Result};
 use crate::executor::Weights;

@@ -238,6 +238,8 @@ impl Drawing<'_> {
 pub(crate) struct Prepared {
     pub(crate) plan: Rc<Plan>,
     pub(crate) instance: Instance,
+    /// Bytes of its slots.
+    bytes: u64,
 }
 
 /// The plans in use, the latest last.
@@ -306,8 +308,7 @@ impl PlanCache {
 
     /// Bytes of the slots of all plans that are kept.
     pub fn bytes(&self) -> u64 {
-        let kept = self.kept.borrow();
-        kept.iter().map(|(key, p)| p.plan.peak_bytes(key.contexts())).sum()
+        self.kept.borrow().iter().map(|(_, p)| p.bytes).sum()
     }
 
     /// Bytes of the slots that are being used, but for those of these plans.
@@ -316,7 +317,7 @@ impl PlanCache {
         let busy = kept
             .iter()
             .filter(|(key, p)| p.instance.is_shared() && !but.contains(key));
-        busy.map(|(key, p)| p.plan.peak_bytes(key.contexts())).sum()
+        busy.map(|(_, p)| p.bytes).sum()
     }
 
     /// Lets go of all slots that nobody uses.
@@ -367,7 +368,7 @@ impl PlanCache {
             .borrow_mut()
             .retain(|(k, p)| p.instance.is_shared() || !k.is_same_but_for_rows(&key));
         let plan = self.plan(&key)?;
-        let bytes = plan.peak_bytes(key.contexts());
+        let bytes = executor.slot_bytes(&plan, key.contexts());
         if let Some(limit) = self.limit.get() {
             self.shrink_to(limit.saturating_sub(bytes));
             let used = self.bytes();
@@ -382,7 +383,7 @@ impl PlanCache {
         // Meanwhile someone else may have made the same.
         let prepared = self.take(&key).unwrap_or_else(|| {
             self.made.set(self.made.get() + 1);
-            Prepared { plan, instance }
+            Prepared { plan, instance, bytes }
         });
         let mut kept = self.kept.borrow_mut();
         kept.push((key, prepared.clone()));

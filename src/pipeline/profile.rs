@@ -1,11 +1,11 @@
 //! Where the time of a picture goes, node by node, beside what the device can do at most.
 
-use super::Models;
 use super::decode::Decoder;
 use super::encode::encode_prompt;
 use super::guidance::Denoiser;
-use super::plans::{PlanCache, Prepared};
+use super::plans::{Key, PlanCache, Prepared};
 use super::request::{Request, latent_size, schedule};
+use super::{Models, TextEncoder};
 use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::executor::{Data, Executor, WeightDtype, Weights};
@@ -42,9 +42,11 @@ pub struct ProfileRequest {
     pub unet: bool,
     /// The decoder.
     pub vae: bool,
+    /// The first text encoder.
+    pub text: bool,
     /// Each node for itself, too.
     pub nodes: bool,
-    /// What the UNet read and wrote is given.
+    /// What each read and wrote is given.
     pub tensors: bool,
     /// How often the whole is played; as often as there is time for, if nothing is said.
     pub runs: Option<usize>,
@@ -106,16 +108,13 @@ pub struct PlanProfile {
     pub tensors: Option<Tensors>,
 }
 
-/// What a UNet read and wrote, for comparing with another engine: of the branch with the prompt, batch 1, in torch's order.
+/// What a model read and wrote, for comparing with another engine: batch 1, in torch's order. Of a UNet they are those of the branch
+/// with the prompt.
 #[derive(Clone, Debug)]
 pub struct Tensors {
-    /// The timestep.
-    pub timestep: f32,
-    /// Latents `[channels, height, width]`.
-    pub sample: Vec<f32>,
-    /// `[tokens, channels]`, those of several text encoders side by side.
-    pub encoder_hidden_states: Vec<f32>,
-    /// `[channels, height, width]`.
+    /// By JavaScript's names: `timestep`, `sample` and `encoderHiddenStates` of a UNet, `latents` of a decoder, `inputIds` of a text encoder.
+    pub inputs: Vec<(&'static str, Vec<f32>)>,
+    /// Hidden states, or `[channels, height, width]`.
     pub output: Vec<f32>,
 }
 
@@ -131,6 +130,8 @@ pub struct Profile {
     pub unet: Option<PlanProfile>,
     /// The decoder.
     pub vae: Option<PlanProfile>,
+    /// The first text encoder.
+    pub text: Option<PlanProfile>,
 }
 
 /// Measures a device's peaks: a square product with its weights in f32 and in f16, whichever is faster, and a copy.
@@ -193,6 +194,7 @@ pub async fn profile(
         peak,
         unet: None,
         vae: None,
+        text: None,
     };
     let meter = Meter {
         executor,
@@ -206,16 +208,58 @@ pub async fn profile(
     }
     if what.vae {
         let decoder = Decoder::new(executor, models, plans, size).await?;
-        executor.fill(&decoder.input, &vec![0.0; decoder.input.len])?;
+        let channels = models.vae.config.latent_channels();
+        let planes = Generator::new(request.seed).randn(decoder.input.len);
+        executor.fill(&decoder.input, &transposed(&planes, channels))?;
         let weights = &models.vae.weights;
         let run = async || {
             executor
                 .run(&decoder.decoder.instance, weights, Rate::Step, 0, 0, cancel)
                 .await
         };
-        profile.vae = Some(meter.plan(&decoder.decoder, weights, 1, run).await?);
+        let mut measured = meter.plan(&decoder.decoder, weights, 1, Rate::Step, run).await?;
+        if what.tensors {
+            let Prepared { plan, instance, .. } = &decoder.decoder;
+            let output = executor
+                .read(&executor.view(instance, plan.output("sample")?, 0)?)
+                .await?;
+            measured.tensors = Some(Tensors {
+                inputs: vec![("latents", planes)],
+                output: transposed(&output, output.len() / 3),
+            });
+        }
+        profile.vae = Some(measured);
+    }
+    if let (true, Some(text)) = (what.text, models.text_encoders.first()) {
+        profile.text = Some(text_encoder(&meter, text, plans, &request.prompt).await?);
     }
     Ok(profile)
+}
+
+async fn text_encoder(
+    meter: &Meter<'_>,
+    TextEncoder { tokenizer, model }: &TextEncoder,
+    plans: &PlanCache,
+    prompt: &str,
+) -> Result<PlanProfile> {
+    let (executor, cancel) = (meter.executor, meter.cancel);
+    let ids = tokenizer.encode(prompt).ids;
+    let text = plans.get(executor, Key::text(&model.config, ids.len())).await?;
+    executor.write(&text.instance, "input_ids", 0, Data::U32(&ids))?;
+    let run = async || {
+        executor
+            .run(&text.instance, &model.weights, Rate::Prompt, 0, 0, cancel)
+            .await
+    };
+    let mut measured = meter.plan(&text, &model.weights, 1, Rate::Prompt, run).await?;
+    if meter.what.tensors {
+        let output = executor.view(&text.instance, text.plan.output("hidden_states")?, 0)?;
+        measured.tensors = Some(Tensors {
+            inputs: vec![("inputIds", ids.iter().map(|id| *id as f32).collect())],
+            output: executor.read(&output).await?,
+        });
+    }
+    Ok(measured)
 }
 
 async fn unet(
@@ -247,7 +291,13 @@ async fn unet(
     denoiser.step(0, cancel).await?;
     let step = async || denoiser.run(Rate::Step, 0, cancel).await;
     let mut measured = meter
-        .plan(&denoiser.unet, &models.unet.weights, denoiser.contexts, step)
+        .plan(
+            &denoiser.unet,
+            &models.unet.weights,
+            denoiser.contexts,
+            Rate::Step,
+            step,
+        )
         .await?;
     if let (true, Some(branch)) = (meter.what.tensors, denoiser.branches.last()) {
         let output = executor.read(&branch.output).await?;
@@ -262,9 +312,11 @@ async fn unet(
                 .flat_map(move |(text, c)| text[i * c..(i + 1) * c].iter().copied())
         };
         measured.tensors = Some(Tensors {
-            timestep,
-            sample: planes,
-            encoder_hidden_states: (0..rows).flat_map(row).collect(),
+            inputs: vec![
+                ("timestep", vec![timestep]),
+                ("sample", planes),
+                ("encoderHiddenStates", (0..rows).flat_map(row).collect()),
+            ],
             output: transposed(&output, output.len() / config.out_channels.max(1)),
         });
     }
@@ -288,15 +340,16 @@ struct Meter<'a> {
 }
 
 impl Meter<'_> {
-    /// Times `run`, which plays what runs each step of a plan in all contexts, and then the nodes of the plan.
+    /// Times `run`, which plays what runs at a rate of a plan in all contexts, and then the nodes of the plan.
     async fn plan(
         &self,
         prepared: &Prepared,
         weights: &Weights,
         contexts: usize,
+        rate: Rate,
         run: impl AsyncFn() -> Result<()>,
     ) -> Result<PlanProfile> {
-        let Prepared { plan, instance } = prepared;
+        let Prepared { plan, instance, .. } = prepared;
         run().await?;
         let (mut runs, before, began) = (Vec::new(), self.executor.submits(), now_ms());
         let more = |runs: usize| match self.what.runs {
@@ -330,12 +383,12 @@ impl Meter<'_> {
                 share: 0.0,
             });
         }
-        let step = &nodes[plan.phase(Rate::Step)];
+        let step = &nodes[plan.phase(rate)];
         let ms = median(&runs);
         let mut measured = PlanProfile {
             ms,
             runs,
-            dispatches: self.executor.dispatches(instance, Rate::Step) * contexts,
+            dispatches: self.executor.dispatches(instance, rate) * contexts,
             submits,
             flop: step.iter().map(|node| node.flop).sum(),
             bytes: step.iter().map(|node| node.bytes).sum(),

@@ -94,7 +94,7 @@ impl Encoder<'_> {
         let Self {
             executor,
             model,
-            prepared: Prepared { plan, instance },
+            prepared: Prepared { plan, instance, .. },
         } = self;
         executor.write(instance, "sample", 0, Data::F32(pixels))?;
         executor.run(instance, &model.weights, Rate::Step, 0, 0, cancel).await?;

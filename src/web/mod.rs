@@ -143,6 +143,15 @@ impl Engine {
         })
     }
 
+    /// Times the operations of a model that is not there: `request` is `{ part, config, height, width, tokens }`.
+    pub fn sweep(&self, job: u32, request: JsValue) -> js_sys::Promise {
+        let engine = self.engine.clone();
+        wasm_bindgen_futures::future_to_promise(async move {
+            let swept = engine.sweep(job, &values::read(request, "sweep")?).await;
+            to_js(&swept.map_err(values::error)?)
+        })
+    }
+
     /// Lays the LoRAs of `recipe` over the checkpoint `id`, which is loaded by it if it is not in memory. Gives `{ warnings, defaults }`.
     #[wasm_bindgen(js_name = setLoras)]
     pub fn set_loras(&self, job: u32, id: String, recipe: JsValue, on_progress: Option<Function>) -> js_sys::Promise {

@@ -5,18 +5,23 @@ use crate::pipeline::Profile;
 use js_sys::{Float32Array, Reflect};
 use wasm_bindgen::prelude::*;
 
-/// As it is, with the tensors as `Float32Array`s.
+/// As it is, with the tensors as `Float32Array`s; a timestep is a number.
 pub(super) fn profile(p: &Profile) -> Result<JsValue, JsValue> {
     let value = to_js(p)?;
-    if let Some(tensors) = p.unet.as_ref().and_then(|unet| unet.tensors.as_ref()) {
+    for (name, part) in [("unet", &p.unet), ("vae", &p.vae), ("text", &p.text)] {
+        let Some(tensors) = part.as_ref().and_then(|part| part.tensors.as_ref()) else {
+            continue;
+        };
         let floats = |values: &[f32]| Float32Array::from(values).into();
-        let tensors = object([
-            ("timestep", tensors.timestep.into()),
-            ("sample", floats(&tensors.sample)),
-            ("encoderHiddenStates", floats(&tensors.encoder_hidden_states)),
-            ("output", floats(&tensors.output)),
-        ])?;
-        Reflect::set(&Reflect::get(&value, &"unet".into())?, &"tensors".into(), &tensors)?;
+        let given = object([("output", floats(&tensors.output))])?;
+        for (name, values) in &tensors.inputs {
+            let values = match values.as_slice() {
+                [one] => JsValue::from(*one),
+                several => floats(several),
+            };
+            Reflect::set(&given, &(*name).into(), &values)?;
+        }
+        Reflect::set(&Reflect::get(&value, &name.into())?, &"tensors".into(), &given)?;
     }
     Ok(value)
 }

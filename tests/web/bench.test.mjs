@@ -8,6 +8,7 @@ import { openApi, openPage, startBrowser, startSite } from "./harness.mjs";
 import { DIST } from "./server.mjs";
 
 const SOFT = "/checkpoints/soft/";
+const PARTS = ["unet", "vae", "text"];
 const LONG = { timeout: 1_200_000 };
 const sum = (nodes, key) => nodes.reduce((sum, node) => sum + node[key], 0);
 /** The largest difference, over the largest value. */
@@ -47,7 +48,7 @@ describe("profile", LONG, () => {
   test("the CPU times each node by the clock", async () => {
     await api.create({ backend: "cpu", store: "off" });
     await api.load(SOFT);
-    const { backend, timedBy, peak, unet, vae } = await profile(api, { prompt: "fox", guidanceScale: 1, tensors: true });
+    const { backend, timedBy, peak, unet, vae, text } = await profile(api, { prompt: "fox", guidanceScale: 1, tensors: true, parts: PARTS });
     assert.equal(backend.kind, "cpu");
     assert.equal(timedBy, "clock");
     assert.ok(peak.gemm > 1e8 && peak.copy > 1e8, JSON.stringify(peak));
@@ -55,10 +56,15 @@ describe("profile", LONG, () => {
     assertPlan(unet, { flop: 0.52e9 });
     assertPlan(vae, { flop: 4.3e9 });
     assert.equal(unet.dispatches + unet.submits, 0);
-    expected = unet.tensors;
-    assert.equal(expected.sample.length, 4 * 16 * 16);
-    assert.equal(expected.output.length, 4 * 16 * 16);
-    assert.equal(expected.encoderHiddenStates.length, 16 * 192);
+    expected = { unet: unet.tensors, vae: vae.tensors, text: text.tensors };
+    assert.equal(expected.unet.sample.length, 4 * 16 * 16);
+    assert.equal(expected.unet.output.length, 4 * 16 * 16);
+    assert.equal(expected.unet.encoderHiddenStates.length, 16 * 192);
+    assert.equal(expected.vae.latents.length, 4 * 16 * 16);
+    assert.equal(expected.vae.output.length, 3 * 128 * 128);
+    // The prompt's hidden states are what the UNet read.
+    assert.equal(expected.text.inputIds.length, 16);
+    assert.deepEqual(expected.text.output, expected.unet.encoderHiddenStates);
   });
 
   test("guidance makes it two branches, and parts leave others out", async () => {
@@ -72,17 +78,20 @@ describe("profile", LONG, () => {
   test("WebGPU times the same nodes, and computes the same", async () => {
     const { features } = await api.create({ backend: "webgpu", store: "off" });
     await api.load(SOFT);
-    const { backend, timedBy, peak, unet, vae } = await profile(api, { prompt: "fox", guidanceScale: 1, tensors: true });
+    const { backend, timedBy, peak, unet, vae, text } = await profile(api, { prompt: "fox", guidanceScale: 1, tensors: true, parts: PARTS });
     assert.equal(backend.kind, "webgpu");
     assert.equal(timedBy, features.includes("timestamp-query") ? "timestamps" : "clock");
     assert.ok(peak.gemm > 1e7 && peak.copy > 1e7, JSON.stringify(peak));
     assertPlan(unet, { flop: 0.52e9 });
     assertPlan(vae, { flop: 4.3e9 });
     assert.ok(unet.dispatches >= unet.submits && unet.submits >= 1, `${unet.dispatches} in ${unet.submits}`);
-    assert.deepEqual(unet.tensors.sample, expected.sample);
-    for (const [name, most] of [["encoderHiddenStates", 1e-4], ["output", 1e-3]]) {
-      const far = apart(expected[name], unet.tensors[name]);
-      assert.ok(far < most, `${name}: ${far}`);
+    const found = { unet: unet.tensors, vae: vae.tensors, text: text.tensors };
+    for (const [part, name] of [["unet", "sample"], ["vae", "latents"], ["text", "inputIds"]]) {
+      assert.deepEqual(found[part][name], expected[part][name]);
+    }
+    for (const [part, most] of [["text", 1e-4], ["unet", 1e-3], ["vae", 1e-3]]) {
+      const far = apart(expected[part].output, found[part].output);
+      assert.ok(far < most, `${part}: ${far}`);
     }
   });
 
@@ -90,7 +99,7 @@ describe("profile", LONG, () => {
     const wrong = [
       ["profile({ checkpoint: {} })", /checkpoint: expected what load\(\) gave/],
       ["profile({ checkpoint: window.soft, part: [] })", /unknown option "part"/],
-      ["profile({ checkpoint: window.soft, parts: ['text'] })", /parts: expected an array of "unet" and "vae"/],
+      ["profile({ checkpoint: window.soft, parts: ['words'] })", /parts: expected an array of "unet", "vae" and "text"/],
       ["profile({ checkpoint: window.soft, runs: 0 })", /runs: expected a whole number from 1/],
       ["profile({ checkpoint: window.soft, width: 7 })", /width: expected a multiple of 8/],
     ];

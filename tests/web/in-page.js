@@ -89,8 +89,9 @@ const commands = {
   /** Tensors come as plain arrays. */
   async profile(checkpoint, options) {
     const profile = await window.tintype.profile({ ...options, checkpoint: loaded.get(checkpoint) });
-    const tensors = profile.unet?.tensors;
-    if (tensors) for (const [name, value] of Object.entries(tensors)) if (ArrayBuffer.isView(value)) tensors[name] = [...value];
+    for (const { tensors = {} } of [profile.unet, profile.vae, profile.text].filter(Boolean)) {
+      for (const [name, value] of Object.entries(tensors)) if (ArrayBuffer.isView(value)) tensors[name] = [...value];
+    }
     return profile;
   },
 

@@ -1,21 +1,29 @@
 // A checkpoint of a published one's size, on the CPU: what loading it and drawing one step with it takes, `./build.sh bench real`.
-//   node tests/web/real-bench.mjs [NAME [VAE_OF]]      as tests/golden/published.json names them
-import { mkdtempSync, rmSync } from "node:fs";
+//   node tests/web/real-bench.mjs [--shape bk-sdm-tiny] [--vae-of sdxs-512-0.9] [--folder FOLDER]
+// Names are those of tests/golden/published.json. FOLDER keeps the files that are made, and is taken as it is if it has some.
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { parseArgs } from "node:util";
 import { Api, isPicture, openPage, startBrowser, startSite } from "./harness.mjs";
 import { publishedAs } from "./store-speed.mjs";
 import { openTargets } from "./targets.mjs";
 
-const [name = "bk-sdm-tiny", vaeOf = "sdxs-512-0.9"] = process.argv.slice(2);
+const { values } = parseArgs({
+  options: { shape: { type: "string", default: "bk-sdm-tiny" }, "vae-of": { type: "string", default: "sdxs-512-0.9" }, folder: { type: "string" } },
+});
+const { shape: name, "vae-of": vaeOf } = values;
 const SIDE = 512;
 const mib = (bytes) => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 
-const folder = mkdtempSync(path.join(tmpdir(), "tintype-bench-"));
+const folder = values.folder ?? mkdtempSync(path.join(tmpdir(), "tintype-bench-"));
+/** What was made, beside it. */
+const said = path.join(folder, "made.json");
 const site = await startSite();
 const browser = await startBrowser();
 try {
-  const { bytes, largest } = publishedAs(folder, name, vaeOf);
+  if (!existsSync(said)) writeFileSync(said, JSON.stringify(publishedAs(folder, name, vaeOf)));
+  const { bytes, largest } = JSON.parse(readFileSync(said, "utf8"));
   const { page, faults } = await openPage(browser, `${site.url}blank.html`);
   await page.waitForFunction(() => window.call !== undefined);
   const api = new Api(page);
@@ -50,5 +58,5 @@ try {
 } finally {
   await browser.close();
   await site.close();
-  rmSync(folder, { recursive: true, force: true });
+  if (!values.folder) rmSync(folder, { recursive: true, force: true });
 }

@@ -1,7 +1,14 @@
 // A checkpoint that is made in the page: a diffusers folder with a UNet of any shape, random weights, a text encoder as small as can
 // be, and an autoencoder of TAESD's shape. It draws noise, as fast as a real one of that shape draws pictures.
 
+import { decoderGraph, textGraph } from "./parts.js";
 import { unetGraph } from "./unet.js";
+
+/**
+ * Floats of 8 bits, which the engine keeps as halves: a browser without a disk (a private window, a headless one) holds 500 MB of what
+ * pages make, and no more.
+ */
+const BYTES = "F8_E4M3";
 
 const product = (shape) => shape.reduce((a, b) => a * b, 1);
 
@@ -28,11 +35,13 @@ class Random {
     return values;
   }
 
-  /** Halves of either sign, of about that size. */
-  halves(values, bound) {
-    // Sign and mantissa are random, the exponent is that of the bound.
-    const exponent = Math.max(1, 14 + Math.floor(Math.log2(bound))) << 10;
-    for (let i = 0; i < values.length; i++) values[i] = (this.#next() & 0x83ff) | exponent;
+  /** Floats of 8 bits (e4m3) of either sign, of about that size. */
+  bytes(values, bound) {
+    // Sign and mantissa are random, the exponent is that of the bound; four at once.
+    const exponent = Math.max(0, 6 + Math.floor(Math.log2(bound))) * 0x08080808;
+    const words = new Uint32Array(Math.ceil(values.length / 4));
+    for (let i = 0; i < words.length; i++) words[i] = (this.#next() & 0x87878787) | exponent;
+    values.set(new Uint8Array(words.buffer, 0, values.length));
     return values;
   }
 }
@@ -42,12 +51,19 @@ function fill(name, shape, dtype, seed) {
   const random = new Random(seed);
   const isVector = shape.length === 1;
   if (isVector && name.endsWith("weight")) {
-    if (dtype === "F16") return new Uint16Array(product(shape)).fill(0x3c00);
+    if (dtype === BYTES) return new Uint8Array(product(shape)).fill(0x38);
     return random.floats(new Float32Array(product(shape)), 0.1).map((value) => 1 + value);
   }
   const bound = isVector ? 0.05 : Math.sqrt(3 / product(shape.slice(1)));
-  return dtype === "F16" ? random.halves(new Uint16Array(product(shape)), bound) : random.floats(new Float32Array(product(shape)), bound);
+  return dtype === BYTES ? random.bytes(new Uint8Array(product(shape)), bound) : random.floats(new Float32Array(product(shape)), bound);
 }
+
+/** The value of each float of 8 bits, by its bits. */
+const VALUES = Float32Array.from({ length: 256 }, (_, bits) => {
+  const exponent = (bits >> 3) & 15;
+  const size = exponent === 0 ? (bits & 7) * 2 ** -9 : (8 + (bits & 7)) * 2 ** (exponent - 10);
+  return bits >> 7 ? -size : size;
+});
 
 /** Weights by name, each made when it is asked for. */
 export class Weights {
@@ -60,13 +76,19 @@ export class Weights {
 
   values = (name) => fill(name, this.shapes.get(name), this.dtype, (this.seed + this.names.indexOf(name) + 1) * 0x9e3779b1);
 
+  /** The same in f32. */
+  floats = (name) => {
+    const values = this.values(name);
+    return this.dtype === BYTES ? Float32Array.from(values, (bits) => VALUES[bits]) : values;
+  };
+
   get count() {
     return [...this.shapes.values()].reduce((sum, shape) => sum + product(shape), 0);
   }
 
   /** A safetensors file of them. */
   file() {
-    const size = this.dtype === "F16" ? 2 : 4;
+    const size = this.dtype === BYTES ? 1 : 4;
     const header = { __metadata__: { format: "pt" } };
     let end = 0;
     for (const [name, shape] of this.shapes) {
@@ -78,48 +100,6 @@ export class Weights {
     // A Blob a piece: the browser may keep those on its disk.
     return new Blob([length, text, ...this.names.map((name) => new Blob([this.values(name)]))]);
   }
-}
-
-const HIDDEN = (width) => ({ architectures: ["CLIPTextModel"], hidden_size: width, intermediate_size: width, max_position_embeddings: 77 });
-
-function textShapes({ cross_attention_dim: width }, vocabulary) {
-  const shapes = new Map();
-  const layer = (name, co, ci) => shapes.set(`${name}.weight`, [co, ci]).set(`${name}.bias`, [co]);
-  const norm = (name) => shapes.set(`${name}.weight`, [width]).set(`${name}.bias`, [width]);
-  shapes.set("text_model.embeddings.token_embedding.weight", [vocabulary, width]);
-  shapes.set("text_model.embeddings.position_embedding.weight", [77, width]);
-  const first = "text_model.encoder.layers.0";
-  for (const name of ["q_proj", "k_proj", "v_proj", "out_proj"]) layer(`${first}.self_attn.${name}`, width, width);
-  norm(`${first}.layer_norm1`);
-  layer(`${first}.mlp.fc1`, width, width);
-  layer(`${first}.mlp.fc2`, width, width);
-  norm(`${first}.layer_norm2`);
-  norm("text_model.final_layer_norm");
-  return shapes;
-}
-
-/** The decoder of diffusers' `AutoencoderTiny`. */
-function vaeShapes({ decoder_block_out_channels: channels, num_decoder_blocks: blocks, latent_channels: latents }) {
-  const shapes = new Map();
-  let next = 0;
-  const conv = (name, co, ci, bias = true) => {
-    shapes.set(`${name}.weight`, [co, ci, 3, 3]);
-    if (bias) shapes.set(`${name}.bias`, [co]);
-  };
-  const layer = () => `decoder.layers.${next++}`;
-  conv(layer(), channels[0], latents);
-  layer();
-  blocks.forEach((count, stage) => {
-    const c = channels[stage];
-    for (let i = 0; i < count; i++) {
-      const block = layer();
-      for (const at of [0, 2, 4]) conv(`${block}.conv.${at}`, c, c);
-    }
-    if (stage + 1 === blocks.length) return conv(layer(), 3, c);
-    layer();
-    conv(layer(), c, c, false);
-  });
-  return shapes;
 }
 
 const VAE = {
@@ -155,17 +135,35 @@ function vocabulary() {
   return [...letters, ...letters.map((letter) => `${letter}</w>`), "<|startoftext|>", "<|endoftext|>"];
 }
 
-/**
- * The checkpoint of `model` (`{ name, unet, dtype, seed }`), as `load` takes what a person picked; and the UNet's weights by
- * themselves: `{ source, weights, graph }`.
- */
-export function makeCheckpoint({ name, unet, dtype = "F32", seed = 1 }) {
-  const side = unet.sample_size;
-  const graph = unetGraph(unet, { height: side, width: side });
+/** A model's ONNX graph, and its weights. */
+function part(graph, dtype, seed) {
   const shapes = new Map([...graph.weights].map(([name, { shape }]) => [name, shape]));
-  const weights = new Weights(shapes, dtype, seed);
+  return { graph, weights: new Weights(shapes, dtype, seed) };
+}
+
+/** A text encoder as small as can be. */
+const small = (width) => ({ hidden_size: width, intermediate_size: width, num_hidden_layers: 1, num_attention_heads: 8 });
+
+/**
+ * The checkpoint of `model` (`{ name, unet, text, dtype, seed }`), as `load` takes what a person picked; the UNet by itself, and its
+ * other models: `{ source, weights, graph, vae, text }`.
+ */
+export function makeCheckpoint({ name, unet, text: shape, dtype = "F32", seed = 1 }) {
+  const side = unet.sample_size;
+  const size = { height: side, width: side };
   const words = vocabulary();
-  const text = { ...HIDDEN(unet.cross_attention_dim), num_hidden_layers: 1, num_attention_heads: 8, hidden_act: "quick_gelu" };
+  const ends = { bos_token_id: words.length - 2, eos_token_id: words.length - 1 };
+  const config = {
+    architectures: ["CLIPTextModel"],
+    hidden_act: "quick_gelu",
+    max_position_embeddings: 77,
+    vocab_size: words.length,
+    ...(shape ?? small(unet.cross_attention_dim)),
+    ...ends,
+  };
+  const { graph, weights } = part(unetGraph(unet, size), dtype, seed);
+  const text = part(textGraph(config), shape ? dtype : "F32", seed + 1000);
+  const vae = part(decoderGraph(VAE, size), "F32", seed + 2000);
   const classes = {
     scheduler: ["diffusers", SCHEDULER._class_name],
     text_encoder: ["transformers", "CLIPTextModel"],
@@ -176,20 +174,20 @@ export function makeCheckpoint({ name, unet, dtype = "F32", seed = 1 }) {
   const files = {
     "model_index.json": { _class_name: "StableDiffusionPipeline", ...classes },
     "scheduler/scheduler_config.json": SCHEDULER,
-    "text_encoder/config.json": { ...text, vocab_size: words.length, bos_token_id: words.length - 2, eos_token_id: words.length - 1 },
-    "text_encoder/model.safetensors": new Weights(textShapes(unet, words.length), "F32", seed + 1000),
+    "text_encoder/config.json": config,
+    "text_encoder/model.safetensors": text.weights,
     "tokenizer/merges.txt": "#version: 0.2\n",
     "tokenizer/tokenizer_config.json": { model_max_length: 77, tokenizer_class: "CLIPTokenizer" },
     "tokenizer/vocab.json": Object.fromEntries(words.map((word, id) => [word, id])),
     "unet/config.json": { _class_name: "UNet2DConditionModel", ...unet },
     "unet/diffusion_pytorch_model.safetensors": weights,
     "vae/config.json": VAE,
-    "vae/diffusion_pytorch_model.safetensors": new Weights(vaeShapes(VAE), "F32", seed + 2000),
+    "vae/diffusion_pytorch_model.safetensors": vae.weights,
   };
   const blob = (content) => {
     if (content instanceof Weights) return content.file();
     return new Blob([typeof content === "string" ? content : JSON.stringify(content)]);
   };
   const source = Object.entries(files).map(([path, content]) => ({ path: `${name}/${path}`, file: blob(content) }));
-  return { source, weights, graph };
+  return { source, weights, graph, vae, text };
 }

@@ -85,6 +85,12 @@ export async function measure(model, { backend = "auto", threads, raced = false,
       notices,
     };
     if (raced && model.race) report.race = await racing(tintype, made, options, { report, tensors, rounds, isSlow, signal, onPhase });
+    const others = raced && profile.backend.kind === "cpu" ? (model.others ?? []) : [];
+    for (const part of others) {
+      const measured = await tintype.profile({ ...options, parts: [part], tensors: true, nodes: false, runs: 1 });
+      const about = { report, tensors: measured[part].tensors, rounds, isSlow, signal, onPhase, part };
+      report.others = { ...report.others, [part]: await racing(tintype, made[part], options, about) };
+    }
     // One that was lost on the way is another now.
     report.backend = tintype.backend;
     return report;
@@ -93,9 +99,9 @@ export async function measure(model, { backend = "auto", threads, raced = false,
   }
 }
 
-async function racing(tintype, made, options, { report, tensors, rounds, isSlow, signal, onPhase }) {
-  const once = { ...options, parts: ["unet"], nodes: false, runs: 1 };
-  const step = async () => (await tintype.profile(once)).unet.ms;
+async function racing(tintype, made, options, { report, tensors, rounds, isSlow, signal, onPhase, part = "unet" }) {
+  const once = { ...options, parts: [part], nodes: false, runs: 1 };
+  const step = async () => (await tintype.profile(once))[part].ms;
   const onRound = (round, of) => onPhase(round === 0 ? "Fetching onnxruntime-web, and giving it the model" : `Racing: ${round} of ${of} rounds`);
   try {
     return await race(made, report.backend, tensors, step, rounds ?? (isSlow ? 3 : 15), { signal, onRound });

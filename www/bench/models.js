@@ -13,7 +13,10 @@ const SD = {
   out_channels: 4,
 };
 
-/** `race`: whether onnxruntime-web is given the same model; it takes all of it in f32, in one piece. */
+/** CLIP ViT-L, but for its vocabulary. */
+const CLIP_L = { hidden_size: 768, intermediate_size: 3072, num_hidden_layers: 12, num_attention_heads: 12 };
+
+/** `race`: whether onnxruntime-web is given the same model; it takes all of it in f32. `others`: what else it is given, on the CPU. */
 export const MADE = [
   {
     id: "unet",
@@ -33,8 +36,10 @@ export const MADE = [
   {
     id: "bk-sdm-tiny",
     name: "UNet of BK-SDM-Tiny's shape, 323 M parameters",
-    about: "latents 64 × 64 in half precision, made here, 650 MB of memory",
-    dtype: "F16",
+    about: "latents 64 × 64 in half precision, made here, 650 MB of memory; 2 GB more for a race",
+    race: true,
+    others: ["vae"],
+    dtype: "F8_E4M3",
     unet: {
       ...SD,
       sample_size: 64,
@@ -44,6 +49,25 @@ export const MADE = [
       mid_block_type: null,
       down_block_types: ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
       up_block_types: ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    },
+  },
+  {
+    id: "clip-l",
+    name: "Text encoder of CLIP ViT-L's shape, 85 M parameters",
+    about: "in half precision, made here, beside the small UNet",
+    dtype: "F8_E4M3",
+    race: true,
+    others: ["text"],
+    text: CLIP_L,
+    unet: {
+      ...SD,
+      sample_size: 8,
+      block_out_channels: [32, 64],
+      cross_attention_dim: 768,
+      attention_head_dim: 4,
+      norm_num_groups: 8,
+      down_block_types: ["CrossAttnDownBlock2D", "DownBlock2D"],
+      up_block_types: ["UpBlock2D", "CrossAttnUpBlock2D"],
     },
   },
   {

@@ -15,8 +15,8 @@ export class OnnxGraph {
   #next = 0;
   #known = new Map();
 
-  input(name, shape) {
-    this.inputs.push({ name, shape });
+  input(name, shape, type = "f32") {
+    this.inputs.push({ name, shape, type });
     return name;
   }
 
@@ -113,16 +113,23 @@ function attribute(message, name, value) {
   return typeof value === "number" ? message.int(3, value).int(20, 2) : message.float(2, value.float).int(20, 1);
 }
 
-function tensor(message, name, shape, type, data) {
+/** With its values, or with where they are. */
+function tensor(message, name, shape, type, data, place) {
   for (const size of shape) message.int(1, size);
   message.int(2, TYPES[type]).text(8, name);
-  message.bytes(9, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  if (!place) return message.bytes(9, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  const entries = { location: place, offset: "0", length: String(data.byteLength) };
+  for (const [key, value] of Object.entries(entries)) message.message(13, (entry) => entry.text(1, key).text(2, value));
+  return message.int(14, 1);
 }
 
-function valueInfo(message, { name, shape }) {
+/** Bytes of a weight from which it stays outside of the model: a protobuf ends at 2 GiB, and is copied as a whole. */
+const OUTSIDE = 1 << 20;
+
+function valueInfo(message, { name, shape, type = "f32" }) {
   const dimensions = (message) => shape.forEach((size) => message.message(1, (dimension) => dimension.int(1, size)));
-  const tensorType = (message) => message.int(1, TYPES.f32).message(2, dimensions);
-  message.text(1, name).message(2, (type) => type.message(1, tensorType));
+  const tensorType = (message) => message.int(1, TYPES[type]).message(2, dimensions);
+  message.text(1, name).message(2, (of) => of.message(1, tensorType));
 }
 
 function transpose(values, [rows, columns]) {
@@ -131,9 +138,13 @@ function transpose(values, [rows, columns]) {
   return out;
 }
 
-/** The bytes of a model; `values(name)` are a weight's, as diffusers has them. */
+/**
+ * A model as `{ model, external }`: its bytes, and the weights that lie beside it, as onnxruntime takes them. `values(name)` are a
+ * weight's, as diffusers has them.
+ */
 export function encodeOnnx(graph, values) {
   const model = new Message();
+  const external = [];
   model.int(1, 8).text(2, "tintype bench");
   model.message(7, (message) => {
     for (const { type, inputs, outputs, attributes } of graph.nodes) {
@@ -144,15 +155,17 @@ export function encodeOnnx(graph, values) {
         for (const [name, value] of Object.entries(attributes)) node.message(5, (message) => attribute(message, name, value));
       });
     }
-    message.text(2, "unet");
+    message.text(2, "graph");
     for (const { name, shape, type, data } of graph.constants) message.message(5, (to) => tensor(to, name, shape, type, data));
     for (const [name, { shape, transposed, as }] of graph.weights) {
       const data = transposed ? transpose(values(name), shape) : values(name);
-      message.message(5, (to) => tensor(to, name, transposed ? [...shape].reverse() : as, "f32", data));
+      const place = data.byteLength >= OUTSIDE ? name : null;
+      if (place) external.push({ path: place, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) });
+      message.message(5, (to) => tensor(to, name, transposed ? [...shape].reverse() : as, "f32", data, place));
     }
     graph.inputs.forEach((input) => message.message(11, (to) => valueInfo(to, input)));
     graph.outputs.forEach((output) => message.message(12, (to) => valueInfo(to, output)));
   });
   model.message(8, (opset) => opset.text(1, "").int(2, 17));
-  return model.joined();
+  return { model: model.joined(), external };
 }

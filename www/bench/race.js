@@ -51,7 +51,7 @@ async function fetchOrt(build) {
   }
 }
 
-/** onnxruntime-web with the UNet of `graph`, on `kind` with so many `threads`: `{ version, run(tensors), counts, release() }`. */
+/** onnxruntime-web with the model of `graph`, on `kind` with so many `threads`: `{ version, run(tensors), counts, release() }`. */
 export async function openRival({ graph, weights }, { kind, threads }) {
   const provider = kind === "webgpu" ? "webgpu" : "wasm";
   const build = BUILDS[provider];
@@ -63,13 +63,14 @@ export async function openRival({ graph, weights }, { kind, threads }) {
   if (ort.env.webgpu) ort.env.webgpu.powerPreference = "high-performance";
   const watched = watch();
   try {
-    const session = await ort.InferenceSession.create(encodeOnnx(graph, weights.values), {
-      executionProviders: [provider],
-    });
-    const shapes = new Map(graph.inputs.map(({ name, shape }) => [name, shape]));
-    const feeds = ({ sample, timestep, encoderHiddenStates }) => {
-      const values = { sample, timestep: Float32Array.of(timestep), encoder_hidden_states: encoderHiddenStates };
-      return Object.fromEntries(Object.entries(values).map(([name, data]) => [name, new ort.Tensor("float32", data, shapes.get(name))]));
+    const { model, external } = encodeOnnx(graph, weights.floats);
+    const session = await ort.InferenceSession.create(model, { executionProviders: [provider], externalData: external });
+    // What Tintype calls `inputIds` is `input_ids` there.
+    const ours = (name) => name.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
+    const types = { f32: (values) => ["float32", Float32Array.from(values)], i64: (values) => ["int64", BigInt64Array.from(values, BigInt)] };
+    const feeds = (tensors) => {
+      const values = (name) => (ArrayBuffer.isView(tensors[ours(name)]) ? tensors[ours(name)] : [tensors[ours(name)]]);
+      return Object.fromEntries(graph.inputs.map(({ name, shape, type }) => [name, new ort.Tensor(...types[type](values(name)), shape)]));
     };
     let counts = null;
     return {
@@ -79,7 +80,7 @@ export async function openRival({ graph, weights }, { kind, threads }) {
         const given = feeds(tensors);
         const before = { ...watched.counts };
         const started = performance.now();
-        const { out_sample: out } = await session.run(given);
+        const { [graph.outputs[0].name]: out } = await session.run(given);
         const ms = performance.now() - started;
         const { dispatches, submits, pipelines, peakBuffers } = watched.counts;
         counts ??= { dispatches: dispatches - before.dispatches, submits: submits - before.submits, pipelines, peakBuffers };

@@ -62,16 +62,15 @@ function work({ model, memory, unet, vae, picture }) {
   };
 }
 
-function raced({ race, backend }) {
+function raced({ race, backend }, title = "Beside onnxruntime-web", what = "A step") {
   if (!race) return null;
-  const title = "Beside onnxruntime-web";
   if (race.error) return { title, head: ["", ""], rows: [["The race was not held", race.error]] };
   const { ort, tintype, ratio, difference, agrees } = race;
   const asked = ({ dispatches, submits, pipelines, peakBuffers }) =>
     backend.kind === "webgpu" ? `${dispatches} dispatches in ${submits} submits; ${pipelines} pipelines; buffers of ${size(peakBuffers)} at most` : "";
   return {
     title,
-    head: ["", "A step", "", ""],
+    head: ["", what, "", ""],
     rows: [
       ["Tintype", milliseconds(tintype.ms), spread(tintype.runs), ""],
       [`onnxruntime-web ${ort.version}`, milliseconds(ort.ms), spread(ort.runs), asked(ort)],
@@ -136,9 +135,12 @@ export const nodeTable = (title, { nodes }) => ({
   ]),
 });
 
+const PARTS = { vae: "the decoder", text: "the text encoder" };
+
 /** A report's tables: `{ title, head, rows }`, of text. */
 export function tables(report) {
-  const all = [device(report), raced(report), work(report), kinds("Where a step's time goes", report.unet.nodes), kinds("Where decoding's time goes", report.vae.nodes)];
+  const others = Object.entries(report.others ?? {}).map(([part, race]) => raced({ ...report, race }, `Beside onnxruntime-web: ${PARTS[part]}`, "Once"));
+  const all = [device(report), raced(report), ...others, work(report), kinds("Where a step's time goes", report.unet.nodes), kinds("Where decoding's time goes", report.vae.nodes)];
   if (report.notices.length > 0) all.push({ title: "Notices", head: ["", ""], rows: report.notices.map(({ kind, message }) => [kind, message]) });
   return all.filter(Boolean);
 }

@@ -6,15 +6,16 @@ import { OnnxGraph } from "./onnx.js";
 const LN_10000 = Math.log(10000);
 
 /** Layers over an OnnxGraph. Images are `{ value, c, h, w }`. */
-class Layers {
+export class Layers {
   constructor(graph, config) {
     this.g = graph;
     this.config = config;
   }
 
-  conv(name, x, co, kernel = 3, stride = 1) {
+  conv(name, x, co, kernel = 3, stride = 1, bias = true) {
     const pad = (kernel - 1) / 2;
-    const weights = [this.g.weight(`${name}.weight`, [co, x.c, kernel, kernel]), this.g.weight(`${name}.bias`, [co])];
+    const weights = [this.g.weight(`${name}.weight`, [co, x.c, kernel, kernel])];
+    if (bias) weights.push(this.g.weight(`${name}.bias`, [co]));
     const attributes = { dilations: [1, 1], group: 1, kernel_shape: [kernel, kernel], pads: [pad, pad, pad, pad], strides: [stride, stride] };
     const value = this.g.op("Conv", [x.value, ...weights], attributes);
     return { value, c: co, h: Math.ceil(x.h / stride), w: Math.ceil(x.w / stride) };
@@ -125,11 +126,12 @@ class Layers {
     return { value: this.gemm("time_embedding.linear_2", this.silu(first), 4 * c, 4 * c), c: 4 * c };
   }
 
-  upsample(name, x) {
+  /** Twice as large: each pixel four times. */
+  enlarged(x) {
     const scales = this.g.constant([1, 1, 2, 2], [4]);
     const attributes = { coordinate_transformation_mode: "asymmetric", mode: "nearest", nearest_mode: "floor" };
     const value = this.g.op("Resize", [x.value, "", scales], attributes);
-    return this.conv(`${name}.conv`, { value, c: x.c, h: 2 * x.h, w: 2 * x.w }, x.c);
+    return { value, c: x.c, h: 2 * x.h, w: 2 * x.w };
   }
 }
 
@@ -172,7 +174,7 @@ export function unetGraph(config, { height, width, tokens = 77 }) {
       x = l.resnet(`${name}.resnets.${j}`, { ...x, value, c: x.c + skip.c }, co, temb);
       if (type === "CrossAttnUpBlock2D") x = l.transformer(`${name}.attentions.${j}`, x, text);
     }
-    if (i + 1 < channels.length) x = l.upsample(`${name}.upsamplers.0`, x);
+    if (i + 1 < channels.length) x = l.conv(`${name}.upsamplers.0.conv`, l.enlarged(x), x.c);
   });
 
   x = l.groupNorm("conv_norm_out", x, config.norm_eps);

@@ -208,7 +208,7 @@ export const PROFILE = {
   width: whole,
   height: whole,
   guidanceScale: number,
-  parts: kind('an array of "unet" and "vae"', (value) => Array.isArray(value) && value.every((part) => ["unet", "vae"].includes(part))),
+  parts: kind('an array of "unet", "vae" and "text"', (value) => Array.isArray(value) && value.every((part) => ["unet", "vae", "text"].includes(part))),
   nodes: flag,
   tensors: flag,
   runs: kind("a whole number from 1 to 1000", (value) => Number.isInteger(value) && value >= 1 && value <= 1000),

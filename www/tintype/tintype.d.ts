@@ -390,11 +390,11 @@ export interface ProfileOptions {
   height?: number | null;
   /** Above 1 a step is two branches, where `generate` would draw two. */
   guidanceScale?: number | null;
-  /** What is timed; both, if nothing is said. */
-  parts?: readonly ("unet" | "vae")[] | null;
+  /** What is timed; `unet` and `vae`, if nothing is said. `text` is the first text encoder. */
+  parts?: readonly ("unet" | "vae" | "text")[] | null;
   /** Whether nodes are timed each for itself; they are, if nothing is said. */
   nodes?: boolean | null;
-  /** Whether `unet.tensors` is given, to compare with another engine. */
+  /** Whether each part's `tensors` are given, to compare with another engine. */
   tensors?: boolean | null;
   /** How often each part is played for its `ms`, after once that does not count; as often as a second allows, if nothing is said. */
   runs?: number | null;
@@ -438,10 +438,17 @@ export interface ProfiledPlan {
   /** Every node of the plan, those that run once a prompt too. */
   nodes: ProfiledNode[];
   /**
-   * What the UNet read and wrote, of the branch with the prompt and in torch's order: latents `[channels, height, width]`, texts
-   * `[tokens, channels]`.
+   * What it read and wrote, in torch's order: latents and pictures `[channels, height, width]`, texts `[tokens, channels]`. Of a UNet
+   * of the branch with the prompt: `timestep`, `sample`, `encoderHiddenStates`; of a decoder `latents`; of a text encoder `inputIds`.
    */
-  tensors?: { timestep: number; sample: Float32Array; encoderHiddenStates: Float32Array; output: Float32Array };
+  tensors?: {
+    timestep?: number;
+    sample?: Float32Array;
+    encoderHiddenStates?: Float32Array;
+    latents?: Float32Array;
+    inputIds?: Float32Array;
+    output: Float32Array;
+  };
 }
 
 /** Where the time goes. */
@@ -455,6 +462,8 @@ export interface Profile {
   unet: ProfiledPlan | null;
   /** The decoder. */
   vae: ProfiledPlan | null;
+  /** The first text encoder, over one prompt. */
+  text: ProfiledPlan | null;
 }
 
 export interface Notice {
@@ -534,6 +543,11 @@ export interface Debug {
    * checkpoints in memory adds nothing.
    */
   counts(): Promise<{ plans: number; pipelines: number; uploaded: number }>;
+  /** Times each operation of a model that is not there, at the sizes that its config and latents of this size give it. */
+  sweep(request: { part: "unet" | "vae" | "text"; config: string; height: number; width: number; tokens: number }): Promise<{
+    peak: Profile["peak"];
+    nodes: { op: string; inputs: number[][]; shape: number[]; count: number; ms: number; flop: number; bytes: number }[];
+  }>;
 }
 
 interface TintypeEventMap {

@@ -131,7 +131,8 @@ export class Tintype extends EventTarget {
     this.#sources = new Sources((command, about, signal) => this.#storage.command(command, [about], { signal }), hub?.url);
     if (!debug) return;
     const counts = () => this.#compute.call("counts", () => ({}));
-    this.#debug = Object.freeze({ loseDevice: this.#harm("lose-device"), killWorker: this.#harm("kill"), counts });
+    const sweep = (request) => this.#compute.call("sweep", () => ({ request }));
+    this.#debug = Object.freeze({ loseDevice: this.#harm("lose-device"), killWorker: this.#harm("kill"), counts, sweep });
   }
 
   /** Starts the workers, one with an engine in it. */
@@ -272,8 +273,8 @@ export class Tintype extends EventTarget {
     this.#ours(checkpoint, "profile");
     request.checkpoint = checkpoint.id;
     const onEvent = onProgress && guarded(onProgress);
-    const { unet, vae, ...rest } = await this.#ask("profile", checkpoint, request, { signal, onEvent });
-    return { backend: this.#backend, ...rest, unet: unet ?? null, vae: vae ?? null };
+    const { unet, vae, text, ...rest } = await this.#ask("profile", checkpoint, request, { signal, onEvent });
+    return { backend: this.#backend, ...rest, unet: unet ?? null, vae: vae ?? null, text: text ?? null };
   }
 
   /** What was found out about the adapter so far, for `create({ tuning })`: `{ choices, leftOut }`. Null on the CPU. */

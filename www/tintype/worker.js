@@ -277,6 +277,7 @@ const commands = {
   unload: ({ id }) => engine.unload(id),
   counts: () => engine.counts(),
   tuning: () => engine.tuning(),
+  sweep: ({ job, request }) => engine.sweep(job, request),
   debug({ action, moment }) {
     harm = { action, moment };
     doHarm("idle");

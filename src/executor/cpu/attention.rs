@@ -1,7 +1,7 @@
 //! Attention, some heads or some of a head's queries at a time: beside those heads' keys and values, scores of a few queries are all
 //! that is ever held.
 
-use super::chunks::{QUERIES, Work, part, some_heads};
+use super::chunks::{Work, part, some_heads};
 use super::kernels::{Memory, ROWS, strips};
 use super::memory::{filled, read, write};
 use super::operands::{Operand, Operands};
@@ -21,7 +21,7 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     let [q, k, v] = [o.input(0)?.clone(), o.input(1)?.clone(), o.input(2)?.clone()];
     let (batch, tokens, keys) = (q.shape.batch(), q.shape.tokens(), k.shape.tokens());
     let (dst, width, pool) = (o.dst.clone(), heads * head_dim, o.pool);
-    let (head_step, query_step) = some_heads(heads, tokens, keys, head_dim);
+    let [head_step, query_step, at_once] = some_heads(heads, tokens, keys, head_dim);
     let (groups, chunks) = (heads.div_ceil(head_step), tokens.div_ceil(query_step));
     let scale = 1.0 / (head_dim as f32).sqrt();
     let memory = |_| {
@@ -58,9 +58,9 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
             let dst = &mut dst[(picture * tokens + rows.start) * width..(picture * tokens + rows.end) * width];
             let mut strips = strips(dst, width, these.clone().map(|h| h * head_dim..(h + 1) * head_dim));
             let few = strips.iter_mut().enumerate().flat_map(|(h, strip)| {
-                let first = (rows.start..).step_by(QUERIES);
+                let first = (rows.start..).step_by(at_once);
                 strip
-                    .chunks_mut(QUERIES)
+                    .chunks_mut(at_once)
                     .zip(first)
                     .map(move |(to, first)| (h, first, to))
             });

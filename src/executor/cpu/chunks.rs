@@ -16,8 +16,12 @@ const UNIT_ELEMENTS: usize = 512 << 10;
 const STACKED_ELEMENTS: usize = 1 << 20;
 /// Rows above which a product gains nothing by being taller: they stay in the second cache while the columns go by.
 const TALLEST: usize = 128;
-/// Queries of a head that are attended to together: their sums stay in the second cache.
-pub(super) const QUERIES: usize = 64;
+/// Elements of queries of a head that attend at once, and how many of them that may be.
+const QUERY_ELEMENTS: usize = 4 << 10;
+/// See [`QUERY_ELEMENTS`].
+const FEWEST_QUERIES: usize = 64;
+/// See [`QUERY_ELEMENTS`].
+const MOST_QUERIES: usize = 256;
 /// Columns below which a product is not cut.
 const NARROWEST: usize = 32;
 
@@ -52,13 +56,22 @@ pub(super) fn part(i: usize, step: usize, len: usize) -> Range<usize> {
     (i * step).min(len)..((i + 1) * step).min(len)
 }
 
-/// Of how many heads, and of how many of their queries, a unit takes the attention.
-pub(super) fn some_heads(heads: usize, tokens: usize, keys: usize, head_dim: usize) -> (usize, usize) {
+/// How many lines of an image a unit takes, whose products have `columns`: they stay in the second cache.
+pub(super) fn lines_of(elements: usize, columns: usize) -> usize {
+    fit(UNIT_FLOPS, &[2, elements, columns]).clamp(1, 8)
+}
+
+/// Of how many heads, and of how many of their queries, a unit takes the attention; and how many queries of one head attend at once.
+pub(super) fn some_heads(heads: usize, tokens: usize, keys: usize, head_dim: usize) -> [usize; 3] {
     let queries = fit(UNIT_FLOPS, &[4, keys, head_dim]);
     // Keys and values of all these heads are put together.
     let held = fit(STACKED_ELEMENTS, &[2, keys, head_dim]);
     let heads = (queries / tokens.max(1)).min(held).clamp(1, heads.max(1));
-    (heads, even(tokens, queries.max(1)).next_multiple_of(QUERIES))
+    let queries = even(tokens, queries);
+    // Their sums stay in the nearest cache, and there are enough for what comes with each.
+    let most = fit(QUERY_ELEMENTS, &[head_dim]).clamp(FEWEST_QUERIES, MOST_QUERIES);
+    let at_once = even(queries, most).next_multiple_of(COLUMNS);
+    [heads, queries.next_multiple_of(at_once), at_once]
 }
 
 /// The parts of a product `[rows, k] · [k, columns]`: rows outside, columns inside.
@@ -147,8 +160,9 @@ mod tests {
     #[test]
     fn steps_are_never_none() {
         assert_eq!(rows_of(usize::MAX), 1);
-        assert_eq!(some_heads(8, 100, 1 << 30, 64), (1, QUERIES));
-        assert_eq!(some_heads(8, 4, 77, 40), (8, QUERIES));
+        assert_eq!(some_heads(8, 100, 1 << 30, 64), [1, COLUMNS, COLUMNS]);
+        assert_eq!(some_heads(8, 4, 77, 40), [8, COLUMNS, COLUMNS]);
+        assert_eq!(some_heads(8, 4096, 4096, 40), [1, 320, 80]);
         assert_eq!(part(3, 4, 10), 10..10);
     }
 }

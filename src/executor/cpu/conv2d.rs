@@ -5,7 +5,7 @@ use super::chunks::Work;
 use super::kernels::{ROWS, Tall, stack};
 use super::operands::Operands;
 use super::source::{Lines, Source};
-use super::{linear, winograd};
+use super::{few, linear, winograd};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use std::ops::Range;
@@ -35,10 +35,14 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         kernel,
         stride,
         origin: [padding[0], padding[1]],
+        skipped: o.skipped,
         out: [ho, wo],
     };
-    if winograd::suits(&patches, o.param(0)?.dims()[1]) {
+    if winograd::suits(&patches, [batch, o.height], o.param(0)?.dims()[1]) {
         return winograd::work(o, source, patches, batch);
+    }
+    if few::suits(&patches, o.param(0)?.dims()[1]) {
+        return few::work(o, source, patches, batch);
     }
     let (mut lines, pool) = (Lines::new(source, w, o.pool), o.pool);
     linear::product(o, batch * ho * wo, move |pixels, tiles| {
@@ -60,6 +64,8 @@ pub(super) struct Patches {
     pub(super) stride: usize,
     /// Zeros above and to the left.
     origin: [usize; 2],
+    /// Lines of the scaled image that lie above what is seen. There are no zeros above then.
+    skipped: usize,
     pub(super) out: [usize; 2],
 }
 
@@ -69,7 +75,7 @@ impl Patches {
         let [h, _] = self.from;
         let line = |pixel: usize, tap: usize| {
             let (image, oy) = (pixel / self.out[1] / self.out[0], pixel / self.out[1] % self.out[0]);
-            let y = (oy * self.stride + tap).saturating_sub(self.origin[0]);
+            let y = (oy * self.stride + tap + self.skipped).saturating_sub(self.origin[0]);
             image * h + nearest(y.min(self.scaled[0] - 1), h, self.scaled[0])
         };
         line(pixels.start, 0)..line(pixels.end - 1, self.kernel[0] - 1) + 1
@@ -91,13 +97,28 @@ impl Patches {
             let at = at.checked_sub(self.origin[i])?;
             (at < self.scaled[i]).then(|| nearest(at, self.from[i], self.scaled[i]))
         };
-        let (y, x) = (within(y, 0)?, within(x, 1)?);
+        let (y, x) = (within(y + self.skipped, 0)?, within(x, 1)?);
         Some(((image * self.from[0] + y) % held * self.from[1] + x) * self.channels)
     }
 
-    /// Pixels of a line.
-    pub(super) fn width(&self) -> usize {
-        self.from[1]
+    /// Height and width of an image that is read.
+    pub(super) fn from(&self) -> [usize; 2] {
+        self.from
+    }
+
+    /// Whether an image is scaled as it is read.
+    pub(super) fn is_scaled(&self) -> bool {
+        self.from != self.scaled || self.skipped > 0
+    }
+
+    /// Lines of zeros above it.
+    pub(super) fn above(&self) -> usize {
+        self.origin[0]
+    }
+
+    /// Columns of zeros to the left of it.
+    pub(super) fn left(&self) -> usize {
+        self.origin[1]
     }
 
     /// How many lines of images `x` holds: each at its number modulo that many.
@@ -119,7 +140,7 @@ impl Patches {
             let first = self.origin[1].saturating_sub(left).min(kw);
             let end = (self.scaled[1] + self.origin[1]).saturating_sub(left).clamp(first, kw);
             for (ky, taps) in patch.chunks_exact_mut(line).enumerate() {
-                let Some(y) = (oy * self.stride + ky)
+                let Some(y) = (oy * self.stride + ky + self.skipped)
                     .checked_sub(self.origin[0])
                     .filter(|y| *y < self.scaled[0])
                 else {

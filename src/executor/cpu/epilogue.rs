@@ -26,6 +26,7 @@ pub(super) struct Finish {
 }
 
 /// What is left to do to sums.
+#[derive(Default)]
 pub(super) struct Rest<'a> {
     act: Option<Activation>,
     residual: Option<&'a [f32]>,
@@ -34,14 +35,14 @@ pub(super) struct Rest<'a> {
 }
 
 impl Rest<'_> {
-    /// Does it to the sums of one row in some columns.
-    pub(super) fn finish(&self, row: usize, columns: Range<usize>, sums: &mut [f32]) {
+    /// Does it to sums, the first of which is that of a column of a row. Rows lie one after the other.
+    pub(super) fn finish(&self, row: usize, column: usize, sums: &mut [f32]) {
         if let Some(act) = self.act {
             activate(act, sums);
         }
         if let Some(residual) = self.residual {
-            let at = row * self.channels + columns.start..row * self.channels + columns.end;
-            sums.iter_mut().zip(&residual[at]).for_each(|(d, r)| *d += r);
+            let residual = &residual[row * self.channels + column..][..sums.len()];
+            sums.iter_mut().zip(residual).for_each(|(d, r)| *d += r);
         }
         if let Some(post) = self.post {
             unary::apply(post, sums);
@@ -97,11 +98,12 @@ impl Finish {
             return self.multiply_gated(stacked, panels, rows, columns);
         }
         let each = self.pool.cut(columns, COLUMNS);
-        self.fill(rows.clone(), &each, |addend, rest, strips| {
+        let all = std::iter::once(rows.clone());
+        self.fill_parts(rows.clone(), &each, all, |addend, rest, strips| {
             self.pool.each(strips, |i, strip| {
                 multiply(stacked, panels, each[i].clone(), addend, strip);
                 let sums = rows.clone().zip(strip);
-                sums.for_each(|(row, sums)| rest.finish(row, each[i].clone(), sums));
+                sums.for_each(|(row, sums)| rest.finish(row, each[i].start, sums));
             });
         })
     }
@@ -118,7 +120,7 @@ impl Finish {
         let mut sums = self.gated.borrow_mut();
         let most = each.len().max(sums.len());
         sums.resize_with(most, Default::default);
-        self.fill(rows.clone(), &each, |addend, _, strips| {
+        self.fill_parts(rows.clone(), &each, std::iter::empty(), |addend, _, strips| {
             let mut parts: Vec<_> = strips.iter_mut().zip(sums.iter_mut()).collect();
             self.pool.each(&mut parts, |i, (strip, sums)| {
                 let columns = each[i].clone();
@@ -140,14 +142,33 @@ impl Finish {
         })
     }
 
-    /// `f` gets what is added to each row's sums, if there is something, what is left to do to them then, and for each range of
-    /// columns its part of each row of the slot. It writes to all that it makes sums for.
-    pub(super) fn fill(
+    /// `f` gets for each range of columns its part of each row of the slot; else as [`fill`](Self::fill). It makes sums of those
+    /// rows that `made` gives.
+    pub(super) fn fill_parts(
         &self,
         rows: Range<usize>,
         columns: &[Range<usize>],
+        made: impl Iterator<Item = Range<usize>>,
         f: impl FnOnce(Option<&[f32]>, &Rest<'_>, &mut [Vec<&mut [f32]>]),
     ) -> Result<()> {
+        let (first, channels) = (rows.start, self.channels);
+        self.fill(rows, |addend, rest, dst| {
+            let mut strips = strips(dst, channels, columns.iter().cloned());
+            if columns.first() != Some(&(0..channels)) {
+                return f(addend, rest, &mut strips);
+            }
+            // Rows lie one after the other: few channels are too short to be gone through by themselves.
+            f(addend, &Rest::default(), &mut strips);
+            for made in made {
+                let sums = &mut dst[(made.start - first) * channels..(made.end - first) * channels];
+                rest.finish(made.start, 0, sums);
+            }
+        })
+    }
+
+    /// `f` gets what is added to each row's sums, if there is something, what is left to do to them then, and these rows of the slot.
+    /// It writes to all that it makes sums for.
+    pub(super) fn fill(&self, rows: Range<usize>, f: impl FnOnce(Option<&[f32]>, &Rest<'_>, &mut [f32])) -> Result<()> {
         let residual = self.residual.as_ref().map(read::<f32>).transpose()?;
         let rest = Rest {
             act: self.act,
@@ -157,11 +178,7 @@ impl Finish {
         };
         write(&self.dst, |dst: &mut [f32]| {
             let dst = &mut dst[rows.start * self.channels..rows.end * self.channels];
-            f(
-                self.addend.as_deref(),
-                &rest,
-                &mut strips(dst, self.channels, columns.iter().cloned()),
-            );
+            f(self.addend.as_deref(), &rest, dst);
         })
     }
 }

@@ -2,7 +2,7 @@
 //! means and squared deviations, merged in f64 (Chan, Golub and LeVeque 1979): a mean far from zero costs no digits.
 
 use super::chunks::{Work, part, rows_of};
-use super::kernels::activate;
+use super::kernels::{activate, deviations};
 use super::memory::{read, write};
 use super::operands::Operands;
 use super::pool::Pool;
@@ -150,27 +150,21 @@ impl Statistics {
     }
 
     fn add_block(&mut self, block: &[f32], channels: usize) {
-        let (own, rows) = (self.mean.len(), (block.len() / channels) as f64);
-        let first = self.first;
-        let each = || block.chunks_exact(channels).map(|row| &row[first..][..own]);
-        self.block_mean.fill(0.0);
-        for row in each() {
-            self.block_mean.iter_mut().zip(row).for_each(|(m, x)| *m += x);
-        }
-        let one = (1.0 / rows) as f32;
-        self.block_mean.iter_mut().for_each(|m| *m *= one);
-        self.block_squares.fill(0.0);
-        for row in each() {
-            for ((s, x), m) in self.block_squares.iter_mut().zip(row).zip(&self.block_mean) {
-                *s += (x - m) * (x - m);
-            }
-        }
+        let rows = (block.len() / channels) as f64;
+        deviations(
+            block,
+            channels,
+            self.first,
+            &mut self.block_mean,
+            &mut self.block_squares,
+        );
         let total = self.rows + rows;
         let (share, weight) = (rows / total, self.rows * rows / total);
-        for c in 0..own {
-            let delta = f64::from(self.block_mean[c]) - self.mean[c];
-            self.mean[c] += delta * share;
-            self.squares[c] += f64::from(self.block_squares[c]) + delta * delta * weight;
+        let block = self.block_mean.iter().zip(&self.block_squares);
+        for ((mean, squares), (own, deviations)) in self.mean.iter_mut().zip(&mut self.squares).zip(block) {
+            let delta = f64::from(*own) - *mean;
+            *mean += delta * share;
+            *squares += f64::from(*deviations) + delta * delta * weight;
         }
         self.rows = total;
     }

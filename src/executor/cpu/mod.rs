@@ -5,11 +5,13 @@
 
 mod add;
 mod attention;
+mod bands;
 mod chunks;
 mod concat;
 mod conv2d;
 mod embedding;
 mod epilogue;
+mod few;
 mod group_norm;
 mod instance;
 mod kernels;
@@ -46,6 +48,8 @@ pub struct Cpu {
     pool: Pool,
     /// Milliseconds of work between two pauses.
     slice_ms: f64,
+    /// What is played a part at a time.
+    sizes: bands::Sizes,
     /// When the last pause ended.
     resumed: Cell<f64>,
     /// When the first node ran since someone asked.
@@ -90,6 +94,7 @@ impl Cpu {
             },
             pool: Pool::new(threads),
             slice_ms,
+            sizes: bands::Sizes::default(),
             resumed: Cell::new(crate::platform::now_ms()),
             began: Cell::new(None),
         }

@@ -20,6 +20,10 @@ pub(super) struct Operands<'a> {
     pub(super) inputs: Vec<Operand>,
     pub(super) params: Vec<Rc<Param>>,
     pub(super) dst: Tensor,
+    /// Lines of the whole picture that the node makes, if it is one: here it may be a part of them.
+    pub(super) height: usize,
+    /// Lines at the top of a scaled operand that are not seen.
+    pub(super) skipped: usize,
     /// Which row of a schedule is in use.
     pub(super) step: usize,
     /// Who does the work.

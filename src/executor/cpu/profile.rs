@@ -24,8 +24,8 @@ impl Cpu {
         let nodes = instance.plan.phase(rate);
         let (mut ms, mut rounds, began) = (vec![0.0; nodes.len()], 0, now_ms());
         while rounds == 0 || now_ms() - began < enough {
-            for (ms, i) in ms.iter_mut().zip(nodes.clone()) {
-                *ms += self.play(instance, weights, i, context, step, cancel).await?;
+            for part in instance.steps(rate) {
+                ms[part.node - nodes.start] += self.play(instance, weights, part, context, step, cancel).await?;
             }
             rounds += 1;
         }

@@ -1,5 +1,6 @@
 //! Plays the nodes of one rate, a slice of time after the other.
 
+use super::bands::Step;
 use super::chunks::Work;
 use super::operands::{Operand, Operands};
 use super::{Cpu, Instance, Weights};
@@ -22,26 +23,26 @@ impl Cpu {
         cancel: &CancelToken,
     ) -> Result<()> {
         cancel.check()?;
-        for i in instance.plan.phase(rate) {
-            self.play(instance, weights, i, context, step, cancel).await?;
+        for part in instance.steps(rate) {
+            self.play(instance, weights, part, context, step, cancel).await?;
         }
         Ok(())
     }
 
-    /// Plays a node. Gives the milliseconds that it took, without pauses.
+    /// Plays a node, or a part of it. Gives the milliseconds that it took, without pauses.
     pub(super) async fn play(
         &self,
         instance: &Instance,
         weights: &Weights,
-        i: usize,
+        part: &Step,
         context: usize,
         step: usize,
         cancel: &CancelToken,
     ) -> Result<f64> {
-        let label = &instance.plan.nodes[i].label;
+        let label = &instance.plan.nodes[part.node].label;
         let (mut resumed, mut worked) = (now_ms(), 0.0);
         let work = self
-            .operands(instance, weights, i, context, step)
+            .operands(instance, weights, part, context, step)
             .and_then(|o| plan_work(&o));
         let Some(mut work) = work.map_err(|e| e.at(label))? else {
             return Ok(0.0);
@@ -65,29 +66,40 @@ impl Cpu {
         &self,
         instance: &'a Instance,
         weights: &Weights,
-        i: usize,
+        step: &'a Step,
         context: usize,
-        step: usize,
+        row: usize,
     ) -> Result<Operands<'a>> {
-        let plan = &instance.plan;
+        let (plan, i) = (&instance.plan, step.node);
+        let part = step.part.as_deref();
+        if let Some(part) = part {
+            instance.keep(i, context, part)?;
+        }
         let node = &plan.nodes[i];
-        let inputs = node.inputs.iter().map(|&v| {
-            let shape = plan.values[v.0].shape.clone();
-            Ok(Operand {
-                tensor: instance.tensor(v, context)?,
-                shape,
+        let inputs = node.inputs.iter().enumerate().map(|(operand, &v)| {
+            Ok(match part.and_then(|part| part.inputs[operand].as_ref()) {
+                Some((elements, shape)) => Operand {
+                    tensor: instance.part(v, context, elements)?,
+                    shape: shape.clone(),
+                },
+                None => Operand {
+                    tensor: instance.tensor(v, context)?,
+                    shape: plan.values[v.0].shape.clone(),
+                },
             })
         });
+        let params = node.params.iter().map(|&p| weights.get(&plan.params[p]));
         Ok(Operands {
-            node,
+            node: part.map_or(node, |part| &part.node),
             inputs: inputs.collect::<Result<_>>()?,
-            params: node
-                .params
-                .iter()
-                .map(|&p| weights.get(&plan.params[p]))
-                .collect::<Result<_>>()?,
-            dst: instance.tensor(Value(i), context)?,
-            step,
+            params: params.collect::<Result<_>>()?,
+            dst: match part {
+                Some(part) => instance.part(Value(i), context, &part.to)?,
+                None => instance.tensor(Value(i), context)?,
+            },
+            height: node.shape.image().map_or(1, |[_, height, ..]| height),
+            skipped: part.map_or(0, |part| part.skipped),
+            step: row,
             pool: self.pool,
         })
     }

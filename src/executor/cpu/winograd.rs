@@ -15,10 +15,16 @@ use std::ops::Range;
 /// Channels below which plain sums are as fast.
 const FEWEST: usize = 16;
 
-/// Whether a convolution can be made in squares, and gains by it.
-pub(super) fn suits(patches: &Patches, columns: usize) -> bool {
+/// Squares below which transforming weights takes more than it saves.
+const FEWEST_SQUARES: usize = 3;
+
+/// Whether a convolution to so many whole pictures of `height` can be made in squares, and gains by it.
+pub(super) fn suits(patches: &Patches, [batch, height]: [usize; 2], columns: usize) -> bool {
     let channels = patches.channels;
-    patches.kernel == [3, 3] && patches.stride == 1 && channels.is_multiple_of(4) && channels.min(columns) >= FEWEST
+    let squares = [height, patches.out[1]].map(|n| n.div_ceil(SIDE));
+    let squares = squares.iter().fold(batch, |n, &count| n.saturating_mul(count));
+    let is_plain = patches.kernel == [3, 3] && patches.stride == 1 && channels.is_multiple_of(4);
+    is_plain && channels.min(columns) >= FEWEST && squares >= FEWEST_SQUARES
 }
 
 /// Squares of all pictures, line by line.
@@ -57,7 +63,7 @@ impl Squares {
 
 pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: usize) -> Result<Work> {
     let (weight, finish, pool) = (o.param(0)?.clone(), Finish::new(o)?, o.pool);
-    let mut image = Lines::new(source, patches.width(), pool);
+    let mut image = Lines::new(source, patches.from()[1], pool);
     let [k, columns] = weight.dims();
     let channels = patches.channels;
     let squares = Squares {
@@ -98,7 +104,12 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
         let (pixels, each) = (squares.pixels(rows.clone()), pool.cut(columns.clone(), COLUMNS));
         let most = each.len().max(scratch.len());
         scratch.resize_with(most, Default::default);
-        finish.fill(pixels.clone(), &each, |addend, rest, strips| {
+        let lines = || {
+            rows.clone()
+                .flat_map(|square| squares.lines(square))
+                .map(|(_, line)| line)
+        };
+        finish.fill_parts(pixels.clone(), &each, lines(), |addend, rest, strips| {
             let mut parts: Vec<_> = strips.iter_mut().zip(&mut scratch).collect();
             pool.each(&mut parts, |part, (strip, (scratch, odd))| {
                 let scratch = scratch.get_or_insert_with(|| Scratch::new(tiles.row_step().div_ceil(ROWS)));
@@ -127,10 +138,8 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
                         }
                     });
                 }
-                for (_, line) in rows.clone().flat_map(|square| squares.lines(square)) {
-                    for pixel in line {
-                        rest.finish(pixel, columns.clone(), strip[pixel - pixels.start]);
-                    }
+                for pixel in lines().flatten() {
+                    rest.finish(pixel, columns.start, strip[pixel - pixels.start]);
                 }
             });
         })?;

@@ -1,9 +1,9 @@
 //! Attention of one head, keys and channels in rows and queries in columns: a maximum or a sum over keys is then one of whole vectors,
 //! and what comes out of the first product is laid out for the second one as it is.
 
-use super::exp::exp_of_negative;
+use super::exp::exp2_of_negative;
 use super::four::Four;
-use super::tile::{COLUMNS, ROWS, Sums, Tall, Wide, interleave, tile};
+use super::tile::{COLUMNS, ROWS, Sums, Tall, Wide, interleave, tile, transpose};
 
 /// Keys that are looked at before the next queries' turn: their scores stay in the nearest cache.
 const KEYS: usize = 256;
@@ -23,7 +23,7 @@ pub(in super::super) struct Memory {
 struct Seen {
     /// The largest score.
     top: Wide,
-    /// The sum of `e^(score - top)`.
+    /// The sum of `2^(score - top)`.
     sum: Wide,
 }
 
@@ -76,13 +76,14 @@ impl Memory {
         mut write: impl FnMut(usize, &[f32]),
     ) {
         let (dim, panels) = (self.dim, count.div_ceil(COLUMNS));
+        // Powers of two instead of e: scores are made for it.
+        let scale = scale * std::f32::consts::LOG2_E;
         let tall_dim = dim.next_multiple_of(ROWS);
         let mut queries: Vec<Wide> = vec![[0.0; COLUMNS]; panels * dim];
-        for i in 0..count {
-            let to = &mut queries[i / COLUMNS * dim..][..dim];
-            to.iter_mut()
-                .zip(query(i))
-                .for_each(|(to, q)| to[i % COLUMNS] = q * scale);
+        for (panel, to) in queries.chunks_exact_mut(dim).enumerate() {
+            // What is beyond the last query is looked at by nobody.
+            let row = |column: usize| query((panel * COLUMNS + column).min(count - 1));
+            into_columns(row, scale, to);
         }
         let mut mixed: Vec<Wide> = vec![[0.0; COLUMNS]; panels * tall_dim];
         let start = || Seen {
@@ -129,45 +130,94 @@ impl Memory {
                 }
             }
         }
-        let mut row = vec![0.0; dim];
-        for i in 0..count {
-            let (panel, c) = (i / COLUMNS, i % COLUMNS);
-            let sum = seen[panel].sum[c];
-            let mixed = &mixed[panel * tall_dim..][..dim];
-            row.iter_mut().zip(mixed).for_each(|(to, m)| *to = m[c] / sum);
-            write(i, &row);
+        let mut rows = vec![0.0; COLUMNS * tall_dim];
+        for (panel, mixed) in mixed.chunks_exact_mut(tall_dim).enumerate() {
+            into_rows(mixed, &seen[panel].sum, &mut rows);
+            for (i, row) in (panel * COLUMNS..count).zip(rows.chunks_exact(tall_dim)) {
+                write(i, &row[..dim]);
+            }
         }
     }
+}
+
+/// Puts rows as long as `to` side by side, and multiplies them with `scale`.
+fn into_columns<'a>(row: impl Fn(usize) -> &'a [f32], scale: f32, to: &mut [Wide]) {
+    let len = to.len();
+    let (fours, rest) = to.as_chunks_mut::<4>();
+    for lane in 0..COLUMNS / 4 {
+        let rows: [&[f32]; 4] = std::array::from_fn(|r| &row(lane * 4 + r)[..len]);
+        let split = rows.map(<[f32]>::as_chunks::<4>);
+        for (i, to) in fours.iter_mut().enumerate() {
+            for (to, four) in to.iter_mut().zip(transpose(split.map(|(fours, _)| fours[i]))) {
+                to.as_chunks_mut().0[lane] = (Four::new(four) * scale).get();
+            }
+        }
+        for (i, to) in rest.iter_mut().enumerate() {
+            to.as_chunks_mut().0[lane] = (Four::new(split.map(|(_, rest)| rest[i])) * scale).get();
+        }
+    }
+}
+
+/// The inverse, for a number of steps that four divides: each column divided by its number in `by`, and written to a row.
+fn into_rows(from: &[Wide], by: &Wide, to: &mut [f32]) {
+    for lane in 0..COLUMNS / 4 {
+        let by = Four::new(by.as_chunks().0[lane]);
+        for (i, four) in from.as_chunks::<4>().0.iter().enumerate() {
+            let divided = four
+                .each_ref()
+                .map(|wide| (Four::new(wide.as_chunks().0[lane]) / by).get());
+            for (r, row) in transpose(divided).iter().enumerate() {
+                to[(lane * 4 + r) * from.len() + i * 4..][..4].copy_from_slice(row);
+            }
+        }
+    }
+}
+
+/// Columns of a vector, four at a time.
+type Fours = [Four; COLUMNS / 4];
+
+#[inline(always)]
+fn fours(wide: &Wide) -> Fours {
+    let (fours, _) = wide.as_chunks();
+    std::array::from_fn(|i| Four::new(fours[i]))
 }
 
 impl Seen {
-    /// Turns more scores into `e^(score - top)`. Gives what all that was made with the last `top` has to be multiplied with.
+    /// Turns more scores into `2^(score - top)`. Gives what all that was made with the last `top` has to be multiplied with.
     fn look(&mut self, scores: &mut [Wide]) -> Wide {
         let mut top = self.top;
-        for scores in &*scores {
-            // NaN is passed over here and stays in its score.
-            top.iter_mut()
-                .zip(scores)
-                .for_each(|(t, &s)| *t = if s > *t { s } else { *t });
+        // Of NaN either may come: the sum of its column is none in any case.
+        let larger = |a: f32, b: f32| if b > a { b } else { a };
+        let (groups, rest) = scores.as_chunks::<4>();
+        for [a, b, c, d] in groups {
+            // Two by two: one after the other would wait for each.
+            for (i, top) in top.iter_mut().enumerate() {
+                *top = larger(*top, larger(larger(a[i], b[i]), larger(c[i], d[i])));
+            }
+        }
+        for scores in rest {
+            top.iter_mut().zip(scores).for_each(|(top, s)| *top = larger(*top, *s));
         }
         // Where nothing but -infinity was seen, 0 stands in: a difference of infinities is no number.
-        let from = top.map(|t| if t == f32::NEG_INFINITY { 0.0 } else { t });
+        let from = fours(&top.map(|t| if t == f32::NEG_INFINITY { 0.0 } else { t }));
         let mut factor = self.top;
-        grow(&mut factor, &from);
-        self.sum.iter_mut().zip(&factor).for_each(|(s, f)| *s *= f);
+        let mut sums = fours(&self.sum);
+        for (i, factor) in factor.as_chunks_mut().0.iter_mut().enumerate() {
+            let by = exp2_of_negative(Four::new(*factor) - from[i]);
+            sums[i] = sums[i] * by;
+            *factor = by.get();
+        }
         for scores in scores {
-            grow(scores, &from);
-            self.sum.iter_mut().zip(&*scores).for_each(|(sum, s)| *sum += s);
+            for (i, score) in scores.as_chunks_mut().0.iter_mut().enumerate() {
+                let power = exp2_of_negative(Four::new(*score) - from[i]);
+                sums[i] = sums[i] + power;
+                *score = power.get();
+            }
+        }
+        for (to, sum) in self.sum.as_chunks_mut().0.iter_mut().zip(sums) {
+            *to = sum.get();
         }
         self.top = top;
         factor
-    }
-}
-
-/// `e^(x - from)`, of none that is above zero.
-#[inline(always)]
-fn grow(x: &mut Wide, from: &Wide) {
-    for (x, from) in x.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0) {
-        *x = exp_of_negative(Four::new(*x) - Four::new(*from)).get();
     }
 }

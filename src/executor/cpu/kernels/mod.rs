@@ -8,6 +8,7 @@ mod four;
 mod panels;
 mod reduce;
 mod strips;
+pub(super) mod taps;
 mod tile;
 pub(super) mod winograd;
 
@@ -15,6 +16,6 @@ pub(super) use act::{activate, geglu};
 pub(super) use attention::Memory;
 pub(super) use exp::exp;
 pub(super) use panels::{Elements, Panels, multiply, stack, tall, tiles};
-pub(super) use reduce::{sum, sum_of_squares};
+pub(super) use reduce::{deviations, sum, sum_of_squares};
 pub(super) use strips::strips;
 pub(super) use tile::{COLUMNS, ROWS, Tall};

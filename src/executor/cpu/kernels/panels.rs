@@ -45,6 +45,13 @@ pub(in super::super) struct Panels<'a> {
 }
 
 impl Panels<'_> {
+    /// The first columns of a step.
+    pub(in super::super) fn row(&self, step: usize, to: &mut [f32]) {
+        for (panel, to) in to.chunks_mut(COLUMNS).enumerate() {
+            self.elements.widen((panel * self.steps + step) * COLUMNS, to);
+        }
+    }
+
     /// Some steps of a panel, widened into `scratch` where they have to be.
     pub(super) fn part<'a>(&'a self, panel: usize, steps: Range<usize>, scratch: &'a mut [Wide]) -> &'a [Wide] {
         let first = panel * self.steps + steps.start;

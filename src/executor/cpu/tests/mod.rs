@@ -1,6 +1,7 @@
 //! Every operation against plain loops in f64 over the file's own layouts ([`naive`]), at odd sizes, whole and cut in the smallest
 //! slices; and what the executor does around them.
 
+mod bands;
 mod executor;
 mod naive;
 mod odd;

@@ -2,7 +2,7 @@
 
 use super::naive::{self, After, Attention, Conv};
 use super::*;
-use crate::graph::{Epilogue, Prologue};
+use crate::graph::{Activation, Epilogue, Prologue};
 
 fn conv(x: [usize; 4], co: usize, padding: [usize; 4], upsample: Option<[usize; 2]>) -> (Case, Conv) {
     let op = Op::Conv2d {
@@ -52,10 +52,49 @@ fn convolutions_in_squares_of_any_size() {
 }
 
 #[test]
+fn convolutions_to_few_channels_of_any_size() {
+    let sizes = [[1, 1], [3, 2], [1, 5], [4, 4], [9, 7], [33, 13]];
+    for (i, [h, w]) in sizes.into_iter().enumerate() {
+        for (j, (ci, co)) in [(16, 1), (17, 3), (64, 4), (20, 15), (19, 8)].into_iter().enumerate() {
+            let padding = [[1; 4], [0, 1, 2, 1], [2, 2, 1, 0]][(i + j) % 3];
+            let (mut case, c) = conv([1 + i % 2, h, w, ci], co, padding, None);
+            case.check(&expected(&case, &c));
+            // A picture that is scaled and shifted while it is read, and what comes after the sum.
+            let Op::Conv2d { prologue, epilogue, .. } = &mut case.op else {
+                panic!()
+            };
+            (prologue.norm, epilogue.act) = (true, Some(Activation::Silu));
+            let statistics = numbers(c.x[0] * 3 * ci, 8);
+            for (image, s) in case.inputs[0]
+                .1
+                .chunks_exact_mut(h * w * ci)
+                .zip(statistics.chunks_exact(3 * ci))
+            {
+                for pixel in image.chunks_exact_mut(ci) {
+                    let pairs = pixel.iter_mut().zip(&s[..ci]).zip(&s[ci..2 * ci]).zip(&s[2 * ci..]);
+                    pairs.for_each(|(((x, mean), scale), shift)| *x = (*x - mean) * scale + shift);
+                }
+            }
+            let after = After {
+                epilogue: *case.op.epilogue().unwrap(),
+                bias: Some(&case.params[1].parts[0].1),
+                row: None,
+                residual: None,
+            };
+            let want = naive::conv(&c, &case.inputs[0].1, &case.params[0].parts[0].1, &after);
+            case.inputs[0].1 = numbers(case.inputs[0].1.len(), 100);
+            case.inputs.push((vec![c.x[0], 3 * ci], statistics));
+            case.check(&want);
+        }
+    }
+}
+
+#[test]
 fn an_odd_pixel_reaches_no_further_than_the_kernel() {
-    for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38, -1e-40] {
+    let odds = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38, -1e-40];
+    for (odd, co) in odds.into_iter().flat_map(|odd| [(odd, 19), (odd, 3)]) {
         for at in [0, 16 * (5 * 11 + 6) + 3, 16 * (7 * 11 + 10)] {
-            let (mut case, c) = conv([1, 9, 11, 16], 19, [1; 4], None);
+            let (mut case, c) = conv([1, 9, 11, 16], co, [1; 4], None);
             case.inputs[0].1[at] = odd;
             let want = expected(&case, &c);
             for (i, (got, want)) in case.run(2, 1e9).iter().zip(&want).enumerate() {
