@@ -12,7 +12,8 @@ usage() {
     cat <<'USAGE'
 usage: ./build.sh COMMAND
 
-  run [--port N]      build, then serve the page on this machine (port 8080)
+  run [--port N] [--plain]
+                      build, then serve the page on this machine (port 8080), with the headers that let it use several threads, or plain
   build               make dist/: the page, and dist/tintype/, the folder that a site copies
   test [rust|web]     all tests, or one half: the crate's own, or those in a real browser
                       (what follows goes to the runner: ./build.sh test rust sampler)
@@ -21,8 +22,9 @@ usage: ./build.sh COMMAND
                       can do, a step, a decoding, a picture, and a race with onnxruntime-web (--model unet|bk-sdm-tiny|small, --rounds 5,
                       --arithmetic f32|f16, --json FILE)
                       race: the same, of which the race is printed
-                      cpu: the page on the CPU: races with onnxruntime-web's wasm at one thread, and each operation's speed at each size of
-                      Stable Diffusion 1.5 and of the page's checkpoints (--models unet,bk-sdm-tiny,clip-l, --rounds 7, --no-sweep, --json FILE)
+                      cpu: the page on the CPU: races with onnxruntime-web's wasm on as many threads, and each operation's speed on one at
+                      each size of Stable Diffusion 1.5 and of the page's checkpoints (--models unet,bk-sdm-tiny,clip-l, --threads 1,2,
+                      --rounds 7, --no-sweep, --json FILE)
                       unet: a UNet on the CPU, timed beside candle-transformers' in one run
                       store: a gigabyte loaded from the browser's storage, beside reading it with nothing else to do
                       real: a checkpoint of a published one's size in the browser, on the CPU: the memory that it takes at most
@@ -137,15 +139,25 @@ build() {
     cargo build --release --target "$WASM_TARGET" --lib
     say "and once more, for browsers with relaxed SIMD"
     # In a folder of its own: other flags make other files of the same name.
-    cargo build --release --target "$WASM_TARGET" --lib --target-dir "$TARGET/relaxed" \
-        --config "target.$WASM_TARGET.rustflags=['-C', 'target-feature=+relaxed-simd']"
+    local relaxed=(--release --target "$WASM_TARGET" --lib --target-dir "$TARGET/relaxed"
+        --config "target.$WASM_TARGET.rustflags=['-C', 'target-feature=+relaxed-simd']")
+    local built="$TARGET/relaxed/$WASM_TARGET/release/tintype.wasm"
+    cargo build "${relaxed[@]}"
+    cp "$built" "$TARGET/relaxed/one-thread.wasm"
+    say "and the crate alone, for pages whose workers may share memory"
+    # The standard library was compiled for one thread, which the linker has to be told not to mind: src/executor/cpu/pool.rs says why
+    # that is right.
+    local shared=(--shared-memory --import-memory --max-memory=4294967296 --no-check-features --export=__stack_pointer
+        --export=__wasm_init_tls --export=__tls_size --export=__tls_align --export=__tls_base)
+    cargo rustc "${relaxed[@]}" --features threads --crate-type cdylib -- "${shared[@]/#/-Clink-arg=}"
+    cp "$built" "$TARGET/relaxed/threads.wasm"
     say "putting dist/ together"
-    WASM_BINDGEN="$WASM_BINDGEN" node tools/dist.mjs \
-        "$TARGET/$WASM_TARGET/release/tintype.wasm" "$TARGET/relaxed/$WASM_TARGET/release/tintype.wasm" "$TARGET/tintype-web"
+    WASM_BINDGEN="$WASM_BINDGEN" node tools/dist.mjs "$TARGET/$WASM_TARGET/release/tintype.wasm" \
+        "$TARGET/relaxed/one-thread.wasm" "$TARGET/relaxed/threads.wasm" "$TARGET/tintype-web"
 }
 
 run() {
-    local port=8080
+    local port=8080 plain=()
     while [ $# -gt 0 ]; do
         case $1 in
         --port)
@@ -156,12 +168,16 @@ run() {
             port=${1#--port=}
             shift
             ;;
-        *) die "run knows --port N, not $1" ;;
+        --plain)
+            plain=(--plain)
+            shift
+            ;;
+        *) die "run knows --port N and --plain, not $1" ;;
         esac
     done
     build
     say "serving dist/"
-    exec node tools/serve.mjs dist --port "$port"
+    exec node tools/serve.mjs dist --port "$port" "${plain[@]}"
 }
 
 test_rust() {
@@ -214,6 +230,7 @@ check() {
     cargo clippy --all-targets -- -D warnings
     say "lints, browser (clippy)"
     cargo clippy --target "$WASM_TARGET" --lib -- -D warnings
+    cargo clippy --target "$WASM_TARGET" --lib --features threads -- -D warnings
     say "documentation (cargo doc)"
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
     say "types of the JavaScript API (tsc)"

@@ -1,5 +1,5 @@
 // Puts dist/ together: the crate's wasm through wasm-bindgen and wasm-opt, then the files of www/ beside it.
-//   WASM_BINDGEN=… node tools/dist.mjs COMPILED.wasm COMPILED_WITH_RELAXED_SIMD.wasm WORK_FOLDER
+//   WASM_BINDGEN=… node tools/dist.mjs COMPILED.wasm WITH_RELAXED_SIMD.wasm WITH_THREADS.wasm WORK_FOLDER
 // What did not change is not done again, so it costs a moment to repeat.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { report } from "./sizes.mjs";
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
-const BINDGEN_FLAGS = ["--target", "web", "--out-name", "tintype", "--remove-name-section", "--remove-producers-section"];
+const BINDGEN_FLAGS = ["--target", "web", "--remove-name-section", "--remove-producers-section"];
 // LLVM has been there before: higher levels take several times as long, for no speed and more bytes after gzip.
 const OPT_FLAGS = [
   "-O1",
@@ -21,6 +21,7 @@ const OPT_FLAGS = [
   "--enable-reference-types",
   "--enable-multivalue",
   "--enable-relaxed-simd",
+  "--enable-threads",
 ];
 
 /** Every file under `folder`, as paths relative to it. */
@@ -30,13 +31,13 @@ function filesUnder(folder) {
     .map((entry) => path.relative(folder, path.join(entry.parentPath ?? entry.path, entry.name)));
 }
 
-/** Runs the compiled wasm through wasm-bindgen and wasm-opt into `work`, unless this very input went through before. */
-function bind(compiled, work) {
+/** Runs the compiled wasm through wasm-bindgen and wasm-opt into `work`, as `name`, unless this very input went through before. */
+function bind(compiled, name, work) {
   const bindgen = process.env.WASM_BINDGEN ?? "wasm-bindgen";
   const opt = path.join(ROOT, "tools/node_modules/.bin/wasm-opt");
   const stamp = createHash("sha256")
     .update(readFileSync(compiled))
-    .update(JSON.stringify([BINDGEN_FLAGS, OPT_FLAGS]))
+    .update(JSON.stringify([name, BINDGEN_FLAGS, OPT_FLAGS]))
     .update(readFileSync(path.join(ROOT, "tools/package-lock.json")))
     .digest("hex");
   const stampFile = path.join(work, "stamp");
@@ -45,8 +46,8 @@ function bind(compiled, work) {
   rmSync(work, { recursive: true, force: true });
   const out = path.join(work, "wasm");
   mkdirSync(out, { recursive: true });
-  execFileSync(bindgen, [compiled, ...BINDGEN_FLAGS, "--out-dir", out], { stdio: "inherit" });
-  const wasm = path.join(out, "tintype_bg.wasm");
+  execFileSync(bindgen, [compiled, ...BINDGEN_FLAGS, "--out-name", name, "--out-dir", out], { stdio: "inherit" });
+  const wasm = path.join(out, `${name}_bg.wasm`);
   const before = statSync(wasm).size;
   const started = Date.now();
   execFileSync(process.execPath, [opt, wasm, "-o", wasm, ...OPT_FLAGS], { stdio: "inherit" });
@@ -54,6 +55,52 @@ function bind(compiled, work) {
   console.log(`wasm-opt: ${before.toLocaleString("en")} -> ${statSync(wasm).size.toLocaleString("en")} bytes in ${seconds} s`);
   writeFileSync(stampFile, stamp);
   return out;
+}
+
+/**
+ * Compiled wasm for several threads, as wasm-bindgen wants it: of data that each thread has for itself, where there is none, the linker
+ * says that it is aligned to 0, and the start allocates as much.
+ */
+function aligned(compiled) {
+  const bytes = readFileSync(compiled);
+  let at = 8;
+  const number = () => {
+    let value = 0;
+    for (let shift = 0, byte = 128; byte & 128; shift += 7) value += ((byte = bytes[at++]) & 127) * 2 ** shift;
+    return value;
+  };
+  const sections = new Map();
+  while (at < bytes.length) {
+    const id = bytes[at++];
+    const end = number() + at;
+    sections.set(id, at);
+    at = end;
+  }
+  const [GLOBALS, EXPORTS] = [6, 7];
+  at = sections.get(EXPORTS);
+  let index;
+  for (let left = number(); left > 0; left--) {
+    const length = number();
+    const name = bytes.toString("utf8", at, (at += length));
+    at += 1;
+    const exported = number();
+    if (name === "__tls_align") index = exported;
+  }
+  at = sections.get(GLOBALS);
+  for (let left = number(); left > 0; left--, index--) {
+    // Type, whether it changes, and a constant of 32 bits.
+    const constant = at + 3;
+    at = constant;
+    number();
+    at += 1;
+    if (index !== 0) continue;
+    if (bytes[constant - 1] !== 0x41 || at !== constant + 2) break;
+    bytes[constant] ||= 1;
+    const to = `${compiled}.aligned`;
+    writeFileSync(to, bytes);
+    return to;
+  }
+  throw new Error(`${compiled}: __tls_align is not where it was looked for`);
 }
 
 /** Makes `target` hold exactly `wanted` (a map of relative path to source file); copies what differs, removes the rest. */
@@ -73,16 +120,18 @@ function mirror(wanted, target) {
   }
 }
 
-const [compiled, relaxed, work] = process.argv.slice(2);
+const [compiled, relaxed, threads, work] = process.argv.slice(2);
 if (!work) {
-  console.error("usage: WASM_BINDGEN=… node tools/dist.mjs COMPILED.wasm COMPILED_WITH_RELAXED_SIMD.wasm WORK_FOLDER");
+  console.error("usage: WASM_BINDGEN=… node tools/dist.mjs COMPILED.wasm WITH_RELAXED_SIMD.wasm WITH_THREADS.wasm WORK_FOLDER");
   process.exit(2);
 }
 const www = path.join(ROOT, "www");
 const wanted = new Map(filesUnder(www).map((name) => [name, path.join(www, name)]));
-const bound = bind(compiled, path.join(work, "plain"));
-const faster = bind(relaxed, path.join(work, "relaxed"));
-// The glue is one for both: its code is the same, and what is said in it of places in a table of functions is not looked at.
+const bound = bind(compiled, "tintype", path.join(work, "plain"));
+const faster = bind(relaxed, "tintype", path.join(work, "relaxed"));
+const several = bind(aligned(threads), "tintype_threads", path.join(work, "threads"));
+for (const name of filesUnder(several)) wanted.set(path.join("tintype/wasm", name), path.join(several, name));
+// The glue is one for the other two: its code is the same, and what is said in it of places in a table of functions is not looked at.
 const code = (folder, name) => readFileSync(path.join(folder, name), "utf8").replaceAll(/^ *\/\/.*$/gm, "");
 for (const name of filesUnder(bound)) {
   wanted.set(path.join("tintype/wasm", name), path.join(bound, name));

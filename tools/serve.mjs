@@ -1,5 +1,6 @@
-// A small static server: right MIME types, ranges, validators. It is for trying a page here, so it listens on loopback.
-//   node tools/serve.mjs FOLDER [--port 8080] [--host 127.0.0.1]
+// A small static server: right MIME types, ranges, validators, and the headers by which a page may use several threads. It is for
+// trying a page here, so it listens on loopback.
+//   node tools/serve.mjs FOLDER [--port 8080] [--host 127.0.0.1] [--plain]
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -58,11 +59,17 @@ export function parseRange(header, size) {
   return first > last ? "unsatisfiable" : [first, last];
 }
 
-/** A request handler for the files under `root`. */
-export function staticFiles(root) {
+/** What isolates a page from other origins, so that its workers may share memory. Pictures from elsewhere are still shown, without cookies. */
+export const ISOLATION = {
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-embedder-policy": "credentialless",
+};
+
+/** A request handler for the files under `root`; `more` are headers of each answer. */
+export function staticFiles(root, more = {}) {
   return async (request, response) => {
     const plain = (status, text, headers = {}) => {
-      response.writeHead(status, { "content-type": "text/plain; charset=utf-8", ...headers });
+      response.writeHead(status, { ...more, "content-type": "text/plain; charset=utf-8", ...headers });
       response.end(request.method === "HEAD" ? undefined : `${text}\n`);
     };
     if (request.method !== "GET" && request.method !== "HEAD") {
@@ -75,6 +82,7 @@ export function staticFiles(root) {
     const { file, info } = found;
     const etag = `"${info.size.toString(16)}-${Math.trunc(info.mtimeMs).toString(16)}"`;
     const headers = {
+      ...more,
       "accept-ranges": "bytes",
       "cache-control": "no-cache",
       "content-type": TYPES[path.extname(file).slice(1).toLowerCase()] ?? "application/octet-stream",
@@ -122,11 +130,16 @@ export async function listen(handler, { port = 0, host = "127.0.0.1" } = {}) {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { port: { type: "string", default: "8080" }, host: { type: "string", default: "127.0.0.1" } },
+    options: {
+      port: { type: "string", default: "8080" },
+      host: { type: "string", default: "127.0.0.1" },
+      // Without those headers, as most hosts are.
+      plain: { type: "boolean", default: false },
+    },
   });
   const root = positionals[0] ?? ".";
   try {
-    const { url } = await listen(staticFiles(root), { port: Number(values.port), host: values.host });
+    const { url } = await listen(staticFiles(root, values.plain ? {} : ISOLATION), { port: Number(values.port), host: values.host });
     console.log(`Tintype is at ${url}  (Ctrl-C stops it)`);
   } catch (error) {
     console.error(`can't serve ${root} on ${values.host}:${values.port}: ${error.message}`);

@@ -14,9 +14,10 @@ pub(super) async fn choose(options: &CreateOptions) -> Result<(Executor, String)
     let mut adapter = options.adapter_info.clone().unwrap_or_default();
     adapter.software |= is_processor(&name(&adapter));
     let absent = || adapter.reason.clone().unwrap_or_else(|| "no WebGPU here".into());
-    let cpu = |reason: String| Ok((Executor::Cpu(Cpu::new()), reason));
+    let threads = options.threads.unwrap_or(1);
+    let cpu = |reason: String| Ok((Executor::Cpu(Cpu::with_threads(threads)), reason));
     match options.backend.as_deref().unwrap_or("auto") {
-        "cpu" => cpu("asked for".into()),
+        "cpu" => cpu(options.reason.clone().unwrap_or_else(|| "asked for".into())),
         "webgpu" if !adapter.available => Err(Error::Unsupported(format!("backend \"webgpu\": {}", absent()))),
         "webgpu" => Ok((webgpu(&adapter, options).await?, "asked for".into())),
         "auto" if !adapter.available => cpu(absent()),

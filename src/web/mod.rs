@@ -41,7 +41,8 @@ fn start() {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Chooses the device: `options` are `{ backend, memoryBudget, deviceMemory, adapterInfo, tuning, tuned }`.
+    /// Chooses the device: `options` are `{ backend, reason, threads, memoryBudget, deviceMemory, adapterInfo, arithmetic, tuning,
+    /// tuned }`.
     pub async fn create(options: JsValue) -> Result<Engine, JsValue> {
         let options: CreateOptions = values::read(options, "create")?;
         let (executor, reason) = backend::choose(&options).await.map_err(values::error)?;

@@ -20,6 +20,10 @@ use wasm_bindgen::prelude::*;
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct CreateOptions {
     pub(super) backend: Option<String>,
+    /// Why it is asked for, where that is not the page's choice.
+    pub(super) reason: Option<String>,
+    /// Those that were started.
+    pub(super) threads: Option<usize>,
     pub(super) memory_budget: Option<f64>,
     /// GiB, rounded, where the browser tells.
     pub(super) device_memory: Option<f64>,

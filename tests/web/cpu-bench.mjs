@@ -1,6 +1,6 @@
-// The CPU backend in one headless Chromium: races with onnxruntime-web's wasm at one thread, and how fast each operation is at each size
-// that Stable Diffusion 1.5 and the page's own checkpoints have, beside the fastest product and copy of that run.
-//   node tests/web/cpu-bench.mjs [--models unet,bk-sdm-tiny,clip-l] [--rounds 7] [--no-sweep] [--json FILE]
+// The CPU backend in one headless Chromium: races with onnxruntime-web's wasm on as many threads, and how fast each operation is on one at
+// each size that Stable Diffusion 1.5 and the page's own checkpoints have, beside the fastest product and copy of that run.
+//   node tests/web/cpu-bench.mjs [--models unet,bk-sdm-tiny,clip-l] [--threads 1,2] [--rounds 7] [--no-sweep] [--json FILE]
 import { readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { lines, tables } from "../../www/bench/tables.js";
@@ -10,6 +10,7 @@ import { pressBench } from "./bench-page.mjs";
 const { values } = parseArgs({
   options: {
     models: { type: "string", default: "unet,bk-sdm-tiny,clip-l" },
+    threads: { type: "string", default: "1,2" },
     rounds: { type: "string" },
     "no-sweep": { type: "boolean", default: false },
     json: { type: "string" },
@@ -64,7 +65,7 @@ function sweepTable(title, { peak, nodes }) {
 async function sweep(page) {
   const all = [];
   await page.waitForFunction(() => window.call !== undefined);
-  await new Api(page).create({ backend: "cpu", store: "off", debug: true });
+  await new Api(page).create({ backend: "cpu", threads: 1, store: "off", debug: true });
   for (const [title, { config, ...request }] of swept()) {
     const found = await page.evaluate((request) => window.tintype.debug.sweep(request), { ...request, config: JSON.stringify(config) });
     console.log(`\n${lines(sweepTable(title, found)).join("\n")}`);
@@ -74,16 +75,20 @@ async function sweep(page) {
   return all;
 }
 
-
-const site = await startSite();
+const site = await startSite({ isolated: true });
 const browser = await startBrowser();
 const reports = [];
 try {
-  for (const model of values.models.split(",").filter(Boolean)) {
-    const query = new URLSearchParams({ model, "runs-on": "cpu", rounds: values.rounds ?? ROUNDS[model] ?? "7", race: "" });
+  const models = values.models.split(",").filter(Boolean);
+  const runs = models.flatMap((model) => values.threads.split(",").map((threads) => ({ model, threads })));
+  for (const { model, threads } of runs) {
+    console.log(`\n${model}, threads: ${threads}`);
+    const rounds = values.rounds ?? ROUNDS[model] ?? "7";
+    const query = new URLSearchParams({ model, "runs-on": "cpu", rounds, threads, race: "" });
     const { page, faults } = await openPage(browser, `${site.url}bench.html?${query}`);
     const report = await pressBench(page, { timeout: 0, onPhase: (text) => console.log(text) });
     reports.push(report);
+    if (report.backend.threads !== Number(threads)) throw new Error(`it ran on ${report.backend.threads} threads, not ${threads}`);
     for (const table of tables(report)) console.log(`\n${lines(table).join("\n")}`);
     if (faults.length > 0) throw new Error(`the page logged ${JSON.stringify(faults)}`);
     for (const race of [report.race, ...Object.values(report.others ?? {})]) {

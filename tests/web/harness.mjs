@@ -87,7 +87,7 @@ export class Api {
 
 /** A site, a browser and an empty page with the API in it. What the page logs as an error is kept in `faults`. */
 export async function openApi(options) {
-  const site = await startSite();
+  const site = await startSite(options);
   let browser;
   const close = async () => {
     await browser?.close();

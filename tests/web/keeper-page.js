@@ -7,7 +7,7 @@ let jobs = 0;
 const asked = new Map();
 const sessions = new Map();
 const streams = new Map();
-const module = WebAssembly.compileStreaming(fetch("/tintype/wasm/tintype_bg.wasm"));
+const module = WebAssembly.compileStreaming(fetch("/tintype/wasm/tintype_bg.wasm")).then((module) => ({ build: "plain", module }));
 
 const hex = (bytes) => [...new Uint8Array(bytes)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 

@@ -2,11 +2,14 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { listen, parseRange, staticFiles } from "../../tools/serve.mjs";
+import { ISOLATION, listen, parseRange, staticFiles } from "../../tools/serve.mjs";
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 export const DIST = path.resolve(HERE, "../../dist");
 export const REFERENCE = path.resolve(HERE, "../golden/reference");
+
+/** With the service worker that isolates it. */
+const ISOLATED = `<!doctype html><meta charset="utf-8"><title>isolated</title><script src="isolation.js"></script><script type="module" src="/test/in-page.js"></script>`;
 
 const BLANK = `<!doctype html><meta charset="utf-8"><title>blank</title><script type="module" src="/test/in-page.js"></script>`;
 
@@ -58,18 +61,26 @@ export const broken = (request, response) => {
   response.end("out of order");
 };
 
-/** A server on a free port of loopback. */
-export async function startSite() {
-  const dist = staticFiles(DIST);
+/**
+ * A server on a free port of loopback, whose pages may use several threads if it is `isolated`: by the policy that the static server
+ * has, or the one that is named.
+ */
+export async function startSite({ isolated = false } = {}) {
+  const headers = isolated ? { ...ISOLATION, ...(typeof isolated === "string" && { "cross-origin-embedder-policy": isolated }) } : {};
+  const dist = staticFiles(DIST, headers);
   const reference = staticFiles(REFERENCE);
   const inPage = staticFiles(HERE);
   const folders = new Map();
+  const instead = new Map();
   const log = [];
 
   const server = await listen(async (request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
     const [, room, folder, ...rest] = pathname.split("/");
-    if (pathname === "/blank.html") return send(request, response, Buffer.from(BLANK), "text/html; charset=utf-8");
+    if (pathname === "/blank.html") return send(request, response, Buffer.from(BLANK), "text/html; charset=utf-8", headers);
+    if (instead.has(pathname)) return instead.get(pathname)(request, response);
+    if (pathname === "/isolated.html") return send(request, response, Buffer.from(ISOLATED), "text/html; charset=utf-8");
+    if (pathname === "/isolation.js") request.url = "/tintype/isolation.js";
     if (room === "test" || room === "reference") {
       request.url = `/${[folder, ...rest].join("/")}`;
       return (room === "test" ? inPage : reference)(request, response);
@@ -107,5 +118,7 @@ export async function startSite() {
       return `/folders/${name}/`;
     },
     requests: log,
+    /** Handlers in place of files, by their addresses: also of those that a worker's worker asks for, which a test sees nothing of. */
+    instead,
   };
 }

@@ -11,7 +11,7 @@ test("JavaScript and wasm stay under 1.5 MB after gzip", (t) => {
   const folder = path.join(DIST, "tintype");
   const rows = measure(folder);
   for (const line of report(folder).split("\n")) t.diagnostic(line);
-  for (const name of ["tintype.js", "worker.js", "files.js", "keeper.js", path.join("keeper", "store.js"), path.join("wasm", "tintype.js"), path.join("wasm", "tintype_bg.wasm"), path.join("wasm", "tintype_relaxed_bg.wasm")]) {
+  for (const name of ["tintype.js", "worker.js", "files.js", "keeper.js", path.join("keeper", "store.js"), path.join("wasm", "tintype.js"), path.join("wasm", "tintype_bg.wasm"), path.join("wasm", "tintype_relaxed_bg.wasm"), path.join("wasm", "tintype_threads.js"), path.join("wasm", "tintype_threads_bg.wasm"), "isolation.js"]) {
     assert.ok(rows.some((row) => row.name === name && row.raw > 0), `${name} is missing`);
   }
   // Without an engine in it, it would be small too.

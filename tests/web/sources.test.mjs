@@ -63,7 +63,7 @@ const VALUES = ["7", "-1", "1.5", "NaN", "1e300", "2n ** 70n", '"word"', "true",
 
 /** For each option the values of VALUES that it takes, a word as an address too; what it refuses, it must refuse by its name. */
 const TAKEN = {
-  create: { backend: [], memoryBudget: ["7"], threads: [] },
+  create: { backend: [], memoryBudget: ["7"], threads: ["7"] },
   load: { signal: [], onProgress: ["() => 7"], name: ['"word"'], variant: ['"word"'], predictionType: ['"word"'], loras: [], vae: ['"word"'], embeddings: [] },
   generate: {
     checkpoint: [],

@@ -39,5 +39,7 @@ function line(kind, text, title = "") {
 
 export const showStarting = () => line("starting", "Starting…");
 export const showNotRunning = () => line("failed", "Not running");
-export const showBackend = ({ kind, name, reason }) =>
-  line(kind, `${kind === "webgpu" ? `WebGPU on ${name}` : "CPU"}: ${reason}`, name);
+export const showBackend = ({ kind, name, threads, reason }) => {
+  const cpu = threads > 1 ? `CPU, ${threads} threads` : "CPU";
+  line(kind, `${kind === "webgpu" ? `WebGPU on ${name}` : cpu}: ${reason}`, name);
+};

@@ -39,13 +39,13 @@ export const models = async () => [...MADE, ...(await shipped())];
 
 /**
  * Measures `model`, one of `models()`. `onPhase` hears what is being done. `rounds`: of the race; as many as seem right, if nothing
- * is said. Rejects with a TintypeError; what a race failed over is in `race.error`, for the rest stands.
+ * is said. `threads`: at most so many on the CPU. Rejects with a TintypeError; what a race failed over is in `race.error`, for the rest stands.
  */
-export async function measure(model, { backend = "auto", arithmetic = "f32", raced = false, rounds, signal, onPhase = () => {} } = {}) {
+export async function measure(model, { backend = "auto", arithmetic = "f32", threads, raced = false, rounds, signal, onPhase = () => {} } = {}) {
   const notices = [];
   onPhase("Starting");
   const adapter = await adapterFacts();
-  const tintype = await Tintype.create({ backend, arithmetic, store: "off", debug: true });
+  const tintype = await Tintype.create({ backend, arithmetic, threads, store: "off", debug: true });
   try {
     tintype.addEventListener("notice", ({ detail }) => detail.kind !== "store" && notices.push(detail));
     onPhase(model.unet ? "Making the model" : "Loading the checkpoint");
@@ -123,9 +123,8 @@ async function racing(tintype, made, options, { report, tensors, rounds, isSlow,
   const step = async () => (await tintype.profile(once))[part].ms;
   const onRound = (round, of) => onPhase(round === 0 ? "Fetching onnxruntime-web, and giving it the model" : `Racing: ${round} of ${of} rounds`);
   try {
-    const { kind } = report.backend;
     const near = report.peak.gemmHalf ? NEAR.f16 : NEAR.f32;
-    return await race(made, kind, tensors, step, rounds ?? (isSlow ? 3 : 15), { near, signal, onRound });
+    return await race(made, report.backend, tensors, step, rounds ?? (isSlow ? 3 : 15), { near, signal, onRound });
   } catch (error) {
     if (signal?.aborted || error instanceof TintypeError) throw error;
     return { error: error.message };

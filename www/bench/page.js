@@ -83,13 +83,15 @@ async function run(event) {
   el("stop").hidden = false;
   document.body.dataset.state = "measuring";
   try {
-    const rounds = Number(new URLSearchParams(location.search).get("rounds")) || undefined;
+    const asked = new URLSearchParams(location.search);
+    const [rounds, threads] = ["rounds", "threads"].map((name) => Number(asked.get(name)) || undefined);
     show(
       await measure(model, {
         backend: el("runs-on").value,
         arithmetic: el("arithmetic").value,
         raced: el("race").checked && !el("race").disabled,
         rounds,
+        threads,
         signal: controller.signal,
         onPhase: (text) => (el("said").textContent = `${text}…`),
       }),

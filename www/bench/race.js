@@ -51,14 +51,14 @@ async function fetchOrt(build) {
   }
 }
 
-/** onnxruntime-web with the model of `graph`, on `kind`: `{ version, run(tensors), counts, release() }`. */
-export async function openRival({ graph, weights }, kind) {
+/** onnxruntime-web with the model of `graph`, on `kind` with so many `threads`: `{ version, run(tensors), counts, release() }`. */
+export async function openRival({ graph, weights }, { kind, threads }) {
   const provider = kind === "webgpu" ? "webgpu" : "wasm";
   const build = BUILDS[provider];
   const { ort, version } = await fetchOrt(build);
   ort.env.wasm.wasmPaths = { wasm: `${FOLDER}${build.wasm}` };
   // As many as Tintype has.
-  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.numThreads = threads;
   ort.env.logLevel = "error";
   if (ort.env.webgpu) ort.env.webgpu.powerPreference = "high-performance";
   const watched = watch();
@@ -117,12 +117,12 @@ export function apart(expected, found) {
 const SHORT_MS = 1000;
 
 /**
- * Runs both in turns, `rounds` times each. `step()` runs Tintype's and gives its milliseconds; `tensors` are what a step read and
- * wrote, `near` how far apart outputs of one model may be. `onRound` hears how far it is.
+ * Runs both in turns, `rounds` times each, on what `backend` says. `step()` runs Tintype's and gives its milliseconds; `tensors` are
+ * what a step read and wrote, `near` how far apart outputs of one model may be. `onRound` hears how far it is.
  */
-export async function race(made, kind, tensors, step, rounds, { near, signal, onRound = () => {} }) {
+export async function race(made, backend, tensors, step, rounds, { near, signal, onRound = () => {} }) {
   onRound(0, rounds);
-  const rival = await openRival(made, kind);
+  const rival = await openRival(made, backend);
   try {
     const { output } = await rival.run(tensors);
     const difference = apart(tensors.output, output);

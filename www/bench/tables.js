@@ -22,6 +22,7 @@ const spread = (runs) => (runs.length > 1 ? `${milliseconds(Math.min(...runs))} 
 
 function device({ adapter, backend, peak, timedBy, tuning }) {
   const rows = [["Runs on", `${backend.kind === "webgpu" ? "WebGPU" : "CPU"}: ${backend.name}`, backend.reason]];
+  if (backend.threads > 1) rows.push(["Threads", String(backend.threads), ""]);
   if (adapter) {
     const { limits, subgroupMinSize, subgroupMaxSize } = adapter;
     const name = [adapter.vendor, adapter.architecture, adapter.device, adapter.description].filter(Boolean).join(" ");

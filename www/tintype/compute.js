@@ -29,7 +29,7 @@ export class Compute {
     this.#hooks = hooks;
   }
 
-  /** The compiled module, once the first worker has started. */
+  /** The compiled module and which build it is of, once the first worker has started. */
   get module() {
     return this.#module;
   }
@@ -92,7 +92,7 @@ export class Compute {
     this.#link = link;
     try {
       const { module, ...started } = await link.call("create", { lock, options: this.#options, module: this.#module });
-      this.#module ??= module;
+      this.#module = module;
       this.#connect(link);
       this.#hooks.onStarted(started);
       if (death) this.#announce(death, started.backend);

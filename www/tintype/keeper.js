@@ -26,7 +26,7 @@ const jobs = new Map();
 
 async function start({ module, options: { store: policy = "keep", stallTimeout = STALL_TIMEOUT, hub, lock } = {} }) {
   await holdLock(lock);
-  startHashing(module);
+  await startHashing(module);
   let store = null;
   let unkept;
   try {

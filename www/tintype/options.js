@@ -31,6 +31,7 @@ const text = kind("a string", (value) => typeof value === "string");
 const MAX_PROMPT = 100_000;
 const prompt = kind(`a string of at most ${MAX_PROMPT} characters`, (value) => typeof value === "string" && value.length <= MAX_PROMPT);
 const MAX_WHOLE = 2 ** 32 - 1;
+const MOST_THREADS = 64;
 const flag = kind("true or false", (value) => typeof value === "boolean");
 const callback = kind("a function", (value) => typeof value === "function");
 const number = kind("a finite number", (value) => Number.isFinite(value));
@@ -81,12 +82,6 @@ export function loras(value, where) {
     return { source, scale: scale ?? 1 };
   });
 }
-
-/** More threads than one are known of and have no implementation. */
-const oneThread = (value, where) => {
-  if (positive(value, where) !== 1) throw new TintypeError("unsupported", `${where}: more than one thread is not implemented`);
-  return value;
-};
 
 /** A seed as decimal digits: what a number, a BigInt and a string of digits have in common. */
 function seed(value, where) {
@@ -156,7 +151,7 @@ export function tuning(value, where) {
 export const CREATE = {
   backend: oneOf("auto", "webgpu", "cpu"),
   memoryBudget: positive,
-  threads: oneThread,
+  threads: kind(`a whole number from 1 to ${MOST_THREADS}`, (value) => Number.isInteger(value) && value >= 1 && value <= MOST_THREADS),
   store: oneOf("keep", "evict", "off"),
   stallTimeout: positive,
   hub,

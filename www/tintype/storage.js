@@ -39,7 +39,7 @@ export class Storage {
     this.#hooks = hooks;
   }
 
-  /** Gives the worker a port to one that computes. `module` is for its hashes. */
+  /** Gives the worker a port to one that computes. `module`, with its build, is for its hashes. */
   connect(port, module) {
     this.#module = module;
     this.#givenUp = false;

@@ -32,7 +32,11 @@ export interface CreateOptions {
    * others, and come back when they are drawn with.
    */
   memoryBudget?: number | null;
-  /** Threads of the CPU backend. More than one is not implemented. */
+  /**
+   * By how many threads the CPU backend may compute at most, from 1 to 64; if nothing is said, by as many as the device has fast cores,
+   * as far as that is told, and at most 8. Pages that are not isolated from other origins (`crossOriginIsolated`) have one. Pictures are
+   * the same, byte by byte.
+   */
   threads?: number | null;
   /**
    * What is fetched is kept on this device. `keep`: as long as there is room. `evict`: what was used longest ago makes room.
@@ -70,6 +74,7 @@ export interface Backend {
    * `shader-f16`, `subgroups` and `timestamp-query` the adapter offers; the backend needs none of them, and `profile` alone uses the last.
    */
   readonly features: readonly string[];
+  /** How many compute; 1 on a GPU. */
   readonly threads: number;
   /** Why this one. */
   readonly reason: string;

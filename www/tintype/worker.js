@@ -1,7 +1,8 @@
 // The worker: owns the wasm engine and does all its work, so that the page's thread only ever sees results.
 
-import { wasmUrl } from "./build.js";
+import { BUILDS, choose } from "./build.js";
 import { Files } from "./files.js";
+import { startThreads } from "./threads.js";
 import { keepTuning, keyOf, readTuning } from "./tuning.js";
 
 let engine;
@@ -69,9 +70,10 @@ async function fetchWasm(url) {
   return type.startsWith("application/wasm") ? response : response.arrayBuffer();
 }
 
-/** The compiled module: `given` by the page where a worker before this one compiled it. */
-async function compile(given) {
-  if (given) return given;
+/** The compiled module of a build: `given` by the page where a worker before this one compiled it. */
+async function compile(build, given) {
+  if (given?.build === build) return given.module;
+  const { wasmUrl } = BUILDS[build];
   const bytes = await fetchWasm(wasmUrl);
   try {
     return bytes instanceof Response ? await WebAssembly.compileStreaming(bytes) : await WebAssembly.compile(bytes);
@@ -80,16 +82,28 @@ async function compile(given) {
   }
 }
 
+/** Starts the engine; gives the compiled module and which build it is of. */
 async function start(options, given) {
-  const glue = new URL("./wasm/tintype.js", import.meta.url).href;
-  const [bindings, module, info] = await Promise.all([
-    import("./wasm/tintype.js").catch((error) => {
-      throw failure("not-found", `${glue}: ${error.message}`, error);
+  const info = options.backend === "cpu" ? undefined : await adapterInfo();
+  // The engine decides, and may have another reason against the GPU.
+  const isLikely = options.backend === "cpu" || (options.backend !== "webgpu" && (!info.available || info.software));
+  const { build, threads } = choose(isLikely, options.threads);
+  const started = await startBuild(build, threads, info, options, given);
+  const { kind, reason } = engine.backend();
+  if (kind !== "cpu" || isLikely || choose(true, options.threads).threads === 1) return started;
+  engine.free();
+  return start({ ...options, backend: "cpu", reason }, given);
+}
+
+async function startBuild(build, most, info, options, given) {
+  const [bindings, module] = await Promise.all([
+    BUILDS[build].glue().catch((error) => {
+      throw failure("not-found", `the glue of the build "${build}": ${error.message}`, error);
     }),
-    compile(given),
-    options.backend === "cpu" ? undefined : adapterInfo(),
+    compile(build, given),
   ]);
-  await bindings.default({ module_or_path: module });
+  const exports = await bindings.default({ module_or_path: module });
+  const threads = most > 1 ? await startThreads(module, exports, most) : 1;
   ({ Sha256 } = bindings);
   const { deviceMemory } = navigator;
   const { tuning = "auto", ...others } = options;
@@ -102,12 +116,13 @@ async function start(options, given) {
   engine = await bindings.Engine.create({
     backend: "auto",
     ...others,
+    threads,
     deviceMemory,
     adapterInfo: info,
     tuning: typeof known === "object" ? known : null,
     tuned: tuning === "off" || tuning === "kept",
   });
-  return module;
+  return { build, module };
 }
 
 /** Held until this worker ends, however it ends. */

@@ -7,11 +7,14 @@ use crate::error::Result;
 
 /// Two values of one shape.
 pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
-    let (a, b, dst) = (o.input(0)?.clone(), o.input(1)?.clone(), o.dst.clone());
+    let (a, b, dst, pool) = (o.input(0)?.clone(), o.input(1)?.clone(), o.dst.clone(), o.pool);
     Ok(Work::rows(a.shape.len(), 1, move |at| {
-        let (a, b) = (read::<f32>(&a.tensor)?, read::<f32>(&b.tensor)?);
+        let (a, b) = (
+            &read::<f32>(&a.tensor)?[at.clone()],
+            &read::<f32>(&b.tensor)?[at.clone()],
+        );
         write(&dst, |dst: &mut [f32]| {
-            sum(&mut dst[at.clone()], &a[at.clone()], &b[at])
+            pool.rows(&mut dst[at], 1, |at, dst| sum(dst, &a[at.clone()], &b[at]));
         })
     }))
 }

@@ -1,8 +1,8 @@
-//! Attention, one head and a chunk of its queries at a time: beside that head's keys and values, scores of a few queries are all
+//! Attention, some heads or some of a head's queries at a time: beside those heads' keys and values, scores of a few queries are all
 //! that is ever held.
 
-use super::chunks::{Work, part, queries};
-use super::kernels::{COLUMNS, Memory, ROWS};
+use super::chunks::{Work, part, some_heads};
+use super::kernels::{Memory, ROWS, strips};
 use super::memory::{filled, read, write};
 use super::operands::{Operand, Operands};
 use crate::error::{Error, Result};
@@ -20,13 +20,16 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     };
     let [q, k, v] = [o.input(0)?.clone(), o.input(1)?.clone(), o.input(2)?.clone()];
     let (batch, tokens, keys) = (q.shape.batch(), q.shape.tokens(), k.shape.tokens());
-    let (dst, width) = (o.dst.clone(), heads * head_dim);
-    let step = queries(keys, head_dim).next_multiple_of(COLUMNS);
-    let chunks = tokens.div_ceil(step);
+    let (dst, width, pool) = (o.dst.clone(), heads * head_dim, o.pool);
+    let [head_step, query_step, at_once] = some_heads(heads, tokens, keys, head_dim);
+    let (groups, chunks) = (heads.div_ceil(head_step), tokens.div_ceil(query_step));
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let [k_room, v_room] = Memory::room(keys, head_dim);
-    let room = |len| filled(len, [0.0; ROWS], "keys and values of a head");
-    let mut memory = Memory::new(keys, head_dim, room(k_room)?, room(v_room)?);
+    let memory = |_| {
+        let room = |len| filled(len, [0.0; ROWS], "keys and values of a head");
+        let [k_room, v_room] = Memory::room(keys, head_dim);
+        Ok(Memory::new(keys, head_dim, room(k_room)?, room(v_room)?))
+    };
+    let mut memories = (0..head_step).map(memory).collect::<Result<Vec<_>>>()?;
     // Where the channels of a head begin in a picture's row.
     let place = move |x: &Operand, picture: usize, offset: usize, head: usize| {
         let (channels, first) = (x.shape.channels(), offset + head * head_dim);
@@ -34,22 +37,38 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         let start = picture * x.shape.tokens();
         move |row: usize| (start + row) * channels + first
     };
-    Ok(Work::new(batch * heads * chunks, move |i| {
-        let (picture, h) = (i / (chunks * heads), i / chunks % heads);
+    Ok(Work::new(batch * groups * chunks, move |i| {
+        let picture = i / (chunks * groups);
+        let these = part(i / chunks % groups, head_step, heads);
+        let memories = &mut memories[..these.len()];
         if i % chunks == 0 {
             let (ks, vs) = (read::<f32>(&k.tensor)?, read::<f32>(&v.tensor)?);
-            let (at_k, at_v) = (place(&k, picture, offsets[1], h), place(&v, picture, offsets[2], h));
-            memory.fill(|i| &ks[at_k(i)..][..head_dim], |i| &vs[at_v(i)..][..head_dim]);
+            pool.each(memories, |h, memory| {
+                let head = these.start + h;
+                let (at_k, at_v) = (
+                    place(&k, picture, offsets[1], head),
+                    place(&v, picture, offsets[2], head),
+                );
+                memory.fill(|i| &ks[at_k(i)..][..head_dim], |i| &vs[at_v(i)..][..head_dim]);
+            });
         }
-        let rows = part(i % chunks, step, tokens);
-        let qs = read::<f32>(&q.tensor)?;
-        let at_q = place(&q, picture, offsets[0], h);
-        let sees = |i: usize| if causal { keys.min(rows.start + i + 1) } else { keys };
+        let rows = part(i % chunks, query_step, tokens);
+        let qs = &read::<f32>(&q.tensor)?[..];
         write(&dst, |dst: &mut [f32]| {
-            let query = |i: usize| &qs[at_q(rows.start + i)..][..head_dim];
-            memory.attend(rows.len(), scale, query, sees, |i, mixed| {
-                let at = (picture * tokens + rows.start + i) * width + h * head_dim;
-                dst[at..at + head_dim].copy_from_slice(mixed);
+            let dst = &mut dst[(picture * tokens + rows.start) * width..(picture * tokens + rows.end) * width];
+            let mut strips = strips(dst, width, these.clone().map(|h| h * head_dim..(h + 1) * head_dim));
+            let few = strips.iter_mut().enumerate().flat_map(|(h, strip)| {
+                let first = (rows.start..).step_by(at_once);
+                strip
+                    .chunks_mut(at_once)
+                    .zip(first)
+                    .map(move |(to, first)| (h, first, to))
+            });
+            pool.each(&mut few.collect::<Vec<_>>(), |_, (h, first, to)| {
+                let at_q = place(&q, picture, offsets[0], these.start + *h);
+                let query = |i: usize| &qs[at_q(*first + i)..][..head_dim];
+                let sees = |i: usize| if causal { keys.min(*first + i + 1) } else { keys };
+                memories[*h].attend(to.len(), scale, query, sees, |i, mixed| to[i].copy_from_slice(mixed));
             });
         })
     }))

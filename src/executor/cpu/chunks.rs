@@ -10,13 +10,13 @@ pub(super) const SLICE_MS: f64 = 30.0;
 /// Multiplications and additions of one unit: 10 ms at 20 GFLOP/s.
 const UNIT_FLOPS: usize = 200 << 20;
 /// Elements that a unit of element-wise work goes over.
-const UNIT_ELEMENTS: usize = 128 << 10;
+const UNIT_ELEMENTS: usize = 512 << 10;
 /// Elements of the rows that are put together for a product: 4 MiB, which is 88 rows of the deepest convolution of Stable
 /// Diffusion 1.5.
 const STACKED_ELEMENTS: usize = 1 << 20;
 /// Rows above which a product gains nothing by being taller: they stay in the second cache while the columns go by.
 const TALLEST: usize = 128;
-/// Elements of queries that attend at once, and how many of them that may be.
+/// Elements of queries of a head that attend at once, and how many of them that may be.
 const QUERY_ELEMENTS: usize = 4 << 10;
 /// See [`QUERY_ELEMENTS`].
 const FEWEST_QUERIES: usize = 64;
@@ -61,11 +61,17 @@ pub(super) fn lines_of(elements: usize, columns: usize) -> usize {
     fit(UNIT_FLOPS, &[2, elements, columns]).clamp(1, 8)
 }
 
-/// Queries that a unit takes, of those that attend to `keys`.
-pub(super) fn queries(keys: usize, head_dim: usize) -> usize {
-    // Their sums stay in the nearest cache, and a unit is long enough for what comes with each.
+/// Of how many heads, and of how many of their queries, a unit takes the attention; and how many queries of one head attend at once.
+pub(super) fn some_heads(heads: usize, tokens: usize, keys: usize, head_dim: usize) -> [usize; 3] {
+    let queries = fit(UNIT_FLOPS, &[4, keys, head_dim]);
+    // Keys and values of all these heads are put together.
+    let held = fit(STACKED_ELEMENTS, &[2, keys, head_dim]);
+    let heads = (queries / tokens.max(1)).min(held).clamp(1, heads.max(1));
+    let queries = even(tokens, queries);
+    // Their sums stay in the nearest cache, and there are enough for what comes with each.
     let most = fit(QUERY_ELEMENTS, &[head_dim]).clamp(FEWEST_QUERIES, MOST_QUERIES);
-    fit(UNIT_FLOPS, &[4, keys, head_dim]).clamp(1, most)
+    let at_once = even(queries, most).next_multiple_of(COLUMNS);
+    [heads, queries.next_multiple_of(at_once), at_once]
 }
 
 /// The parts of a product `[rows, k] · [k, columns]`: rows outside, columns inside.
@@ -154,7 +160,9 @@ mod tests {
     #[test]
     fn steps_are_never_none() {
         assert_eq!(rows_of(usize::MAX), 1);
-        assert_eq!(queries(1 << 30, 64), 1);
+        assert_eq!(some_heads(8, 100, 1 << 30, 64), [1, COLUMNS, COLUMNS]);
+        assert_eq!(some_heads(8, 4, 77, 40), [8, COLUMNS, COLUMNS]);
+        assert_eq!(some_heads(8, 4096, 4096, 40), [1, 320, 80]);
         assert_eq!(part(3, 4, 10), 10..10);
     }
 }

@@ -44,10 +44,14 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     if few::suits(&patches, o.param(0)?.dims()[1]) {
         return few::work(o, source, patches, batch);
     }
-    let (mut lines, mut four) = (Lines::new(source, w), Vec::new());
-    linear::product(o, batch * ho * wo, move |pixels, stacked| {
+    let (mut lines, pool) = (Lines::new(source, w, o.pool), o.pool);
+    linear::product(o, batch * ho * wo, move |pixels, tiles| {
         let seen = patches.lines(pixels.clone());
-        lines.see(seen, |x| patches.stack(x, pixels, &mut four, stacked))
+        lines.see(seen, |x| {
+            pool.rows(tiles, 1, |part, tiles| {
+                patches.stack(x, pixels.start + part.start * ROWS..pixels.end, tiles);
+            });
+        })
     })
 }
 
@@ -77,16 +81,13 @@ impl Patches {
         line(pixels.start, 0)..line(pixels.end - 1, self.kernel[0] - 1) + 1
     }
 
-    /// Puts the patches of `pixels` together for a product. `four` is room for a tile of them.
-    pub(super) fn stack(&self, x: &[f32], pixels: Range<usize>, four: &mut Vec<f32>, to: &mut [Tall]) {
-        let (k, tiles) = (
-            self.kernel[0] * self.kernel[1] * self.channels,
-            pixels.len().div_ceil(ROWS),
-        );
-        four.resize(ROWS * k, 0.0);
-        for (t, first) in pixels.clone().step_by(ROWS).enumerate() {
-            self.gather(x, first..pixels.end.min(first + ROWS), four);
-            stack(std::array::from_fn(|r| &four[r * k..][..k]), k, t, tiles, to);
+    /// Puts the patches of `pixels` together for a product, as many as there are tiles for.
+    pub(super) fn stack(&self, x: &[f32], pixels: Range<usize>, tiles: &mut [Vec<&mut [Tall]>]) {
+        let k = self.kernel[0] * self.kernel[1] * self.channels;
+        let mut four = vec![0.0; ROWS * k];
+        for (first, tile) in pixels.clone().step_by(ROWS).zip(tiles) {
+            self.gather(x, first..pixels.end.min(first + ROWS), &mut four);
+            stack(std::array::from_fn(|r| &four[r * k..][..k]), tile);
         }
     }
 

@@ -1,8 +1,9 @@
 //! What linear layers and convolutions do to their sums on the way into the slot.
 
-use super::kernels::{COLUMNS, Panels, Tall, activate, geglu, multiply};
+use super::kernels::{COLUMNS, Panels, Tall, activate, geglu, multiply, strips};
 use super::memory::{read, write};
 use super::operands::Operands;
+use super::pool::Pool;
 use super::unary;
 use crate::error::{Error, Result};
 use crate::graph::{Activation, Prologue, Unary};
@@ -19,8 +20,34 @@ pub(super) struct Finish {
     residual: Option<Tensor>,
     post: Option<Unary>,
     gate: bool,
-    /// Sums of values and gates, before the ones are multiplied with the others.
-    gated: RefCell<Vec<f32>>,
+    /// Sums of values and of gates, before the ones are multiplied with the others; for each part of the work its own.
+    gated: RefCell<Vec<[Vec<f32>; 2]>>,
+    pool: Pool,
+}
+
+/// What is left to do to sums.
+#[derive(Default)]
+pub(super) struct Rest<'a> {
+    act: Option<Activation>,
+    residual: Option<&'a [f32]>,
+    post: Option<Unary>,
+    channels: usize,
+}
+
+impl Rest<'_> {
+    /// Does it to sums, the first of which is that of a column of a row. Rows lie one after the other.
+    pub(super) fn finish(&self, row: usize, column: usize, sums: &mut [f32]) {
+        if let Some(act) = self.act {
+            activate(act, sums);
+        }
+        if let Some(residual) = self.residual {
+            let residual = &residual[row * self.channels + column..][..sums.len()];
+            sums.iter_mut().zip(residual).for_each(|(d, r)| *d += r);
+        }
+        if let Some(post) = self.post {
+            unary::apply(post, sums);
+        }
+    }
 }
 
 impl Finish {
@@ -50,6 +77,7 @@ impl Finish {
             post: epilogue.post,
             gate: epilogue.gate,
             gated: RefCell::default(),
+            pool: o.pool,
         })
     }
 
@@ -69,9 +97,15 @@ impl Finish {
         if self.gate {
             return self.multiply_gated(stacked, panels, rows, columns);
         }
-        let at = rows.start * self.channels..rows.end * self.channels;
-        self.fill(|dst, stride, addend| multiply(stacked, panels, columns.clone(), addend, &mut dst[at], stride))?;
-        self.finish(std::iter::once(rows), columns)
+        let each = self.pool.cut(columns, COLUMNS);
+        let all = std::iter::once(rows.clone());
+        self.fill_parts(rows.clone(), &each, all, |addend, rest, strips| {
+            self.pool.each(strips, |i, strip| {
+                multiply(stacked, panels, each[i].clone(), addend, strip);
+                let sums = rows.clone().zip(strip);
+                sums.for_each(|(row, sums)| rest.finish(row, each[i].start, sums));
+            });
+        })
     }
 
     /// The same for some columns of values and their gates: writes `value · gelu(gate)`.
@@ -82,56 +116,69 @@ impl Finish {
         rows: Range<usize>,
         columns: Range<usize>,
     ) -> Result<()> {
-        let (half, stride) = (self.channels, 2 * self.channels);
+        let (half, each) = (self.channels, self.pool.cut(columns, COLUMNS));
         let mut sums = self.gated.borrow_mut();
-        sums.resize(rows.len() * stride, 0.0);
-        let gates = half + columns.start..half + columns.end;
-        // Panels begin at multiples of their width; what is made again beside the gates is the same.
-        let whole = gates.start / COLUMNS * COLUMNS..gates.end;
-        for part in [columns.clone(), whole] {
-            multiply(stacked, panels, part, self.addend.as_deref(), &mut sums, stride);
-        }
-        write(&self.dst, |dst: &mut [f32]| {
-            for (row, sums) in rows.zip(sums.chunks_exact(stride)) {
-                let at = row * half + columns.start..row * half + columns.end;
-                geglu(&mut dst[at], &sums[columns.clone()], &sums[gates.clone()]);
+        let most = each.len().max(sums.len());
+        sums.resize_with(most, Default::default);
+        self.fill_parts(rows.clone(), &each, std::iter::empty(), |addend, _, strips| {
+            let mut parts: Vec<_> = strips.iter_mut().zip(sums.iter_mut()).collect();
+            self.pool.each(&mut parts, |i, (strip, sums)| {
+                let columns = each[i].clone();
+                let gates = half + columns.start..half + columns.end;
+                // Panels begin at multiples of their width; what is made again beside the gates is the same.
+                let whole = gates.start / COLUMNS * COLUMNS..gates.end;
+                let beside = gates.start - whole.start;
+                for (sums, part) in sums.iter_mut().zip([columns.clone(), whole.clone()]) {
+                    sums.resize(rows.len() * part.len(), 0.0);
+                    let mut sums: Vec<_> = sums.chunks_exact_mut(part.len()).collect();
+                    multiply(stacked, panels, part, addend, &mut sums);
+                }
+                let values = sums[0].chunks_exact(columns.len());
+                let gates = sums[1].chunks_exact(whole.len());
+                for ((to, values), gates) in strip.iter_mut().zip(values).zip(gates) {
+                    geglu(to, values, &gates[beside..]);
+                }
+            });
+        })
+    }
+
+    /// `f` gets for each range of columns its part of each row of the slot; else as [`fill`](Self::fill). It makes sums of those
+    /// rows that `made` gives.
+    pub(super) fn fill_parts(
+        &self,
+        rows: Range<usize>,
+        columns: &[Range<usize>],
+        made: impl Iterator<Item = Range<usize>>,
+        f: impl FnOnce(Option<&[f32]>, &Rest<'_>, &mut [Vec<&mut [f32]>]),
+    ) -> Result<()> {
+        let (first, channels) = (rows.start, self.channels);
+        self.fill(rows, |addend, rest, dst| {
+            let mut strips = strips(dst, channels, columns.iter().cloned());
+            if columns.first() != Some(&(0..channels)) {
+                return f(addend, rest, &mut strips);
+            }
+            // Rows lie one after the other: few channels are too short to be gone through by themselves.
+            f(addend, &Rest::default(), &mut strips);
+            for made in made {
+                let sums = &mut dst[(made.start - first) * channels..(made.end - first) * channels];
+                rest.finish(made.start, 0, sums);
             }
         })
     }
 
-    /// `f` writes sums to rows of so many elements each, with the addend, if there is one; [`finish`](Self::finish) comes after it.
-    pub(super) fn fill(&self, f: impl FnOnce(&mut [f32], usize, Option<&[f32]>)) -> Result<()> {
-        write(&self.dst, |dst: &mut [f32]| {
-            f(dst, self.channels, self.addend.as_deref())
-        })
-    }
-
-    /// Does what is left to do to the sums in some columns of `rows`.
-    pub(super) fn finish(&self, rows: impl Iterator<Item = Range<usize>>, columns: Range<usize>) -> Result<()> {
-        if self.act.is_none() && self.residual.is_none() && self.post.is_none() {
-            return Ok(());
-        }
+    /// `f` gets what is added to each row's sums, if there is something, what is left to do to them then, and these rows of the slot.
+    /// It writes to all that it makes sums for.
+    pub(super) fn fill(&self, rows: Range<usize>, f: impl FnOnce(Option<&[f32]>, &Rest<'_>, &mut [f32])) -> Result<()> {
         let residual = self.residual.as_ref().map(read::<f32>).transpose()?;
+        let rest = Rest {
+            act: self.act,
+            residual: residual.as_deref(),
+            post: self.post,
+            channels: self.channels,
+        };
         write(&self.dst, |dst: &mut [f32]| {
-            let mut each = |at: Range<usize>| {
-                let sums = &mut dst[at.clone()];
-                if let Some(act) = self.act {
-                    activate(act, sums);
-                }
-                if let Some(residual) = &residual {
-                    sums.iter_mut().zip(&residual[at]).for_each(|(d, r)| *d += r);
-                }
-                if let Some(post) = self.post {
-                    unary::apply(post, sums);
-                }
-            };
-            if columns == (0..self.channels) {
-                // Rows lie one after the other: few channels are too short to be gone through by themselves.
-                return rows.for_each(|rows| each(rows.start * self.channels..rows.end * self.channels));
-            }
-            for row in rows.flatten() {
-                each(row * self.channels + columns.start..row * self.channels + columns.end);
-            }
+            let dst = &mut dst[rows.start * self.channels..rows.end * self.channels];
+            f(self.addend.as_deref(), &rest, dst);
         })
     }
 }

@@ -5,7 +5,7 @@ use super::chunks::{Work, lines_of, part};
 use super::conv2d::Patches;
 use super::epilogue::Finish;
 use super::kernels::taps::{MOST, SIDE, columns, sum};
-use super::kernels::{COLUMNS, Elements, Panels, ROWS, multiply, stack, tall};
+use super::kernels::{COLUMNS, Elements, Panels, ROWS, multiply, stack, tall, tiles};
 use super::memory::filled;
 use super::operands::Operands;
 use super::source::{Lines, Source};
@@ -35,7 +35,7 @@ fn side_by_side(panels: &Panels<'_>, ci: usize, co: usize) -> Result<Vec<f32>> {
 }
 
 pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: usize) -> Result<Work> {
-    let (weight, finish) = (o.param(0)?, Finish::new(o)?);
+    let (weight, finish, pool) = (o.param(0)?, Finish::new(o)?, o.pool);
     let (ci, co) = (patches.channels, weight.dims()[1]);
     let weights = side_by_side(&weight.hold().panels(), ci, co)?;
     let ([height, width], [from_height, from_width]) = (patches.out, patches.from());
@@ -46,8 +46,11 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
     let line = from_width * stride;
     let mut products = filled(held * line, 0.0, "products of a convolution")?;
     let mut made = 0..0;
-    let mut stacked = filled(tall(from_width, ci), [0.0; ROWS], "a line of a convolution")?;
-    let mut image = Lines::new(source, from_width);
+    // For each part of the work a line's pixels.
+    let stacks = pool.cut(0..held, 1).into_iter();
+    let stacks = stacks.map(|_| filled(tall(from_width, ci), [0.0; ROWS], "a line of a convolution"));
+    let mut stacks = stacks.collect::<Result<Vec<_>>>()?;
+    let mut image = Lines::new(source, from_width, pool);
     let parts = height.div_ceil(step);
     Ok(Work::new(batch * parts, move |i| {
         let picture = i / parts;
@@ -61,33 +64,41 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
             steps: ci,
         };
         if !new.is_empty() {
-            image.see(new.clone(), |x| {
-                for number in new {
-                    let x = &x[number % patches.held(x) * from_width * ci..][..from_width * ci];
-                    let tiles = from_width.div_ceil(ROWS);
-                    for t in 0..tiles {
-                        let row = |r: usize| &x[(t * ROWS + r).min(from_width - 1) * ci..][..ci];
-                        stack(std::array::from_fn(row), ci, t, tiles, &mut stacked);
+            let places = products.chunks_exact_mut(line).enumerate();
+            let places = places.map(|(place, to)| (new.start + (place + held - new.start % held) % held, to));
+            let mut places: Vec<_> = places.filter(|(number, _)| *number < new.end).collect();
+            let some = places.len().div_ceil(stacks.len()).max(1);
+            let mut parts: Vec<_> = places.chunks_mut(some).zip(&mut stacks).collect();
+            image.see(new, |x| {
+                pool.each(&mut parts, |_, (places, stacked)| {
+                    for (number, to) in places.iter_mut() {
+                        let x = &x[*number % patches.held(x) * from_width * ci..][..from_width * ci];
+                        for (t, tile) in tiles(stacked, ci).iter_mut().enumerate() {
+                            let row = |r: usize| &x[(t * ROWS + r).min(from_width - 1) * ci..][..ci];
+                            stack(std::array::from_fn(row), tile);
+                        }
+                        let mut to: Vec<_> = to.chunks_exact_mut(stride).collect();
+                        multiply(stacked, &panels, 0..stride, None, &mut to);
                     }
-                    let to = &mut products[number % held * line..][..line];
-                    multiply(&stacked, &panels, 0..stride, None, to, stride);
-                }
+                });
             })?;
         }
         made = seen;
-        finish.fill(|dst, channels, addend| {
-            for y in lines {
-                let row = |tap: usize| {
-                    let from = (y + tap)
-                        .checked_sub(patches.above())
-                        .filter(|from| *from < from_height)?;
-                    Some(&products[(picture * from_height + from) % held * line..][..line])
-                };
-                let to = &mut dst[at(y) * channels..at(y + 1) * channels];
-                sum(std::array::from_fn(row), [from_width, patches.left(), co], addend, to);
-            }
-        })?;
-        finish.finish(std::iter::once(pixels), 0..co)
+        finish.fill(pixels, |addend, rest, dst| {
+            pool.rows(dst, width * co, |some, dst| {
+                let first = lines.start + some.start;
+                for (y, to) in (first..).zip(dst.chunks_exact_mut(width * co)) {
+                    let row = |tap: usize| {
+                        let from = (y + tap)
+                            .checked_sub(patches.above())
+                            .filter(|from| *from < from_height)?;
+                        Some(&products[(picture * from_height + from) % held * line..][..line])
+                    };
+                    sum(std::array::from_fn(row), [from_width, patches.left(), co], addend, to);
+                }
+                rest.finish(at(first), 0, dst);
+            });
+        })
     }))
 }
 

@@ -5,11 +5,15 @@ use super::chunks::{Work, part, rows_of};
 use super::kernels::{activate, deviations};
 use super::memory::{read, write};
 use super::operands::Operands;
+use super::pool::Pool;
 use crate::error::{Error, Result};
 use crate::graph::Op;
+use std::ops::Range;
 
 /// Rows of a block: few enough for f32 sums, and for staying in the cache between mean and deviation.
 const BLOCK: usize = 32;
+/// Channels that are not parted: a line of the cache.
+const LEAST: usize = 16;
 
 pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     let Op::GroupNorm { groups, eps, act } = o.node.op else {
@@ -18,11 +22,11 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     let x = o.input(0)?;
     let (batch, channels) = (x.shape.batch(), x.shape.channels());
     let rows = x.shape.rows() / batch.max(1);
-    let (x, dst) = (x.tensor.clone(), o.dst.clone());
+    let (x, dst, pool) = (x.tensor.clone(), o.dst.clone(), o.pool);
     let affine = o.param(0)?.vector();
     let step = rows_of(channels);
     let parts = rows.div_ceil(step);
-    let mut statistics = Statistics::new(channels);
+    let mut statistics = Vec::new();
     let mut scales = Vec::new();
     Ok(Work::new(batch * parts * 2, move |i| {
         let (picture, i) = (i / (parts * 2), i % (parts * 2));
@@ -31,25 +35,28 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         let x = &read::<f32>(&x)?[at.clone()];
         if i < parts {
             if i == 0 {
-                statistics = Statistics::new(channels);
+                statistics = Statistics::of(&[channels], pool);
             }
-            x.chunks(BLOCK * channels).for_each(|block| statistics.add(block));
+            pool.each(&mut statistics, |_, some| some.add(x, channels));
             return Ok(());
         }
         if i == parts {
-            scales = statistics.scales(groups, eps, &affine);
+            scales = Statistics::side_by_side(&statistics).scales(groups, eps, &affine);
         }
         let (mean, rest) = scales.split_at(channels);
         let (scale, shift) = rest.split_at(channels);
         write(&dst, |dst: &mut [f32]| {
-            for (d, x) in dst[at].chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                for ((((d, x), mean), scale), shift) in d.iter_mut().zip(x).zip(mean).zip(scale).zip(shift) {
-                    *d = (x - mean) * scale + shift;
+            pool.rows(&mut dst[at], channels, |rows, dst| {
+                let x = x[rows.start * channels..].chunks_exact(channels);
+                for (d, x) in dst.chunks_exact_mut(channels).zip(x) {
+                    for ((((d, x), mean), scale), shift) in d.iter_mut().zip(x).zip(mean).zip(scale).zip(shift) {
+                        *d = (x - mean) * scale + shift;
+                    }
+                    if let Some(act) = act {
+                        activate(act, d);
+                    }
                 }
-                if let Some(act) = act {
-                    activate(act, d);
-                }
-            }
+            });
         })
     }))
 }
@@ -59,9 +66,10 @@ pub(super) fn statistics_work(o: &Operands<'_>) -> Result<Work> {
     let Op::GroupStatistics { groups, eps } = o.node.op else {
         return Err(Error::Internal("no statistics".into()));
     };
-    let parts = o.inputs.iter().map(|x| (x.tensor.clone(), x.shape.channels()));
-    let (parts, dst) = (parts.collect::<Vec<_>>(), o.dst.clone());
-    let channels: usize = parts.iter().map(|p| p.1).sum();
+    let inputs: Vec<_> = o.inputs.iter().map(|x| x.tensor.clone()).collect();
+    let owns: Vec<_> = o.inputs.iter().map(|x| x.shape.channels()).collect();
+    let (dst, pool) = (o.dst.clone(), o.pool);
+    let channels: usize = owns.iter().sum();
     let (batch, rows) = (o.input(0)?.shape.batch(), o.input(0)?.shape.tokens());
     let affine = o.param(0)?.vector();
     let step = rows_of(channels);
@@ -70,14 +78,16 @@ pub(super) fn statistics_work(o: &Operands<'_>) -> Result<Work> {
     Ok(Work::new(batch * count, move |i| {
         let (picture, i) = (i / count, i % count);
         if i == 0 {
-            statistics = parts.iter().map(|p| Statistics::new(p.1)).collect();
+            statistics = Statistics::of(&owns, pool);
         }
         let range = part(i, step, rows);
-        for ((x, own), statistics) in parts.iter().zip(&mut statistics) {
-            let at = (picture * rows + range.start) * own..(picture * rows + range.end) * own;
-            let x = read::<f32>(x)?;
-            x[at].chunks(BLOCK * own).for_each(|block| statistics.add(block));
-        }
+        let held = inputs.iter().map(read::<f32>).collect::<Result<Vec<_>>>()?;
+        let some = held.iter().zip(&owns);
+        let some = some.map(|(x, own)| &x[(picture * rows + range.start) * own..(picture * rows + range.end) * own]);
+        let some: Vec<_> = some.collect();
+        pool.each(&mut statistics, |_, each| {
+            each.add(some[each.input], owns[each.input]);
+        });
         if range.end < rows {
             return Ok(());
         }
@@ -88,8 +98,11 @@ pub(super) fn statistics_work(o: &Operands<'_>) -> Result<Work> {
     }))
 }
 
-/// Of each channel of one picture.
+/// Of some channels of one picture.
 struct Statistics {
+    /// Which of the values side by side they are in, and from where on.
+    input: usize,
+    first: usize,
     rows: f64,
     mean: Vec<f64>,
     /// Sum of squared deviations from the mean.
@@ -99,8 +112,11 @@ struct Statistics {
 }
 
 impl Statistics {
-    fn new(channels: usize) -> Self {
+    fn new(input: usize, Range { start, end }: Range<usize>) -> Self {
+        let channels = end - start;
         Self {
+            input,
+            first: start,
             rows: 0.0,
             mean: vec![0.0; channels],
             squares: vec![0.0; channels],
@@ -109,9 +125,16 @@ impl Statistics {
         }
     }
 
+    /// Of all channels of values that have so many each, in parts.
+    fn of(channels: &[usize], pool: Pool) -> Vec<Self> {
+        let parts = channels.iter().enumerate();
+        let parts = parts.flat_map(|(i, &own)| pool.cut(0..own, LEAST).into_iter().map(move |some| Self::new(i, some)));
+        parts.collect()
+    }
+
     /// Of the channels of all, which have as many rows.
     fn side_by_side(all: &[Self]) -> Self {
-        let mut joined = Self::new(0);
+        let mut joined = Self::new(0, 0..0);
         for one in all {
             joined.rows = one.rows;
             joined.mean.extend(&one.mean);
@@ -120,11 +143,21 @@ impl Statistics {
         joined
     }
 
-    /// Adds a few rows.
-    fn add(&mut self, block: &[f32]) {
-        let channels = self.mean.len();
+    /// Adds rows of `channels` elements, among them those that this is of.
+    fn add(&mut self, x: &[f32], channels: usize) {
+        x.chunks(BLOCK * channels)
+            .for_each(|block| self.add_block(block, channels));
+    }
+
+    fn add_block(&mut self, block: &[f32], channels: usize) {
         let rows = (block.len() / channels) as f64;
-        deviations(block, channels, 0, &mut self.block_mean, &mut self.block_squares);
+        deviations(
+            block,
+            channels,
+            self.first,
+            &mut self.block_mean,
+            &mut self.block_squares,
+        );
         let total = self.rows + rows;
         let (share, weight) = (rows / total, self.rows * rows / total);
         let block = self.block_mean.iter().zip(&self.block_squares);

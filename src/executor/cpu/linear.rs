@@ -2,8 +2,8 @@
 
 use super::chunks::{Tiles, Work};
 use super::epilogue::Finish;
-use super::kernels::{ROWS, Tall, stack, tall};
-use super::memory::{filled, read};
+use super::kernels::{self, ROWS, Tall, stack, tall};
+use super::memory::filled;
 use super::operands::Operands;
 use super::source::Source;
 use crate::error::Result;
@@ -11,35 +11,35 @@ use std::ops::Range;
 
 pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     let source = Source::new(o)?;
-    let (rows, k) = (source.shape.rows(), source.shape.channels());
+    let (rows, k, pool) = (source.shape.rows(), source.shape.channels(), o.pool);
     let mut loaded = Vec::new();
-    product(o, rows, move |rows, stacked| {
-        if let Some(x) = source.plain() {
-            put(&read::<f32>(x)?[rows.start * k..rows.end * k], k, stacked);
-            return Ok(());
-        }
-        loaded.resize(rows.len() * k, 0.0);
-        source.load(rows, &mut loaded)?;
-        put(&loaded, k, stacked);
+    product(o, rows, move |rows, tiles| {
+        let held = source.hold()?;
+        let x = match held.plain() {
+            Some(x) => &x[rows.start * k..rows.end * k],
+            None => {
+                loaded.resize(rows.len() * k, 0.0);
+                pool.rows(&mut loaded, k, |part, to| {
+                    held.load(rows.start + part.start..rows.start + part.end, to);
+                });
+                &loaded
+            }
+        };
+        pool.rows(tiles, 1, |part, tiles| {
+            for (t, tile) in part.zip(tiles) {
+                let row = |r: usize| (t * ROWS + r).min(rows.len() - 1) * k;
+                stack(std::array::from_fn(|r| &x[row(r)..][..k]), tile);
+            }
+        });
         Ok(())
     })
 }
 
-/// Puts rows of `k` together.
-fn put(x: &[f32], k: usize, stacked: &mut [Tall]) {
-    let rows = x.len() / k;
-    let tiles = rows.div_ceil(ROWS);
-    for t in 0..tiles {
-        let row = |r: usize| (t * ROWS + r).min(rows - 1) * k;
-        stack(std::array::from_fn(|r| &x[row(r)..][..k]), k, t, tiles, stacked);
-    }
-}
-
-/// The product of a node's weight with rows that `put` puts together.
+/// The product of a node's weight with rows that `put` puts together, in tiles of four.
 pub(super) fn product(
     o: &Operands<'_>,
     rows: usize,
-    mut put: impl FnMut(Range<usize>, &mut [Tall]) -> Result<()> + 'static,
+    mut put: impl FnMut(Range<usize>, &mut [Vec<&mut [Tall]>]) -> Result<()> + 'static,
 ) -> Result<Work> {
     let (weight, finish) = (o.param(0)?.clone(), Finish::new(o)?);
     let [k, columns] = weight.dims();
@@ -52,7 +52,7 @@ pub(super) fn product(
         let stacked = &mut stacked[..tall(rows.len(), k)];
         // All columns of a chunk of rows come one after the other.
         if columns.start == 0 {
-            put(rows.clone(), stacked)?;
+            put(rows.clone(), &mut kernels::tiles(stacked, k))?;
         }
         finish.multiply(stacked, &weight.hold().panels(), rows, columns)
     }))

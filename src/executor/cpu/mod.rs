@@ -1,6 +1,7 @@
 //! The CPU executor: nodes of a plan over candle tensors, which are allocated once and written in place. One file an operation, each
-//! of which cuts its work into units (`chunks` says how large); `run` plays them and gives way to other tasks in between. Loops over
-//! slices live in `kernels`, products among them: all of them are made of one tile. No model, no file and no JavaScript is known here.
+//! of which cuts its work into units (`chunks` says how large); `run` plays them and gives way to other tasks in between; `pool` shares
+//! a unit among threads. Loops over slices live in `kernels`, products among them: all of them are made of one tile. No model, no file
+//! and no JavaScript is known here, but for the two functions by which `pool` has it wake the threads of a page.
 
 mod add;
 mod attention;
@@ -18,6 +19,7 @@ mod layer_norm;
 mod linear;
 mod memory;
 mod operands;
+mod pool;
 mod product;
 mod profile;
 mod run;
@@ -36,12 +38,14 @@ use candle_core::Tensor;
 use std::cell::Cell;
 
 pub use instance::Instance;
+use pool::Pool;
 pub use product::product;
 pub use weights::Weights;
 
 /// The executor.
 pub struct Cpu {
     info: BackendInfo,
+    pool: Pool,
     /// Milliseconds of work between two pauses.
     slice_ms: f64,
     /// What is played a part at a time.
@@ -65,10 +69,15 @@ impl Default for Cpu {
 impl Cpu {
     /// The processor. It is always there.
     pub fn new() -> Self {
-        Self::with_slices(chunks::SLICE_MS)
+        Self::with_threads(pool::available())
     }
 
-    fn with_slices(slice_ms: f64) -> Self {
+    /// The processor, by so many threads: in a page those that were started there.
+    pub fn with_threads(threads: usize) -> Self {
+        Self::with(threads, chunks::SLICE_MS)
+    }
+
+    fn with(threads: usize, slice_ms: f64) -> Self {
         let features = features();
         let name = if features.is_empty() {
             "candle".into()
@@ -81,8 +90,9 @@ impl Cpu {
                 name,
                 software: false,
                 features,
-                threads: 1,
+                threads: threads.max(1),
             },
+            pool: Pool::new(threads),
             slice_ms,
             sizes: bands::Sizes::default(),
             resumed: Cell::new(crate::platform::now_ms()),

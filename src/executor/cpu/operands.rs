@@ -1,5 +1,6 @@
 //! What one node of a plan reads and writes, as tensors.
 
+use super::pool::Pool;
 use super::weights::Param;
 use crate::error::{Error, Result};
 use crate::graph::{Node, Shape};
@@ -25,6 +26,8 @@ pub(super) struct Operands<'a> {
     pub(super) skipped: usize,
     /// Which row of a schedule is in use.
     pub(super) step: usize,
+    /// Who does the work.
+    pub(super) pool: Pool,
 }
 
 impl Operands<'_> {

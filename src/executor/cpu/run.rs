@@ -41,7 +41,9 @@ impl Cpu {
     ) -> Result<f64> {
         let label = &instance.plan.nodes[part.node].label;
         let (mut resumed, mut worked) = (now_ms(), 0.0);
-        let work = operands(instance, weights, part, context, step).and_then(|o| plan_work(&o));
+        let work = self
+            .operands(instance, weights, part, context, step)
+            .and_then(|o| plan_work(&o));
         let Some(mut work) = work.map_err(|e| e.at(label))? else {
             return Ok(0.0);
         };
@@ -59,46 +61,48 @@ impl Cpu {
         }
         Ok(worked + now_ms() - resumed)
     }
-}
 
-fn operands<'a>(
-    instance: &'a Instance,
-    weights: &Weights,
-    step: &'a Step,
-    context: usize,
-    row: usize,
-) -> Result<Operands<'a>> {
-    let (plan, i) = (&instance.plan, step.node);
-    let part = step.part.as_deref();
-    if let Some(part) = part {
-        instance.keep(i, context, part)?;
-    }
-    let node = &plan.nodes[i];
-    let inputs = node.inputs.iter().enumerate().map(|(operand, &v)| {
-        Ok(match part.and_then(|part| part.inputs[operand].as_ref()) {
-            Some((elements, shape)) => Operand {
-                tensor: instance.part(v, context, elements)?,
-                shape: shape.clone(),
+    fn operands<'a>(
+        &self,
+        instance: &'a Instance,
+        weights: &Weights,
+        step: &'a Step,
+        context: usize,
+        row: usize,
+    ) -> Result<Operands<'a>> {
+        let (plan, i) = (&instance.plan, step.node);
+        let part = step.part.as_deref();
+        if let Some(part) = part {
+            instance.keep(i, context, part)?;
+        }
+        let node = &plan.nodes[i];
+        let inputs = node.inputs.iter().enumerate().map(|(operand, &v)| {
+            Ok(match part.and_then(|part| part.inputs[operand].as_ref()) {
+                Some((elements, shape)) => Operand {
+                    tensor: instance.part(v, context, elements)?,
+                    shape: shape.clone(),
+                },
+                None => Operand {
+                    tensor: instance.tensor(v, context)?,
+                    shape: plan.values[v.0].shape.clone(),
+                },
+            })
+        });
+        let params = node.params.iter().map(|&p| weights.get(&plan.params[p]));
+        Ok(Operands {
+            node: part.map_or(node, |part| &part.node),
+            inputs: inputs.collect::<Result<_>>()?,
+            params: params.collect::<Result<_>>()?,
+            dst: match part {
+                Some(part) => instance.part(Value(i), context, &part.to)?,
+                None => instance.tensor(Value(i), context)?,
             },
-            None => Operand {
-                tensor: instance.tensor(v, context)?,
-                shape: plan.values[v.0].shape.clone(),
-            },
+            height: node.shape.image().map_or(1, |[_, height, ..]| height),
+            skipped: part.map_or(0, |part| part.skipped),
+            step: row,
+            pool: self.pool,
         })
-    });
-    let params = node.params.iter().map(|&p| weights.get(&plan.params[p]));
-    Ok(Operands {
-        node: part.map_or(node, |part| &part.node),
-        inputs: inputs.collect::<Result<_>>()?,
-        params: params.collect::<Result<_>>()?,
-        dst: match part {
-            Some(part) => instance.part(Value(i), context, &part.to)?,
-            None => instance.tensor(Value(i), context)?,
-        },
-        height: node.shape.image().map_or(1, |[_, height, ..]| height),
-        skipped: part.map_or(0, |part| part.skipped),
-        step: row,
-    })
+    }
 }
 
 /// What a node does; nothing for an input.

@@ -4,10 +4,11 @@
 use super::kernels::activate;
 use super::memory::read;
 use super::operands::Operands;
-use crate::error::{Error, Result};
+use super::pool::Pool;
+use crate::error::Result;
 use crate::graph::{Activation, Shape};
 use candle_core::Tensor;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 /// Lines of images, one below the other, as a convolution reads them: those of the slot, or those that are loaded, of which there are
 /// only as many as are seen at once.
@@ -20,23 +21,26 @@ pub(super) struct Lines {
     loaded: usize,
     /// The most lines that were seen at once.
     held: usize,
+    pool: Pool,
 }
 
 impl Lines {
-    pub(super) fn new(source: Source, width: usize) -> Self {
+    pub(super) fn new(source: Source, width: usize, pool: Pool) -> Self {
         Self {
             source,
             width,
             lines: Vec::new(),
             loaded: 0,
             held: 0,
+            pool,
         }
     }
 
     /// Gives `f` these lines, each at its number modulo the number of lines that it gets. Later lines are seen later.
     pub(super) fn see<T>(&mut self, seen: Range<usize>, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
-        if let Some(x) = self.source.plain() {
-            return Ok(f(&read::<f32>(x)?));
+        let source = self.source.hold()?;
+        if let Some(x) = source.plain() {
+            return Ok(f(x));
         }
         let line = self.width * self.source.shape.channels();
         if seen.len() > self.held {
@@ -45,10 +49,16 @@ impl Lines {
             self.lines.resize(self.held * line, 0.0);
             self.loaded = 0;
         }
-        for i in seen.start.max(self.loaded)..seen.end {
-            let to = &mut self.lines[i % self.held * line..][..line];
-            self.source.load(i * self.width..(i + 1) * self.width, to)?;
-        }
+        let first = seen.start.max(self.loaded);
+        let places = self.lines.chunks_exact_mut(line.max(1)).enumerate();
+        // Each place's line, the first one from `first` on that belongs there.
+        let places = places.map(|(place, to)| (first + (place + self.held - first % self.held) % self.held, to));
+        let mut missing: Vec<_> = places.filter(|(i, _)| *i < seen.end).collect();
+        self.pool.rows(&mut missing, 1, |_, lines| {
+            for (i, to) in lines {
+                source.load(*i * self.width..(*i + 1) * self.width, to);
+            }
+        });
         self.loaded = self.loaded.max(seen.end);
         Ok(f(&self.lines))
     }
@@ -61,6 +71,13 @@ pub(super) struct Source {
     pub(super) shape: Shape,
     statistics: Option<Tensor>,
     act: Option<Activation>,
+}
+
+/// The elements of a source for as long as this is held.
+pub(super) struct Held<'a, E> {
+    source: &'a Source,
+    parts: Vec<E>,
+    statistics: Option<E>,
 }
 
 impl Source {
@@ -83,30 +100,37 @@ impl Source {
         })
     }
 
+    pub(super) fn hold(&self) -> Result<Held<'_, impl Deref<Target = [f32]> + Sync>> {
+        let parts = self.parts.iter().map(|(tensor, _)| read::<f32>(tensor));
+        Ok(Held {
+            source: self,
+            parts: parts.collect::<Result<_>>()?,
+            statistics: self.statistics.as_ref().map(read::<f32>).transpose()?,
+        })
+    }
+}
+
+impl<E: Deref<Target = [f32]>> Held<'_, E> {
     /// The value, where it is read as it is.
-    pub(super) fn plain(&self) -> Option<&Tensor> {
-        match (self.parts.as_slice(), &self.statistics, self.act) {
-            ([(tensor, _)], None, None) => Some(tensor),
+    pub(super) fn plain(&self) -> Option<&[f32]> {
+        match (self.parts.as_slice(), &self.statistics, self.source.act) {
+            ([x], None, None) => Some(x),
             _ => None,
         }
     }
 
     /// Writes rows as the layer reads them.
-    pub(super) fn load(&self, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
-        let (channels, tokens) = (self.shape.channels(), self.shape.tokens());
-        if to.len() != rows.len() * channels {
-            return Err(Error::Internal(format!("{} elements for {rows:?}", to.len())));
-        }
+    pub(super) fn load(&self, rows: Range<usize>, to: &mut [f32]) {
+        let (channels, tokens) = (self.source.shape.channels(), self.source.shape.tokens());
         let mut first = 0;
-        for (tensor, own) in &self.parts {
-            let x = &read::<f32>(tensor)?[rows.start * own..rows.end * own];
+        for (x, (_, own)) in self.parts.iter().zip(&self.source.parts) {
+            let x = &x[rows.start * own..rows.end * own];
             for (to, x) in to.chunks_exact_mut(channels).zip(x.chunks_exact(*own)) {
                 to[first..first + own].copy_from_slice(x);
             }
             first += own;
         }
         if let Some(statistics) = &self.statistics {
-            let statistics = read::<f32>(statistics)?;
             for (row, to) in rows.zip(to.chunks_exact_mut(channels)) {
                 let of_picture = &statistics[row / tokens * 3 * channels..][..3 * channels];
                 let (mean, rest) = of_picture.split_at(channels);
@@ -116,9 +140,8 @@ impl Source {
                 }
             }
         }
-        if let Some(act) = self.act {
+        if let Some(act) = self.source.act {
             activate(act, to);
         }
-        Ok(())
     }
 }

@@ -11,13 +11,14 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
     let Op::Unary(unary) = o.node.op else {
         return Err(Error::Internal("no unary operation".into()));
     };
-    let (x, dst) = (o.input(0)?.clone(), o.dst.clone());
+    let (x, dst, pool) = (o.input(0)?.clone(), o.dst.clone(), o.pool);
     Ok(Work::rows(x.shape.len(), 1, move |at| {
         let x = &read::<f32>(&x.tensor)?[at.clone()];
         write(&dst, |dst: &mut [f32]| {
-            let dst = &mut dst[at];
-            dst.copy_from_slice(x);
-            apply(unary, dst);
+            pool.rows(&mut dst[at], 1, |at, dst| {
+                dst.copy_from_slice(&x[at]);
+                apply(unary, dst);
+            });
         })
     }))
 }
@@ -40,15 +41,17 @@ pub(super) fn clamp(v: f32, min: f32, max: f32) -> f32 {
 
 /// `x[..n] · gelu(x[n..])` of each row.
 pub(super) fn geglu_work(o: &Operands<'_>) -> Result<Work> {
-    let (x, dst) = (o.input(0)?.clone(), o.dst.clone());
+    let (x, dst, pool) = (o.input(0)?.clone(), o.dst.clone(), o.pool);
     let n = x.shape.channels() / 2;
     Ok(Work::rows(x.shape.rows(), n, move |rows| {
         let x = &read::<f32>(&x.tensor)?[rows.start * 2 * n..rows.end * 2 * n];
         write(&dst, |dst: &mut [f32]| {
-            let dst = dst[rows.start * n..rows.end * n].chunks_exact_mut(n);
-            for (dst, row) in dst.zip(x.chunks_exact(2 * n)) {
-                geglu(dst, &row[..n], &row[n..]);
-            }
+            pool.rows(&mut dst[rows.start * n..rows.end * n], n, |rows, dst| {
+                let x = x[rows.start * 2 * n..].chunks_exact(2 * n);
+                for (dst, row) in dst.chunks_exact_mut(n).zip(x) {
+                    geglu(dst, &row[..n], &row[n..]);
+                }
+            });
         })
     }))
 }

@@ -4,8 +4,8 @@
 use super::chunks::{Tiles, Work};
 use super::conv2d::Patches;
 use super::epilogue::Finish;
-use super::kernels::winograd::{FIELD, Fields, POINTS, SIDE, Scratch, multiply, room, transform};
-use super::kernels::{COLUMNS, ROWS, tall};
+use super::kernels::winograd::{FIELD, Fields, POINTS, SIDE, Scratch, groups_of, multiply, room, transform};
+use super::kernels::{self, COLUMNS, ROWS, tall};
 use super::memory::filled;
 use super::operands::Operands;
 use super::source::{Lines, Source};
@@ -62,8 +62,8 @@ impl Squares {
 }
 
 pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: usize) -> Result<Work> {
-    let (weight, finish) = (o.param(0)?.clone(), Finish::new(o)?);
-    let mut image = Lines::new(source, patches.from()[1]);
+    let (weight, finish, pool) = (o.param(0)?.clone(), Finish::new(o)?, o.pool);
+    let mut image = Lines::new(source, patches.from()[1], pool);
     let [k, columns] = weight.dims();
     let channels = patches.channels;
     let squares = Squares {
@@ -74,9 +74,10 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
     let tiles = Tiles::new(count, POINTS * channels, columns);
     let groups = tiles.row_step().div_ceil(ROWS);
     let mut stacked = filled(room(groups, channels), [0.0; ROWS], "squares of a convolution")?;
-    let mut scratch = Scratch::new(groups);
+    // For each part of the work its own, with which squares are odd.
+    let mut scratch: Vec<(Option<Scratch>, Vec<bool>)> = Vec::new();
     let zeros = vec![0.0; channels];
-    let (mut four, mut plain) = (Vec::new(), Vec::new());
+    let mut plain = Vec::new();
     Ok(Work::new(tiles.count(), move |i| {
         let (rows, columns) = tiles.tile(i);
         let groups = rows.len().div_ceil(ROWS);
@@ -84,8 +85,9 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
         // All columns of some squares come one after the other.
         if columns.start == 0 {
             image.see(seen.clone(), |x| {
-                for group in 0..groups {
-                    let held = patches.held(x);
+                let held = patches.held(x);
+                let mut groups = groups_of(&mut stacked[..room(groups, channels)], groups, channels);
+                pool.each(&mut groups, |group, to| {
                     let fields: Fields<'_> = std::array::from_fn(|r| {
                         let (image, top, left) = squares.place((rows.start + group * ROWS + r).min(rows.end - 1));
                         std::array::from_fn(|point| {
@@ -93,27 +95,35 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
                             from.map_or(&zeros[..], |at| &x[at..at + channels])
                         })
                     });
-                    transform(&fields, channels, group, groups, &mut stacked);
-                }
+                    transform(&fields, channels, to);
+                });
             })?;
         }
         let held = weight.hold();
         let panels = held.panels();
-        let mut odd = vec![false; rows.len()];
-        finish.fill(|dst, stride, addend| {
-            for column in columns.clone().step_by(COLUMNS) {
-                let width = COLUMNS.min(columns.end - column);
-                let mut first = [0.0; COLUMNS];
-                if let Some(addend) = addend {
-                    first[..width].copy_from_slice(&addend[column..column + width]);
-                }
-                multiply(
-                    &stacked,
-                    groups,
-                    &panels,
-                    column / COLUMNS,
-                    &mut scratch,
-                    |i, mut out| {
+        let (pixels, each) = (squares.pixels(rows.clone()), pool.cut(columns.clone(), COLUMNS));
+        let most = each.len().max(scratch.len());
+        scratch.resize_with(most, Default::default);
+        let lines = || {
+            rows.clone()
+                .flat_map(|square| squares.lines(square))
+                .map(|(_, line)| line)
+        };
+        finish.fill_parts(pixels.clone(), &each, lines(), |addend, rest, strips| {
+            let mut parts: Vec<_> = strips.iter_mut().zip(&mut scratch).collect();
+            pool.each(&mut parts, |part, (strip, (scratch, odd))| {
+                let scratch = scratch.get_or_insert_with(|| Scratch::new(tiles.row_step().div_ceil(ROWS)));
+                let columns = each[part].clone();
+                odd.clear();
+                odd.resize(rows.len(), false);
+                for column in columns.clone().step_by(COLUMNS) {
+                    let width = COLUMNS.min(columns.end - column);
+                    let mut first = [0.0; COLUMNS];
+                    if let Some(addend) = addend {
+                        first[..width].copy_from_slice(&addend[column..column + width]);
+                    }
+                    let at = column - columns.start..column - columns.start + width;
+                    multiply(&stacked, groups, &panels, column / COLUMNS, scratch, |i, mut out| {
                         let Some(odd) = odd.get_mut(i) else { return };
                         let mut all = 0.0;
                         for sum in out.as_flattened_mut() {
@@ -121,26 +131,23 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
                             all += sum.iter().map(|sum| sum * 0.0).sum::<f32>();
                         }
                         *odd |= all != 0.0;
-                        for (y, pixels) in squares.lines(rows.start + i) {
-                            for (pixel, sums) in pixels.zip(&out[y]) {
-                                let at = pixel * stride + column;
-                                dst[at..at + width].copy_from_slice(&sums[..width]);
+                        for (y, line) in squares.lines(rows.start + i) {
+                            for (pixel, sums) in line.zip(&out[y]) {
+                                strip[pixel - pixels.start][at.clone()].copy_from_slice(&sums[..width]);
                             }
                         }
-                    },
-                );
-            }
+                    });
+                }
+                for pixel in lines().flatten() {
+                    rest.finish(pixel, columns.start, strip[pixel - pixels.start]);
+                }
+            });
         })?;
-        let all = |odd: bool, these: &[bool]| -> Vec<usize> {
-            let some = rows.clone().zip(these).filter(|(_, o)| **o == odd);
-            some.map(|(square, _)| square).collect()
-        };
-        let lines = |square: &usize| squares.lines(*square).map(|(_, pixels)| pixels);
-        finish.finish(all(false, &odd).iter().flat_map(lines), columns.clone())?;
-        for pixels in all(true, &odd).iter().flat_map(lines) {
-            plain.resize(tall(SIDE, k), [0.0; ROWS]);
+        let odd = |square: &usize| scratch[..each.len()].iter().any(|(_, odd)| odd[square - rows.start]);
+        for (_, pixels) in rows.clone().filter(odd).flat_map(|square| squares.lines(square)) {
+            plain.resize(tall(pixels.len(), k), [0.0; ROWS]);
             image.see(seen.clone(), |x| {
-                patches.stack(x, pixels.clone(), &mut four, &mut plain)
+                patches.stack(x, pixels.clone(), &mut kernels::tiles(&mut plain, k));
             })?;
             finish.multiply(&plain, &panels, pixels, columns.clone())?;
         }

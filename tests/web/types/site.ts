@@ -13,7 +13,7 @@ import type {
 } from "../../../www/tintype/tintype.js";
 
 export async function site(directory: FileSystemDirectoryHandle, list: FileList, file: File): Promise<void> {
-  const tintype: Tintype = await Tintype.create({ backend: "auto", memoryBudget: 2 ** 30, threads: 1 });
+  const tintype: Tintype = await Tintype.create({ backend: "auto", memoryBudget: 2 ** 30, threads: 4 });
   await Tintype.create();
   await Tintype.create({ hub: { url: "https://hub.example", token: "hf_…", headers: { "X-Site": "mine" } } });
   const backend: Backend = tintype.backend;

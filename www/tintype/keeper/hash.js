@@ -1,13 +1,17 @@
 // sha256 of bytes as they stream, by the crate's wasm: the platform's digest wants all of them at once.
 
-import { Sha256, initSync } from "../wasm/tintype.js";
+import { BUILDS } from "../build.js";
 
 /** What is copied into wasm at once: its memory grows by this and never shrinks. */
 const PIECE = 1 << 20;
 
-/** Must have been called before the first hash. */
-export function startHashing(module) {
-  initSync({ module });
+let Sha256;
+
+/** Must have been called before the first hash: with a compiled module, and which build it is of. */
+export async function startHashing({ build, module }) {
+  const bindings = await BUILDS[build].glue();
+  await bindings.default({ module_or_path: module });
+  ({ Sha256 } = bindings);
 }
 
 export class Hasher {

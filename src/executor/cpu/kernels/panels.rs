@@ -71,26 +71,35 @@ pub(in super::super) fn tall(rows: usize, steps: usize) -> usize {
     rows.div_ceil(ROWS) * steps
 }
 
-/// Puts four rows of `steps` where [`multiply`] wants tile `t` of `tiles`.
-pub(in super::super) fn stack(rows: [&[f32]; ROWS], steps: usize, t: usize, tiles: usize, to: &mut [Tall]) {
-    for start in (0..steps).step_by(STEPS) {
-        let len = STEPS.min(steps - start);
-        let to = &mut to[start * tiles + t * len..][..len];
-        interleave(rows.map(|r| &r[start..start + len]), to);
+/// What of `stacked` is each tile's: a part for every [`STEPS`] steps.
+pub(in super::super) fn tiles(stacked: &mut [Tall], steps: usize) -> Vec<Vec<&mut [Tall]>> {
+    let count = stacked.len() / steps.max(1);
+    let mut tiles: Vec<Vec<&mut [Tall]>> = (0..count).map(|_| Vec::with_capacity(steps.div_ceil(STEPS))).collect();
+    for some in stacked.chunks_mut((STEPS * count).max(1)) {
+        let each = some.chunks_exact_mut((some.len() / count.max(1)).max(1));
+        tiles.iter_mut().zip(each).for_each(|(tile, part)| tile.push(part));
+    }
+    tiles
+}
+
+/// Puts four rows into a tile, of [`tiles`].
+pub(in super::super) fn stack(rows: [&[f32]; ROWS], to: &mut [&mut [Tall]]) {
+    let mut start = 0;
+    for part in to {
+        interleave(rows.map(|r| &r[start..start + part.len()]), part);
+        start += part.len();
     }
 }
 
-/// Writes `addend + stacked · panels` to the columns `columns` of `to`, whose rows are `stride` long. `columns` starts at a panel.
+/// Writes `addend + stacked · panels`, of which `to` has the columns `columns` of each row. `columns` starts at a panel.
 pub(in super::super) fn multiply(
     stacked: &[Tall],
     panels: &Panels<'_>,
     columns: Range<usize>,
     addend: Option<&[f32]>,
-    to: &mut [f32],
-    stride: usize,
+    to: &mut [&mut [f32]],
 ) {
-    let (rows, steps) = (to.len() / stride, panels.steps);
-    let tiles = rows.div_ceil(ROWS);
+    let (tiles, steps) = (to.len().div_ceil(ROWS), panels.steps);
     let mut scratch = [[0.0; COLUMNS]; STEPS];
     for start in (0..steps).step_by(STEPS) {
         let len = STEPS.min(steps - start);
@@ -102,43 +111,34 @@ pub(in super::super) fn multiply(
             if let Some(addend) = addend {
                 first[..width].copy_from_slice(&addend[column..column + width]);
             }
-            for (a, to) in stacked.chunks_exact(len).zip(to.chunks_mut(ROWS * stride)) {
+            let at = column - columns.start..column - columns.start + width;
+            for (a, to) in stacked.chunks_exact(len).zip(to.chunks_mut(ROWS)) {
                 let mut sums: Sums = [first; ROWS];
                 if start > 0 {
-                    each_row(&mut sums, to, stride, column, width, |sums, to| {
-                        sums.copy_from_slice(to)
-                    });
+                    each_row(&mut sums, to, at.clone(), |sums, to| sums.copy_from_slice(to));
                 }
                 tile(a, part, &mut sums);
-                each_row(&mut sums, to, stride, column, width, |sums, to| {
-                    to.copy_from_slice(sums)
-                });
+                each_row(&mut sums, to, at.clone(), |sums, to| to.copy_from_slice(sums));
             }
         }
     }
 }
 
 #[inline(always)]
-fn each_row(
-    sums: &mut Sums,
-    to: &mut [f32],
-    stride: usize,
-    column: usize,
-    width: usize,
-    f: impl Fn(&mut [f32], &mut [f32]),
-) {
-    for (sums, to) in sums.iter_mut().zip(to.chunks_exact_mut(stride)) {
-        let to = &mut to[column..column + width];
+fn each_row(sums: &mut Sums, to: &mut [&mut [f32]], at: Range<usize>, f: impl Fn(&mut [f32], &mut [f32])) {
+    for (sums, to) in sums.iter_mut().zip(to) {
+        let to = &mut to[at.clone()];
         // A length that the compiler knows is copied in registers.
-        match (<&mut Wide>::try_from(&mut *to), width == COLUMNS) {
-            (Ok(to), true) => f(sums, to),
-            _ => f(&mut sums[..width], to),
+        match <&mut Wide>::try_from(&mut *to) {
+            Ok(to) => f(sums, to),
+            _ => f(&mut sums[..to.len()], to),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::strips;
     use super::*;
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
@@ -159,10 +159,9 @@ mod tests {
     }
 
     fn stack_all(rows: usize, steps: usize, a: &[f32], to: &mut [Tall]) {
-        let tiles = rows.div_ceil(ROWS);
-        for t in 0..tiles {
+        for (t, tile) in tiles(to, steps).iter_mut().enumerate() {
             let four = std::array::from_fn(|r| &a[(t * ROWS + r).min(rows - 1) * steps..][..steps]);
-            stack(four, steps, t, tiles, to);
+            stack(four, tile);
         }
     }
 
@@ -177,8 +176,9 @@ mod tests {
         let addend = numbers(columns, 9);
         let mut got = vec![f32::NAN; rows * columns];
         let half = (columns / 2).next_multiple_of(COLUMNS).min(columns);
-        for part in [0..half, half..columns] {
-            multiply(&stacked, &panels, part, Some(&addend), &mut got, columns);
+        let parts = [0..half, half..columns];
+        for (to, part) in strips(&mut got, columns, parts.iter().cloned()).iter_mut().zip(&parts) {
+            multiply(&stacked, &panels, part.clone(), Some(&addend), to);
         }
         for (i, got) in got.iter().enumerate() {
             let (row, column) = (i / columns, i % columns);
@@ -239,14 +239,8 @@ mod tests {
             elements.widen(0, &mut wide);
             let product = |elements| {
                 let mut to = vec![f32::NAN; rows * columns];
-                multiply(
-                    &stacked,
-                    &Panels { elements, steps },
-                    0..columns,
-                    None,
-                    &mut to,
-                    columns,
-                );
+                let mut rows: Vec<_> = to.chunks_exact_mut(columns).collect();
+                multiply(&stacked, &Panels { elements, steps }, 0..columns, None, &mut rows);
                 to
             };
             assert_eq!(product(elements), product(Elements::F32(&wide)));

@@ -4,6 +4,7 @@
 
 use super::four::Four;
 use super::panels::Panels;
+use super::strips;
 use super::tile::{COLUMNS, ROWS, Sums, Tall, Wide, tile, transpose};
 
 /// Pixels of a square, each way.
@@ -92,14 +93,14 @@ fn square<const N: usize, const M: usize>(
 /// Pixels that four squares are made of, row by row: the channels of each.
 pub(in super::super) type Fields<'a> = [[&'a [f32]; POINTS]; ROWS];
 
-/// Transforms four squares' fields, of `channels`, a multiple of four, to group `group` of `groups` in `stacked`.
-pub(in super::super) fn transform(
-    fields: &Fields<'_>,
-    channels: usize,
-    group: usize,
-    groups: usize,
-    stacked: &mut [Tall],
-) {
+/// What of `stacked` is each group's: a part for every point.
+pub(in super::super) fn groups_of(stacked: &mut [Tall], groups: usize, channels: usize) -> Vec<Vec<&mut [Tall]>> {
+    let each = (0..groups).map(|group| group * channels..(group + 1) * channels);
+    strips(stacked, point_pixels(groups, channels), each)
+}
+
+/// Transforms four squares' fields, of `channels`, a multiple of four, to a group of [`groups_of`].
+pub(in super::super) fn transform(fields: &Fields<'_>, channels: usize, to: &mut [&mut [Tall]]) {
     for channel in (0..channels).step_by(4) {
         let four = |pixel: &[f32]| -> Four {
             let (fours, _) = pixel.as_chunks();
@@ -108,11 +109,9 @@ pub(in super::super) fn transform(
         let points = fields
             .each_ref()
             .map(|field| square(|y, x| four(field[y * FIELD + x]), input_line));
-        for point in 0..POINTS {
-            let at = point * point_pixels(groups, channels) + group * channels + channel;
-            let to = &mut stacked[at..at + 4];
+        for (point, to) in to.iter_mut().enumerate() {
             let rows = points.each_ref().map(|p| p[point / FIELD][point % FIELD].get());
-            to.copy_from_slice(&transpose(rows));
+            to[channel..channel + 4].copy_from_slice(&transpose(rows));
         }
     }
 }
@@ -213,9 +212,9 @@ mod tests {
             let mut stacked = vec![[0.0; ROWS]; room(groups, channels)];
             let pixels = numbers(groups * ROWS * POINTS * channels, 1);
             let pixel = |square: usize, point: usize| &pixels[(square * POINTS + point) * channels..][..channels];
-            for group in 0..groups {
+            for (group, to) in groups_of(&mut stacked, groups, channels).iter_mut().enumerate() {
                 let fields = std::array::from_fn(|r| std::array::from_fn(|p| pixel(group * ROWS + r, p)));
-                transform(&fields, channels, group, groups, &mut stacked);
+                transform(&fields, channels, to);
             }
             let weights = numbers(2 * 9 * channels * COLUMNS, 2);
             let panels = Panels {

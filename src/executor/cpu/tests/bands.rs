@@ -12,9 +12,9 @@ const WHOLE: Sizes = Sizes {
     band: 1,
 };
 
-fn run(graph: Graph, sizes: Sizes) -> Vec<f32> {
+fn run(graph: Graph, sizes: Sizes, threads: usize) -> Vec<f32> {
     pollster::block_on(async {
-        let mut cpu = Cpu::with_slices(1e9);
+        let mut cpu = Cpu::with(threads, 1e9);
         cpu.sizes = sizes;
         let (executor, plan) = (Executor::Cpu(cpu), Rc::new(Plan::new(graph)));
         let params: Vec<Param> = (plan.params.iter().enumerate())
@@ -42,13 +42,16 @@ fn run(graph: Graph, sizes: Sizes) -> Vec<f32> {
 }
 
 fn check(what: &str, graph: impl Fn() -> Graph) {
-    let whole = run(graph(), WHOLE);
+    let whole = run(graph(), WHOLE, 1);
     assert!(
         whole.iter().all(|x| x.is_finite()) && whole.iter().any(|x| *x != whole[0]),
         "{what}"
     );
     let plan = Plan::new(graph());
-    for sizes in [[1, 1], [1, 3000], [8000, 9000], [20_000, 1 << 20]] {
+    for (threads, sizes) in [[1, 1], [1, 3000], [8000, 9000], [20_000, 1 << 20]]
+        .into_iter()
+        .enumerate()
+    {
         let sizes = Sizes {
             large: sizes[0],
             band: sizes[1],
@@ -57,7 +60,7 @@ fn check(what: &str, graph: impl Fn() -> Graph) {
             sizes.large > 1 || !Layout::new(&plan, sizes).bands.is_empty(),
             "{what}: nothing is in bands"
         );
-        let got = run(graph(), sizes);
+        let got = run(graph(), sizes, threads + 1);
         let same = got
             .iter()
             .zip(&whole)

@@ -31,7 +31,7 @@ fn chain(n: usize, len: usize) -> Rc<Plan> {
 
 #[test]
 fn cancelling_stops_between_two_slices() {
-    let executor = Executor::Cpu(Cpu::with_slices(0.0));
+    let executor = Executor::Cpu(Cpu::with(2, 0.0));
     let plan = chain(5, 10);
     let instance = pollster::block_on(executor.prepare(plan.clone(), 1)).unwrap();
     let weights = pollster::block_on(executor.allocate(&[])).unwrap();
@@ -79,7 +79,7 @@ fn a_long_node_is_cut() {
         &[&[2000, 256]],
         vec![param(Pack::Matrix, &[&[1024, 256]], 1)],
     );
-    let executor = Executor::Cpu(Cpu::with_slices(0.0));
+    let executor = Executor::Cpu(Cpu::with(2, 0.0));
     let plan = Rc::new(case.plan());
     let weights = pollster::block_on(upload(&executor, &plan, &case.params));
     let instance = pollster::block_on(executor.prepare(plan, 1)).unwrap();

@@ -90,9 +90,9 @@ impl Case {
         Plan::new(g)
     }
 
-    fn run(&self, slice_ms: f64) -> Vec<f32> {
+    fn run(&self, threads: usize, slice_ms: f64) -> Vec<f32> {
         pollster::block_on(async {
-            let executor = Executor::Cpu(Cpu::with_slices(slice_ms));
+            let executor = Executor::Cpu(Cpu::with(threads, slice_ms));
             let plan = Rc::new(self.plan());
             let weights = upload(&executor, &plan, &self.params).await;
             let instance = executor.prepare(plan.clone(), 1).await.unwrap();
@@ -114,19 +114,21 @@ impl Case {
 
     /// Runs whole and cut, and compares with `want`, relative to its largest element.
     fn check(&self, want: &[f64]) {
-        let got = self.run(1e9);
+        let got = self.run(1, 1e9);
         assert_eq!(got.len(), want.len());
         let size = want.iter().fold(1e-3f64, |a, w| a.max(w.abs()));
         for (i, (got, want)) in got.iter().zip(want).enumerate() {
             let off = (f64::from(*got) - want).abs() / size;
             assert!(off < 1e-5, "{:?} element {i}: {got} for {want}", self.op);
         }
-        let cut = self.run(0.0);
-        assert!(
-            got.iter().zip(&cut).all(|(a, b)| a.to_bits() == b.to_bits()),
-            "{:?} cut in slices",
-            self.op
-        );
+        for threads in [1, 2, 3, 8] {
+            let cut = self.run(threads, 0.0);
+            assert!(
+                got.iter().zip(&cut).all(|(a, b)| a.to_bits() == b.to_bits()),
+                "{:?} cut in slices, for {threads} threads",
+                self.op
+            );
+        }
     }
 }
 

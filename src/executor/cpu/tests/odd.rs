@@ -97,7 +97,7 @@ fn an_odd_pixel_reaches_no_further_than_the_kernel() {
             let (mut case, c) = conv([1, 9, 11, 16], co, [1; 4], None);
             case.inputs[0].1[at] = odd;
             let want = expected(&case, &c);
-            for (i, (got, want)) in case.run(1e9).iter().zip(&want).enumerate() {
+            for (i, (got, want)) in case.run(2, 1e9).iter().zip(&want).enumerate() {
                 let (same, near) = (
                     f64::from(*got) == *want || got.is_nan() && want.is_nan(),
                     (f64::from(*got) - want).abs() <= 2e-5 + 1e-6 * want.abs(),
@@ -154,7 +154,7 @@ fn large_scores_do_not_overflow() {
     case.check(&attended(&case, &a));
     // Beyond what e to the power of it can be held in f64, too.
     case.inputs[0].1.iter_mut().for_each(|x| *x *= 1e8);
-    assert!(case.run(1e9).iter().all(|x| x.is_finite()));
+    assert!(case.run(2, 1e9).iter().all(|x| x.is_finite()));
 }
 
 #[test]
@@ -163,18 +163,18 @@ fn an_odd_query_spoils_its_row_and_an_odd_key_all() {
     for odd in [f32::NAN, f32::INFINITY] {
         let (mut case, _) = attention(tokens, keys, dim, false);
         case.inputs[0].1[7 * dim] = odd;
-        for (row, got) in case.run(1e9).chunks(dim).enumerate() {
+        for (row, got) in case.run(2, 1e9).chunks(dim).enumerate() {
             assert!(got.iter().all(|x| x.is_nan() == (row == 7)), "{odd}: {got:?} in {row}");
         }
     }
     let (mut case, _) = attention(tokens, keys, dim, false);
     case.inputs[1].1[290 * dim + 1] = f32::NAN;
-    assert!(case.run(1e9).iter().all(|x| x.is_nan()));
+    assert!(case.run(2, 1e9).iter().all(|x| x.is_nan()));
     // A token that is hidden spoils nothing.
     let (mut case, a) = attention(tokens, tokens, dim, true);
     let want = attended(&case, &a);
     case.inputs[1].1[12 * dim] = f32::NAN;
-    for (i, (got, want)) in case.run(1e9).iter().zip(&want).enumerate() {
+    for (i, (got, want)) in case.run(2, 1e9).iter().zip(&want).enumerate() {
         assert_eq!(got.is_nan(), i / dim >= 12);
         assert!(got.is_nan() || (f64::from(*got) - want).abs() < 1e-5);
     }
@@ -186,7 +186,7 @@ fn a_key_at_minus_infinity_counts_for_nothing() {
     let (mut case, mut a) = attention(6, 300, 1, false);
     case.inputs[0].1.fill(1.0);
     case.inputs[1].1[..280].fill(f32::NEG_INFINITY);
-    let got = case.run(1e9);
+    let got = case.run(2, 1e9);
     case.inputs[1].1.drain(..280);
     case.inputs[2].1.drain(..280);
     a.keys = 20;
@@ -197,5 +197,5 @@ fn a_key_at_minus_infinity_counts_for_nothing() {
     let (mut case, _) = attention(3, 300, 1, false);
     case.inputs[0].1.fill(1.0);
     case.inputs[1].1.fill(f32::NEG_INFINITY);
-    assert!(case.run(1e9).iter().all(|x| x.is_nan()));
+    assert!(case.run(2, 1e9).iter().all(|x| x.is_nan()));
 }

@@ -264,7 +264,7 @@ fn norms_of_values_far_from_zero() {
         let want = naive::norm(x, 16, 1200, 4, f64::from(1e-6f32), &affine);
         // What the mean itself is rounded by, in units of the deviation.
         let bound = 1e-6 + f64::from(offset.abs()) * 6e-8 * 2.0;
-        for (got, want) in group.run(1e9).iter().zip(&want) {
+        for (got, want) in group.run(2, 1e9).iter().zip(&want) {
             assert!((f64::from(*got) - want).abs() < bound, "{got} for {want}");
         }
     }
@@ -427,7 +427,7 @@ fn not_a_number_stays_what_it_is() {
     ] {
         let mut case = Case::new(Op::Unary(unary), &[&[3]], vec![]);
         case.inputs[0].1 = vec![f32::NAN, 0.5, f32::INFINITY];
-        let got = case.run(1e9);
+        let got = case.run(2, 1e9);
         assert!(got[0].is_nan() && !got[1].is_nan(), "{unary:?}");
     }
 }
@@ -626,7 +626,7 @@ fn statistics_of_one_value_and_of_two() {
         let x = read_by(&case, both);
         let affine = joined(&case.params[0]);
         let want = naive::norm(&x, c, rows, c / groups, f64::from(1e-5f32), &affine);
-        let got = case.run(1e9);
+        let got = case.run(2, 1e9);
         for (i, (x, want)) in x.iter().zip(&want).enumerate() {
             let at = i / (rows * c) * 3 * c + i % c;
             let found = f64::from(*x - got[at]) * f64::from(got[at + c]) + f64::from(got[at + 2 * c]);

@@ -23,7 +23,7 @@ fn product(m: usize, k: usize, n: usize) -> f64 {
 }
 
 fn node(case: &Case) -> (f64, f64) {
-    let executor = Executor::Cpu(Cpu::with_slices(1e9));
+    let executor = Executor::Cpu(Cpu::with(pool::available(), 1e9));
     let plan = Rc::new(case.plan());
     let weights = pollster::block_on(upload(&executor, &plan, &case.params));
     let instance = pollster::block_on(executor.prepare(plan.clone(), 1)).unwrap();

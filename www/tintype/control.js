@@ -1,0 +1,100 @@
+// How threads share a job, in a few numbers that all of them see: the job is in parts, and whoever is free takes the next one.
+
+const [JOB, PARTS, NEXT, LEFT, GENERATION, ASLEEP, FAILED, LOCK] = [0, 1, 2, 3, 4, 5, 6, 7];
+
+/** `NEXT` says which part is next, and in its upper bits of which job: who comes late takes nothing of the job after his. */
+const BITS = 12;
+
+/** Milliseconds for which the next job is looked out for without falling asleep, which takes long to wake from. */
+const ALERT = 0.2;
+
+/** Milliseconds after which a thread that owes a part is taken for dead. */
+const PATIENCE = 30_000;
+
+export const newControl = () => new Int32Array(new SharedArrayBuffer(64));
+
+const pause = Atomics.pause ?? (() => {});
+
+/** Looks out until `done()`, for a moment; gives whether it was. */
+function lookOut(done) {
+  const until = performance.now() + ALERT;
+  do {
+    for (let i = 0; i < 50; i++) {
+      if (done()) return true;
+      pause();
+    }
+  } while (performance.now() < until);
+  return false;
+}
+
+/** Takes parts of the job that there is, until none is left. */
+function work(control, part) {
+  const generation = Atomics.load(control, GENERATION);
+  const [job, parts] = [Atomics.load(control, JOB), Atomics.load(control, PARTS)];
+  for (;;) {
+    const next = Atomics.load(control, NEXT);
+    const i = next & ((1 << BITS) - 1);
+    if (next >>> BITS !== (generation << BITS) >>> BITS || i >= parts) return;
+    // Nobody else has it, so the job has not ended, and is the one that was read of.
+    if (Atomics.compareExchange(control, NEXT, next, next + 1) !== next) continue;
+    part(job, i);
+    if (Atomics.sub(control, LEFT, 1) === 1) Atomics.notify(control, LEFT);
+  }
+}
+
+/** Has all parts of a job done, and returns when they are. */
+export function run(control, part, job, parts) {
+  Atomics.store(control, JOB, job);
+  Atomics.store(control, PARTS, parts);
+  Atomics.store(control, LEFT, parts);
+  const generation = (Atomics.load(control, GENERATION) + 1) | 0;
+  Atomics.store(control, NEXT, generation << BITS);
+  Atomics.store(control, GENERATION, generation);
+  if (Atomics.load(control, ASLEEP) > 0) Atomics.notify(control, GENERATION);
+  work(control, part);
+  const left = () => Atomics.load(control, LEFT);
+  if (!lookOut(() => left() <= 0)) {
+    for (let now; (now = left()) > 0; ) if (Atomics.wait(control, LEFT, now, PATIENCE) === "timed-out") fail(control);
+  }
+  check(control);
+}
+
+/** Does its part of every job, for ever. */
+export function serve(control, part) {
+  for (let seen = 0; ; seen = Atomics.load(control, GENERATION)) {
+    if (!lookOut(() => Atomics.load(control, GENERATION) !== seen)) {
+      Atomics.add(control, ASLEEP, 1);
+      Atomics.wait(control, GENERATION, seen);
+      Atomics.sub(control, ASLEEP, 1);
+    }
+    try {
+      work(control, part);
+    } catch (error) {
+      fail(control);
+      throw error;
+    }
+  }
+}
+
+function fail(control) {
+  Atomics.store(control, FAILED, 1);
+  Atomics.store(control, LEFT, 0);
+  Atomics.notify(control, LEFT);
+}
+
+/** After that nothing in the memory can be trusted: it is a trap for all. */
+function check(control) {
+  if (Atomics.load(control, FAILED)) throw new WebAssembly.RuntimeError("one of its threads ended");
+}
+
+/** Waits for the lock. It is held for moments. */
+export function take(control) {
+  while (Atomics.compareExchange(control, LOCK, 0, 1) !== 0) {
+    check(control);
+    pause();
+  }
+}
+
+export function give(control) {
+  Atomics.store(control, LOCK, 0);
+}
