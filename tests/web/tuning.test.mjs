@@ -77,7 +77,7 @@ describe("tuning", { timeout: 1_200_000 }, () => {
   const drawUntil = async (is, options) => {
     let drawn = await createAndDraw(options);
     for (let more = 40; !is(await tuning()); more--) {
-      assert.ok(more > 0, JSON.stringify(await tuning()));
+      assert.ok(more > 0, JSON.stringify([await tuning(), await api.notices()]));
       drawn = await api.draw(FOX);
     }
     return drawn;
@@ -93,6 +93,8 @@ describe("tuning", { timeout: 1_200_000 }, () => {
     page.on("console", hear);
     await asGpu("(label, code) => (console.log(`kernel ${label}`), code)");
     const { images } = await createAndDraw({ tuning: "off" });
+    // What a worker says comes when it comes.
+    for (let before = -1; before !== kernels.length; await page.waitForTimeout(1000)) before = kernels.length;
     page.off("console", hear);
     return { rgba: images[0].rgba, kernels: JSON.stringify(kernels) };
   };
