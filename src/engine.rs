@@ -268,7 +268,7 @@ impl Engine {
     /// Times the operations of a model that is not there, as job `job`, after what was asked for before.
     ///
     /// # Errors
-    /// Those of [`sweep`](crate::pipeline::sweep).
+    /// Those of [`sweep`].
     pub async fn sweep(&self, job: u32, request: &SweepRequest) -> Result<Sweep> {
         let job = self.job(job);
         let token = &job.token;
