@@ -5,6 +5,9 @@ const [JOB, PARTS, NEXT, LEFT, GENERATION, ASLEEP, FAILED, LOCK] = [0, 1, 2, 3, 
 /** `NEXT` says which part is next, and in its upper bits of which job: who comes late takes nothing of the job after his. */
 const BITS = 12;
 
+/** In place of a part: there is none yet. Jobs have fewer. */
+const CLOSED = (1 << BITS) - 1;
+
 /** Milliseconds for which the next job is looked out for without falling asleep, which takes long to wake from. */
 const ALERT = 0.2;
 
@@ -33,9 +36,9 @@ function work(control, part) {
   const [job, parts] = [Atomics.load(control, JOB), Atomics.load(control, PARTS)];
   for (;;) {
     const next = Atomics.load(control, NEXT);
-    const i = next & ((1 << BITS) - 1);
+    const i = next & CLOSED;
     if (next >>> BITS !== (generation << BITS) >>> BITS || i >= parts) return;
-    // Nobody else has it, so the job has not ended, and is the one that was read of.
+    // Nobody else has it, so the job has not ended. What was read of it was, for `NEXT` is of the next one before that is told.
     if (Atomics.compareExchange(control, NEXT, next, next + 1) !== next) continue;
     part(job, i);
     if (Atomics.sub(control, LEFT, 1) === 1) Atomics.notify(control, LEFT);
@@ -44,10 +47,12 @@ function work(control, part) {
 
 /** Has all parts of a job done, and returns when they are. */
 export function run(control, part, job, parts) {
+  const generation = (Atomics.load(control, GENERATION) + 1) | 0;
+  // Who comes late to the job before it must find none of its parts while this one is told.
+  Atomics.store(control, NEXT, (generation << BITS) | CLOSED);
   Atomics.store(control, JOB, job);
   Atomics.store(control, PARTS, parts);
   Atomics.store(control, LEFT, parts);
-  const generation = (Atomics.load(control, GENERATION) + 1) | 0;
   Atomics.store(control, NEXT, generation << BITS);
   Atomics.store(control, GENERATION, generation);
   if (Atomics.load(control, ASLEEP) > 0) Atomics.notify(control, GENERATION);
