@@ -81,8 +81,8 @@ export class Compute {
   async #start() {
     const death = this.#link?.death;
     if (death?.code === "device-lost") {
-      const { tuning = "auto" } = this.#options;
-      this.#options = { ...this.#options, tuning: tuning === "auto" ? "kept" : tuning };
+      // Finding out may be what it was lost by.
+      this.#options = { ...this.#options, settled: true };
       if (++this.#losses >= LOSSES) this.#options.backend = "cpu";
     }
     const lock = lockName();

@@ -92,6 +92,7 @@ async function start(options, given) {
   const { kind, reason } = engine.backend();
   if (kind !== "cpu" || isLikely || choose(true, options.threads).threads === 1) return started;
   engine.free();
+  engine = undefined;
   return start({ ...options, backend: "cpu", reason }, given);
 }
 
@@ -106,9 +107,9 @@ async function startBuild(build, most, info, options, given) {
   const threads = most > 1 ? await startThreads(module, exports, most) : 1;
   ({ Sha256 } = bindings);
   const { deviceMemory } = navigator;
-  const { tuning = "auto", ...others } = options;
-  // After a lost device nothing more is found out: finding out may be what it was lost by.
-  if (["auto", "kept"].includes(tuning) && info?.available) tuningKey = keyOf(info, bindings.Engine.version(), options.arithmetic);
+  // After a lost device nothing more is found out.
+  const { tuning = "auto", settled = false, ...others } = options;
+  if (tuning === "auto" && info?.available) tuningKey = keyOf(info, bindings.Engine.version(), options.arithmetic);
   const known = tuningKey === null ? tuning : await readTuning(tuningKey);
   told.tuning = JSON.stringify(known);
   told.lost = known?.lost;
@@ -120,7 +121,7 @@ async function startBuild(build, most, info, options, given) {
     deviceMemory,
     adapterInfo: info,
     tuning: typeof known === "object" ? known : null,
-    tuned: tuning === "off" || tuning === "kept",
+    tuned: tuning === "off" || settled,
   });
   return { build, module };
 }
@@ -225,7 +226,7 @@ function tell() {
 }
 
 /** Keeps what was found out about the adapter, where that has changed, and says once what was left out. Resolves when it is kept. */
-async function tellTuning() {
+function tellTuning() {
   const tuning = engine.tuning();
   const text = JSON.stringify(tuning);
   if (tuning === null || text === told.tuning) return;
@@ -237,7 +238,7 @@ async function tellTuning() {
   for (const [what, why] of news.slice(0, 1)) sayTuning(`this adapter does without a way to compute: ${what}: ${why}${more}`);
   if (tuning.lost && told.lost !== tuning.lost) sayTuning(`the GPU was lost while ways to compute were tried: ${tuning.lost}; no more are tried`);
   told.lost = tuning.lost;
-  await keeping;
+  return keeping;
 }
 
 function sayTuning(message) {
