@@ -1,5 +1,6 @@
-//! Arithmetic on slices: no tensors, no shapes, no library. Loops are written so that LLVM vectorises them (wasm simd128, SSE,
-//! NEON): no branch in the loop, no fused multiply-add (wasm has none, and would call a function for each).
+//! Arithmetic on slices: no tensors, no shapes, no library. Most loops are written so that LLVM vectorises them (wasm simd128, SSE,
+//! NEON): no branch in the loop, and no fused multiply-add, which most builds lack and would call a function for. `tile` and `four`
+//! say by hand what the heaviest ones are made of, fused where the build has that (relaxed SIMD, AVX2).
 
 mod act;
 mod attention;
