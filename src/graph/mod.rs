@@ -1,6 +1,7 @@
 //! What a model writes (a [`Graph`] of [`Op`]s) and what an executor plays (a [`Plan`]: fused, with shapes, rates and memory
 //! slots). Activations are NHWC, weights keep the names and shapes of diffusers. No arithmetic and no device in this folder.
 
+mod alone;
 mod builder;
 mod dump;
 mod fuse;

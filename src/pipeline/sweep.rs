@@ -6,12 +6,13 @@ use super::profile::{Peaks, peaks};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::executor::{Data, Executor, WeightDtype, Weights};
-use crate::graph::{Element, Graph, Op, ParamSpec, Path, Plan, Rate};
+use crate::graph::{Element, Op, ParamSpec, Plan, Rate};
 use crate::models::clip::ClipTextConfig;
 use crate::models::unet::UnetConfig;
 use crate::models::vae::VaeConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 /// How often each operation is measured, of which the fastest counts: nothing makes one faster than it is.
@@ -112,10 +113,10 @@ pub async fn sweep(
         let inputs: Vec<Vec<usize>> = (node.inputs.iter())
             .map(|v| plan.values[v.0].shape.dims().to_vec())
             .collect();
-        match seen.get(&format!("{:?} {inputs:?} {}", node.op, node.shape)) {
-            Some(&at) => nodes[at].count += 1,
-            None => {
-                seen.insert(format!("{:?} {inputs:?} {}", node.op, node.shape), nodes.len());
+        match seen.entry(format!("{:?} {inputs:?} {}", node.op, node.shape)) {
+            Entry::Occupied(at) => nodes[*at.get()].count += 1,
+            Entry::Vacant(at) => {
+                at.insert(nodes.len());
                 let (ms, bytes) = alone(executor, &plan, i, cancel).await?;
                 nodes.push(Swept {
                     op: node.op.to_string(),
@@ -134,33 +135,7 @@ pub async fn sweep(
 
 /// Milliseconds of a plan's node, and the bytes that it moves at least.
 async fn alone(executor: &Executor, plan: &Plan, i: usize, cancel: &CancelToken) -> Result<(f64, u64)> {
-    let node = &plan.nodes[i];
-    let mut graph = Graph::new();
-    if node.element == Element::F16 {
-        graph.stand_half();
-    }
-    let mut inputs = HashMap::new();
-    let operands = node.inputs.iter().map(|v| {
-        // One that is read twice is one.
-        *inputs.entry(v.0).or_insert_with(|| {
-            let value = &plan.values[v.0];
-            let element = match value.element {
-                // What comes from outside is.
-                Element::F16 => Element::F32,
-                other => other,
-            };
-            graph.input(&v.0.to_string(), value.shape.dims(), element, Rate::Step)
-        })
-    });
-    let operands: Vec<_> = operands.collect();
-    let params = node.params.iter().map(|&p| {
-        let ParamSpec { pack, parts } = &plan.params[p];
-        graph.param(*pack, parts.iter().map(|part| (part.name.clone(), part.shape.clone())))
-    });
-    let params: Vec<_> = params.collect();
-    let out = graph.op(&Path::root().pp(&node.label), node.op.clone(), &operands, &params)?;
-    graph.output("out", out);
-    let alone = Rc::new(executor.plan(graph));
+    let alone = Rc::new(executor.plan(plan.alone(i)?));
     let wanted: Vec<_> = (alone.params.iter().cloned())
         .map(|spec| (spec, WeightDtype::F16))
         .collect();

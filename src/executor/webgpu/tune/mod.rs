@@ -1,9 +1,9 @@
 //! Choice by measurement: the heaviest products of a plan are run in each of the ways that `policy` holds likely, on the adapter
 //! itself, and the fastest is kept. One that does not compile, or computes something else, is left out.
 
-mod alone;
 mod compare;
 mod judge;
+mod made_up;
 mod race;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;

@@ -1,7 +1,6 @@
 //! A race: a node is run in each way that is likely, the policy's own first and last.
 
 use super::Heavy;
-use super::alone::alone;
 use super::judge::Judge;
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
@@ -93,7 +92,7 @@ impl Track<'_> {
         gpu.make_up(&instance).await?;
         let bound = gpu.bind(&instance, self.weights).await?;
         let value = self.plan.output("y")?.0;
-        let (output, len) = (instance.value(value, 0)?.clone(), self.plan.values[value].shape.len());
+        let (output, len) = (instance.value(value, 0)?, self.plan.values[value].shape.len());
         // As a picture runs it: in submits of bounded size.
         let run = gpu.run(&instance, self.weights, Rate::Step, 0, 0, self.cancel);
         run.await?;
@@ -145,7 +144,7 @@ impl Webgpu {
         };
         let mut track = Track {
             gpu: self,
-            plan: alone(plan, &plan.nodes[heavy.node])?,
+            plan: Rc::new(Plan::in_halves(plan.alone(heavy.node)?)),
             weights,
             watch: self.stopwatch().await?,
             times: 1,

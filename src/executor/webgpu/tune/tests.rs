@@ -1,7 +1,7 @@
 //! Races on the adapter that there is, with kernels that are spoilt where a test says so.
 #![allow(clippy::unwrap_used, reason = "a test stops at what is not as it should be")]
 
-use super::alone::made_up;
+use super::made_up::made_up;
 use super::*;
 use crate::executor::Data;
 use crate::executor::webgpu::{Options, Variant};

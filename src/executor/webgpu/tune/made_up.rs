@@ -1,9 +1,7 @@
-//! A node of a plan by itself, on operands that are made up and the weights that are there.
+//! The operands that a node is raced on, which are made up.
 
 use crate::error::Result;
 use crate::executor::webgpu::{Instance, Webgpu};
-use crate::graph::{Element, Graph, Node, Path, Plan, Rate};
-use std::rc::Rc;
 
 /// Made-up numbers: a prime, so that no two rows are the same ones.
 const NUMBERS: usize = 65_537;
@@ -16,30 +14,6 @@ pub(super) fn made_up(len: usize) -> Vec<f32> {
         (state >> 20) as f32 / (1 << 11) as f32 - 1.0
     };
     (0..len).map(next).collect()
-}
-
-/// A node as a plan of its own. Its parameters have their names, and are found among the weights by them.
-pub(super) fn alone(plan: &Plan, node: &Node) -> Result<Rc<Plan>> {
-    let mut graph = Graph::new();
-    if node.element == Element::F16 {
-        graph.stand_half();
-    }
-    let inputs: Vec<_> = (node.inputs.iter().enumerate())
-        .map(|(i, v)| {
-            let shape = plan.values[v.0].shape.dims();
-            graph.input(&format!("x{i}"), shape, Element::F32, Rate::Step)
-        })
-        .collect();
-    let params: Vec<_> = (node.params.iter())
-        .map(|&p| {
-            let spec = &plan.params[p];
-            let parts = spec.parts.iter().map(|part| (part.name.clone(), part.shape.clone()));
-            graph.param(spec.pack, parts)
-        })
-        .collect();
-    let y = graph.op(&Path::root(), node.op.clone(), &inputs, &params)?;
-    graph.output("y", y);
-    Ok(Rc::new(Plan::in_halves(graph)))
 }
 
 impl Webgpu {
