@@ -65,6 +65,11 @@ fn graph(shapes: &[Vec<usize>], make: impl FnOnce(&mut Graph, &[Value]) -> tinty
     g
 }
 
+fn named<'a>(names: &'a [String], values: &'a [Vec<f32>]) -> Vec<(&'a str, Data<'a>)> {
+    let both = names.iter().zip(values);
+    both.map(|(name, v)| (name.as_str(), Data::F32(v))).collect()
+}
+
 /// Plays it on both devices. A number may be off by `stored` roundings of itself and by `within` of the largest.
 #[track_caller]
 fn compare(gpus: &[Executor; 2], what: &str, graph: &Graph, [stored, within]: [f32; 2]) {
@@ -79,11 +84,7 @@ fn compare(gpus: &[Executor; 2], what: &str, graph: &Graph, [stored, within]: [f
     let values: Vec<Vec<f32>> = (names.iter().enumerate())
         .map(|(seed, name)| numbers(plan.values[plan.input(name).unwrap().0].shape.len(), seed))
         .collect();
-    let inputs: Vec<_> = names
-        .iter()
-        .zip(&values)
-        .map(|(name, v)| (name.as_str(), Data::F32(v)))
-        .collect();
+    let inputs = named(&names, &values);
     let theirs = play(&cpu(), graph.clone(), &weights, &inputs, 0).remove("y").unwrap();
     let largest = theirs.iter().fold(0f32, |most, x| most.max(x.abs()));
     for (gpu, kind) in gpus.iter().zip(["tiled", "registers"]) {
@@ -443,11 +444,7 @@ fn in_halves_a_unet_is_as_far_off_as_with_another_bit_in_weights() {
                 _ => numbers(plan.values[plan.input(name).unwrap().0].shape.len(), seed),
             })
             .collect();
-        let inputs: Vec<_> = names
-            .iter()
-            .zip(&values)
-            .map(|(name, v)| (name.as_str(), Data::F32(v)))
-            .collect();
+        let inputs = named(&names, &values);
         let output = |executor: &Executor, weights: &Golden| {
             play(executor, graph.clone(), weights, &inputs, 0)
                 .remove("sample")

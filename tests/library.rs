@@ -186,14 +186,7 @@ fn a_load_that_fails_takes_nothing_from_what_is_drawn() {
     let soft = recipe("soft");
     let engine = Engine::new(Library::new(cpu(), Some(weights(&STYLES) + 6_000_000)));
     pollster::block_on(engine.load(0, &soft, &ProgressSink::none())).unwrap();
-    let larger = GenerateOptions {
-        checkpoint: "soft".into(),
-        prompt: "fox".into(),
-        steps: Some(1),
-        width: Some(128),
-        height: Some(128),
-        ..GenerateOptions::default()
-    };
+    let larger = larger();
     let draw = || pollster::block_on(engine.generate(1, &larger, || Ok(None), &ProgressSink::none(), |_| ()));
     draw().unwrap();
     // Room was made for its weights before its bytes proved to be others.

@@ -15,6 +15,18 @@ struct Conv {
     upsample: Option<[usize; 2]>,
 }
 
+/// Of 3 x 3, which leaves the size as it is.
+fn three(size: [usize; 3], co: usize) -> Conv {
+    Conv {
+        size,
+        co,
+        kernel: [3, 3],
+        stride: 1,
+        padding: [1; 4],
+        upsample: None,
+    }
+}
+
 fn conv(seed: u32, c: Conv, e: Epilogue, dtype: WeightDtype) {
     conv_of(seed, c, Prologue::default(), e, dtype);
 }
@@ -72,26 +84,11 @@ fn conv_of(seed: u32, c: Conv, p: Prologue, e: Epilogue, dtype: WeightDtype) {
 
 #[test]
 fn convolutions_in_odd_sizes() {
-    let plain = Conv {
-        size: [5, 7, 3],
-        co: 5,
-        kernel: [3, 3],
-        stride: 1,
-        padding: [1; 4],
-        upsample: None,
-    };
+    let plain = three([5, 7, 3], 5);
     let cases = [
         plain,
-        Conv {
-            size: [8, 8, 32],
-            co: 32,
-            ..plain
-        },
-        Conv {
-            size: [9, 6, 4],
-            co: 8,
-            ..plain
-        },
+        three([8, 8, 32], 32),
+        three([9, 6, 4], 8),
         Conv {
             size: [7, 7, 20],
             co: 12,
@@ -139,11 +136,7 @@ fn convolutions_in_odd_sizes() {
             padding: [1, 0, 2, 3],
             ..plain
         },
-        Conv {
-            size: [1, 1, 64],
-            co: 64,
-            ..plain
-        },
+        three([1, 1, 64], 64),
     ];
     for (i, c) in cases.into_iter().enumerate() {
         for dtype in DTYPES {
@@ -154,21 +147,10 @@ fn convolutions_in_odd_sizes() {
 
 #[test]
 fn convolutions_that_join_scale_and_activate() {
-    let plain = Conv {
-        size: [8, 8, 32],
-        co: 64,
-        kernel: [3, 3],
-        stride: 1,
-        padding: [1; 4],
-        upsample: None,
-    };
+    let plain = three([8, 8, 32], 64);
     let cases = [
         plain,
-        Conv {
-            size: [5, 7, 12],
-            co: 20,
-            ..plain
-        },
+        three([5, 7, 12], 20),
         Conv {
             size: [5, 3, 9],
             co: 3,
@@ -191,14 +173,7 @@ fn convolutions_that_join_scale_and_activate() {
 
 #[test]
 fn convolutions_with_every_epilogue() {
-    let c = Conv {
-        size: [5, 6, 8],
-        co: 12,
-        kernel: [3, 3],
-        stride: 1,
-        padding: [1; 4],
-        upsample: None,
-    };
+    let c = three([5, 6, 8], 12);
     for (i, e) in epilogues().enumerate() {
         conv(i as u32, c, e, WeightDtype::Bf16);
         conv(i as u32, Conv { co: 3, ..c }, e, WeightDtype::F32);

@@ -8,7 +8,7 @@ use super::kernels::taps::{MOST, SIDE, columns, sum};
 use super::kernels::{COLUMNS, Elements, Panels, ROWS, multiply, stack, tall, tiles};
 use super::memory::filled;
 use super::operands::Operands;
-use super::source::{Lines, Source};
+use super::source::{Lines, Source, places};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -64,9 +64,7 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
             steps: ci,
         };
         if !new.is_empty() {
-            let places = products.chunks_exact_mut(line).enumerate();
-            let places = places.map(|(place, to)| (new.start + (place + held - new.start % held) % held, to));
-            let mut places: Vec<_> = places.filter(|(number, _)| *number < new.end).collect();
+            let mut places = places(&mut products, line, new.clone());
             let some = places.len().div_ceil(stacks.len()).max(1);
             let mut parts: Vec<_> = places.chunks_mut(some).zip(&mut stacks).collect();
             image.see(new, |x| {

@@ -10,6 +10,16 @@ use crate::graph::{Activation, Shape};
 use candle_core::Tensor;
 use std::ops::{Deref, Range};
 
+/// Where lines are kept of which only some are held, each at its number modulo how many: those from `new` that find room, with their
+/// numbers.
+pub(super) fn places(held: &mut [f32], line: usize, new: Range<usize>) -> Vec<(usize, &mut [f32])> {
+    let count = held.len() / line.max(1);
+    let places = held.chunks_exact_mut(line.max(1)).enumerate();
+    // Each place's line, the first one from the start on that belongs there.
+    let places = places.map(|(place, to)| (new.start + (place + count - new.start % count) % count, to));
+    places.filter(|(number, _)| *number < new.end).collect()
+}
+
 /// Lines of images, one below the other, as a convolution reads them: those of the slot, or those that are loaded, of which there are
 /// only as many as are seen at once.
 pub(super) struct Lines {
@@ -49,11 +59,7 @@ impl Lines {
             self.lines.resize(self.held * line, 0.0);
             self.loaded = 0;
         }
-        let first = seen.start.max(self.loaded);
-        let places = self.lines.chunks_exact_mut(line.max(1)).enumerate();
-        // Each place's line, the first one from `first` on that belongs there.
-        let places = places.map(|(place, to)| (first + (place + self.held - first % self.held) % self.held, to));
-        let mut missing: Vec<_> = places.filter(|(i, _)| *i < seen.end).collect();
+        let mut missing = places(&mut self.lines, line, seen.start.max(self.loaded)..seen.end);
         self.pool.rows(&mut missing, 1, |_, lines| {
             for (i, to) in lines {
                 source.load(*i * self.width..(*i + 1) * self.width, to);

@@ -100,11 +100,7 @@ impl Webgpu {
     async fn each_by_clock(&self, played: &Played<'_>, cancel: &CancelToken) -> Result<NodeTimes> {
         let mut ms = vec![0.0; played.nodes.len()];
         for (node, dispatches) in played.cut(self.most_of_a_submit()).into_iter().flatten() {
-            let one = |encoder: &mut wgpu::CommandEncoder, times: usize| {
-                let mut pass = encoder.begin_compute_pass(&Default::default());
-                (0..times).for_each(|_| self.record(&mut pass, played, dispatches.clone()));
-            };
-            ms[node] += self.by_clock(one, NODE_MS, cancel).await?;
+            ms[node] += self.played_by_clock(played, dispatches, NODE_MS, cancel).await?;
         }
         Ok(NodeTimes { ms, rounds: 1 })
     }

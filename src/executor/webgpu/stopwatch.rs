@@ -77,11 +77,22 @@ impl Webgpu {
             }
             times = more(times, ms, enough);
         }
+        Ok((self.played_by_clock(played, dispatches, enough, cancel).await?, times))
+    }
+
+    /// Milliseconds of `dispatches` by the clock.
+    pub(super) async fn played_by_clock(
+        &self,
+        played: &Played<'_>,
+        dispatches: Range<usize>,
+        enough: f64,
+        cancel: &CancelToken,
+    ) -> Result<f64> {
         let all = |encoder: &mut wgpu::CommandEncoder, times: usize| {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             (0..times).for_each(|_| self.record(&mut pass, played, dispatches.clone()));
         };
-        Ok((self.by_clock(all, enough, cancel).await?, times))
+        self.by_clock(all, enough, cancel).await
     }
 
     /// Milliseconds of a pass, by its timestamps.

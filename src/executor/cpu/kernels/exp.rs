@@ -69,13 +69,18 @@ fn power_of_two(n: i32) -> f32 {
 mod tests {
     use super::*;
 
+    /// How far a number is off, in units of its last place.
+    fn ulps(got: f32, want: f64) -> f64 {
+        let ulp = f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
+        (f64::from(got) - want).abs() / ulp
+    }
+
     #[test]
     fn exp_is_within_two_ulp() {
         for i in -8_700_000..8_870_000 {
             let x = i as f32 * 1e-5;
             let want = f64::from(x).exp();
-            let ulp = f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
-            let off = (f64::from(exp(x)) - want).abs() / ulp;
+            let off = ulps(exp(x), want);
             assert!(off <= 1.5, "exp({x}) is off by {off} ulp");
         }
     }
@@ -85,9 +90,8 @@ mod tests {
         for i in -8_700_000..=0 {
             let x = i as f32 * 1e-5;
             let want = f64::from(x).exp();
-            let ulp = f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
             let got = exp_of_negative(Four::new([x, 0.0, f32::NAN, f32::NEG_INFINITY])).get();
-            let off = (f64::from(got[0]) - want).abs() / ulp;
+            let off = ulps(got[0], want);
             assert!(off <= 2.0, "exp({x}) is off by {off} ulp");
             assert!(got[1] == 1.0 && got[2].is_nan() && got[3] == 0.0);
         }
@@ -98,9 +102,8 @@ mod tests {
         for i in -12_600_000..=0 {
             let x = i as f32 * 1e-5;
             let want = f64::from(x).exp2();
-            let ulp = f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
             let got = exp2_of_negative(Four::new([x, 0.0, f32::from_bits(0x7fc0_0001), f32::NEG_INFINITY])).get();
-            let off = (f64::from(got[0]) - want).abs() / ulp;
+            let off = ulps(got[0], want);
             assert!(off <= 3.0, "2^{x} is off by {off} ulp");
             assert!(got[1] == 1.0 && got[2].is_nan() && got[3] == 0.0);
         }
