@@ -13,6 +13,16 @@ const SD = {
   out_channels: 4,
 };
 
+const SMALL = {
+  ...SD,
+  sample_size: 8,
+  block_out_channels: [32, 64],
+  attention_head_dim: 4,
+  norm_num_groups: 8,
+  down_block_types: ["CrossAttnDownBlock2D", "DownBlock2D"],
+  up_block_types: ["UpBlock2D", "CrossAttnUpBlock2D"],
+};
+
 /** CLIP ViT-L, but for its vocabulary. */
 const CLIP_L = { hidden_size: 768, intermediate_size: 3072, num_hidden_layers: 12, num_attention_heads: 12 };
 
@@ -56,31 +66,13 @@ export const MADE = [
     dtype: "F8_E4M3",
     others: ["text"],
     text: CLIP_L,
-    unet: {
-      ...SD,
-      sample_size: 8,
-      block_out_channels: [32, 64],
-      cross_attention_dim: 768,
-      attention_head_dim: 4,
-      norm_num_groups: 8,
-      down_block_types: ["CrossAttnDownBlock2D", "DownBlock2D"],
-      up_block_types: ["UpBlock2D", "CrossAttnUpBlock2D"],
-    },
+    unet: { ...SMALL, cross_attention_dim: 768 },
   },
   {
     id: "small",
     name: "Small UNet of 0.8 M parameters",
     about: "latents 8 × 8, for a first look",
     dtype: "F8_E4M3",
-    unet: {
-      ...SD,
-      sample_size: 8,
-      block_out_channels: [32, 64],
-      cross_attention_dim: 64,
-      attention_head_dim: 4,
-      norm_num_groups: 8,
-      down_block_types: ["CrossAttnDownBlock2D", "DownBlock2D"],
-      up_block_types: ["UpBlock2D", "CrossAttnUpBlock2D"],
-    },
+    unet: { ...SMALL, cross_attention_dim: 64 },
   },
 ];
