@@ -186,6 +186,24 @@ describe("the page that measures", LONG, () => {
     await page.close();
   });
 
+  test("the page's own checkpoints can be raced too, all three models of one", async (t) => {
+    const { page, faults } = await openPage(browser, `${site.url}bench.html?model=soft&runs-on=cpu&race&rounds=1`);
+    const { race, others, model } = await pressBench(page, LONG);
+    assert.equal(model.parameters, null);
+    for (const [part, { error, difference, agrees }] of Object.entries({ unet: race, ...others })) {
+      assert.equal(error, undefined, part);
+      t.diagnostic(`${part}: apart ${difference}`);
+      assert.ok(agrees && difference < 1e-4, `${part}: ${difference}`);
+    }
+    assert.deepEqual(Object.keys(others), ["vae", "text"]);
+    const text = await page.textContent("#results");
+    for (const part of [/% of the operations, done once a prompt or schedule, are not in a step/, /weights and arithmetic in 32 bits; all operations each step/]) {
+      assert.match(text, part);
+    }
+    assert.deepEqual(faults, []);
+    await page.close();
+  });
+
   test("nothing is raced while it is measured", async () => {
     const page = await browser.newPage();
     await page.goto(`${site.url}blank.html`);
@@ -210,6 +228,24 @@ describe("the page that measures", LONG, () => {
     }, backend);
     assert.deepEqual(await order({ kind: "webgpu", software: false }), ["generate", "generate", "generate", "profile"]);
     for (const backend of [{ kind: "webgpu", software: true }, { kind: "cpu" }]) assert.deepEqual(await order(backend), ["profile"]);
+    await page.close();
+  });
+
+  test("a race that is stopped, or whose other engine fails at once, leaves WebGPU's calls as they were", async () => {
+    const page = await browser.newPage();
+    await page.goto(`${site.url}blank.html`);
+    const found = await page.evaluate(async () => {
+      const { race } = await import("/bench/race.js");
+      const { makeCheckpoint } = await import("/bench/made.js");
+      const { models } = await import("/bench/measure.js");
+      const made = makeCheckpoint((await models()).find(({ id }) => id === "small"));
+      const before = GPUQueue.prototype.submit;
+      // A timestep that is no number of its type.
+      const failed = await race(made, { kind: "cpu", threads: 1 }, { output: [], sample: [1], encoderHiddenStates: [1], timestep: 1 }, async () => 1, 1, { near: 1 }).catch(({ message }) => message);
+      return { failed, same: GPUQueue.prototype.submit === before };
+    });
+    assert.equal(typeof found.failed, "string");
+    assert.ok(found.same);
     await page.close();
   });
 

@@ -3,6 +3,7 @@
 import { Tintype, TintypeError } from "../tintype/tintype.js";
 import { makeCheckpoint } from "./made.js";
 import { MADE } from "./models.js";
+import { readCheckpoint } from "./read.js";
 import { median, race } from "./race.js";
 
 const LIMITS = [
@@ -22,11 +23,15 @@ async function adapterFacts() {
   return { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize, features: [...adapter.features].sort(), limits };
 }
 
-/** The page's own checkpoints, as `{ id, name, about, source }`. */
+/** The page's own checkpoints, as `{ id, name, about, source, others }`. */
 export async function shipped() {
   const entries = await Tintype.catalogue(new URL("../checkpoints/checkpoints.json", import.meta.url)).catch(() => []);
-  return entries.map((entry) => ({ id: entry.id, name: entry.name ?? entry.id, about: "one of this page's own checkpoints", source: entry }));
+  const about = "one of this page's own checkpoints";
+  return entries.map((entry) => ({ id: entry.id, name: entry.name ?? entry.id, about, source: entry, others: ["vae", "text"] }));
 }
+
+/** Whether another engine can be given `model`: not where LoRAs are added to what its files say. */
+export const canRace = (model) => !model.source?.loras?.length;
 
 /** Pictures that are drawn at most until the fastest ways are found: each goes on for some seconds. */
 const MOST_DRAWS = 40;
@@ -43,6 +48,7 @@ export const models = async () => [...MADE, ...(await shipped())];
  */
 export async function measure(model, { backend = "auto", arithmetic = "f32", threads, raced = false, rounds, signal, onPhase = () => {} } = {}) {
   const notices = [];
+  const note = (kind, message) => notices.push({ kind, message });
   onPhase("Starting");
   const adapter = await adapterFacts();
   const tintype = await Tintype.create({ backend, arithmetic, threads, store: "off", debug: true });
@@ -51,7 +57,7 @@ export async function measure(model, { backend = "auto", arithmetic = "f32", thr
     onPhase(model.unet ? "Making the model" : "Loading the checkpoint");
     // A moment for the page to say so: what follows keeps it busy.
     await new Promise((resolve) => setTimeout(resolve, 30));
-    const made = model.unet && makeCheckpoint(model);
+    const made = model.unet ? makeCheckpoint(model) : null;
     const loading = performance.now();
     const checkpoint = await tintype.load(made ? made.source : model.source, { signal, name: model.name });
     const load = performance.now() - loading;
@@ -59,10 +65,10 @@ export async function measure(model, { backend = "auto", arithmetic = "f32", thr
     const options = { checkpoint, prompt: "a fox", width, height, guidanceScale: 1, signal };
 
     onPhase("Finding the fastest ways");
-    await settle(tintype, options);
+    if (!(await settle(tintype, options))) note("tuning", `not all ways were raced after ${MOST_DRAWS} pictures: times may hold races of others`);
 
     onPhase("Measuring what the device can do, a step and a decoding");
-    const { unet, vae, ...profile } = await tintype.profile({ ...options, tensors: Boolean(made) });
+    const { unet, vae, ...profile } = await tintype.profile({ ...options, tensors: raced });
     const { tensors, ...step } = unet;
 
     const isSlow = profile.backend.kind === "cpu" || profile.backend.software;
@@ -93,12 +99,15 @@ export async function measure(model, { backend = "auto", arithmetic = "f32", thr
       tuning,
       notices,
     };
-    if (raced && made) report.race = await racing(tintype, made, options, { report, tensors, rounds, isSlow, signal, onPhase });
-    const others = raced && profile.backend.kind === "cpu" ? (model.others ?? []) : [];
-    for (const part of others) {
-      const measured = await tintype.profile({ ...options, parts: [part], tensors: true, nodes: false, runs: 1 });
-      const about = { report, tensors: measured[part].tensors, rounds, isSlow, signal, onPhase, part };
-      report.others = { ...report.others, [part]: await racing(tintype, made[part], options, about) };
+    if (raced) {
+      const models = () => made ?? readCheckpoint(model.source);
+      report.race = await racing(tintype, models, options, { report, tensors, rounds, isSlow, signal, onPhase });
+      const others = profile.backend.kind === "cpu" ? (model.others ?? []) : [];
+      for (const part of others) {
+        const measured = await tintype.profile({ ...options, parts: [part], tensors: true, nodes: false, runs: 1 });
+        const about = { report, tensors: measured[part].tensors, rounds, isSlow, signal, onPhase, part };
+        report.others = { ...report.others, [part]: await racing(tintype, async () => (await models())[part], options, about) };
+      }
     }
     // One that was lost on the way is another now.
     report.backend = tintype.backend;
@@ -108,25 +117,28 @@ export async function measure(model, { backend = "auto", arithmetic = "f32", thr
   }
 }
 
-/** Draws until nothing is left to be found out about the adapter, so that none of it falls into what is timed. */
+/** Draws until nothing is left to be found out about the adapter, so that none of it falls into what is timed; whether that came to be. */
 async function settle(tintype, options) {
   const { kind, software } = tintype.backend;
-  if (kind !== "webgpu" || software) return;
+  if (kind !== "webgpu" || software) return true;
   for (let draws = 0; draws < MOST_DRAWS; draws++) {
     await tintype.generate({ ...options, steps: 1, seed: 7 });
-    if ((await tintype.debug.counts()).unraced === 0) return;
+    if ((await tintype.debug.counts()).unraced === 0) return true;
   }
+  return false;
 }
 
-async function racing(tintype, made, options, { report, tensors, rounds, isSlow, signal, onPhase, part = "unet" }) {
+/** `open()` gives what the other engine is to have. */
+async function racing(tintype, open, options, { report, tensors, rounds, isSlow, signal, onPhase, part = "unet" }) {
   const once = { ...options, parts: [part], nodes: false, readOutput: true, runs: 1 };
   const step = async () => (await tintype.profile(once))[part].ms;
   const onRound = (round, of) => onPhase(round === 0 ? "Fetching onnxruntime-web, and giving it the model" : `Racing: ${round} of ${of} rounds`);
   try {
     const near = report.peak.gemmHalf ? NEAR.f16 : NEAR.f32;
-    return await race(made, report.backend, tensors, step, rounds ?? (isSlow ? 3 : 15), { near, signal, onRound });
+    return await race(await open(), report.backend, tensors, step, rounds ?? (isSlow ? 3 : 15), { near, signal, onRound });
   } catch (error) {
-    if (signal?.aborted || error instanceof TintypeError) throw error;
+    if (signal?.aborted) throw new TintypeError("cancelled", "measuring was cancelled", { cause: error });
+    if (error instanceof TintypeError) throw error;
     return { error: error.message };
   }
 }

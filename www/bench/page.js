@@ -2,7 +2,7 @@
 
 import { TintypeError } from "../tintype/tintype.js";
 import { el, make } from "../app/dom.js";
-import { measure, models } from "./measure.js";
+import { canRace, measure, models } from "./measure.js";
 import { bars, byKind, milliseconds, nodeTable, tables } from "./tables.js";
 
 let all = [];
@@ -109,7 +109,7 @@ async function run(event) {
 function choose() {
   const model = all.find(({ id }) => id === el("model").value);
   el("about").textContent = model?.about ?? "";
-  el("race").disabled = !model?.unet;
+  el("race").disabled = !model || !canRace(model);
 }
 
 async function copy() {

@@ -6,16 +6,16 @@ import { Layers } from "./unet.js";
 
 const relu = (g, x) => ({ ...x, value: g.op("Relu", [x.value]) });
 
-/** The graph of a tiny decoder, batch 1, for latents of `height` and `width`. Its weights are those of diffusers' state dict. */
+/** The graph of a tiny decoder, batch 1, for latents of `height` and `width`, scaled as a sampler leaves them. Its weights are those of diffusers' state dict. */
 export function decoderGraph(config, { height, width }) {
-  const { decoder_block_out_channels: channels, num_decoder_blocks: blocks, latent_channels: latents } = config;
+  const { decoder_block_out_channels: channels, num_decoder_blocks: blocks, latent_channels: latents, scaling_factor: scale } = config;
   const g = new OnnxGraph();
   const l = new Layers(g, config);
   let next = 0;
   const layer = () => `decoder.layers.${next++}`;
   const input = g.input("latents", [1, latents, height, width]);
   // What is out of range is bent back.
-  const bent = g.op("Mul", [g.op("Tanh", [g.op("Div", [input, g.scalar(3)])]), g.scalar(3)]);
+  const bent = g.op("Mul", [g.op("Tanh", [g.op("Div", [input, g.scalar(3 * scale)])]), g.scalar(3)]);
   let x = relu(g, l.conv(layer(), { value: bent, c: latents, h: height, w: width }, channels[0]));
   layer();
   blocks.forEach((count, stage) => {

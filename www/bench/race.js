@@ -80,18 +80,20 @@ export async function openRival({ graph, weights }, { kind, threads }) {
         const given = feeds(tensors);
         const before = { ...watched.counts };
         const started = performance.now();
-        const { [graph.outputs[0].name]: out } = await session.run(given);
+        // The first run is for counting, those that follow are for timing.
+        const { [graph.outputs[0].name]: out } = await session.run(given).finally(watched.stop);
         const ms = performance.now() - started;
         const { dispatches, submits, pipelines, peakBuffers } = watched.counts;
         counts ??= { dispatches: dispatches - before.dispatches, submits: submits - before.submits, pipelines, peakBuffers };
-        // The first run is for counting, those that follow are for timing.
-        watched.stop();
         return { ms, output: out.data };
       },
       get counts() {
         return counts;
       },
-      release: () => session.release(),
+      release() {
+        watched.stop();
+        return session.release();
+      },
     };
   } catch (error) {
     watched.stop();
