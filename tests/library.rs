@@ -419,3 +419,37 @@ fn on_a_device_with_less_memory_than_was_thought_the_idle_give_way() {
     assert_eq!(back.pictures.len(), 1);
     assert!(ids(&engine.library).contains(&"flat".to_owned()));
 }
+
+#[test]
+fn a_checkpoint_whose_batch_has_no_room_on_the_device_is_loaded_for_two_passes() {
+    if common::webgpu().is_none() {
+        return;
+    }
+    // Large enough for a batch to take more than two prompts' keys and values do.
+    let mut recipe = recipe("soft");
+    (recipe.options.defaults.width, recipe.options.defaults.height) = (Some(256), Some(256));
+    let loaded = |memory: u64| -> Result<Engine> {
+        let engine = engine_with(memory);
+        pollster::block_on(engine.load(0, &recipe, &ProgressSink::none())).map(|_| engine)
+    };
+    let roomy = loaded(PLENTY).unwrap();
+    let (all, working) = (used(&roomy, PLENTY), roomy.library.memory().working);
+    let right = pollster::block_on(draw(&roomy, "soft")).unwrap();
+    // A byte less than the batch takes, and less, until not even two passes have room.
+    let mut passed = 0;
+    for sixteenths in 0..16 {
+        match loaded(all - 1 - working * sixteenths / 16) {
+            Ok(engine) => {
+                assert!(engine.library.memory().working < working);
+                let drawn = pollster::block_on(draw(&engine, "soft")).unwrap();
+                assert!(furthest(&right.pictures[0].pixels.data, &drawn.pictures[0].pixels.data) <= 1);
+                passed += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.code(), "out-of-memory");
+                break;
+            }
+        }
+    }
+    assert!(passed > 0);
+}

@@ -11,7 +11,7 @@ use super::{Library, LoadOptions, Resident};
 use crate::cancel::CancelToken;
 use crate::checkpoint::component::file_bytes;
 use crate::checkpoint::{Checkpoint, Component, ProgressSink, Source};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::executor::Weights;
 use crate::graph::Plan;
 use crate::pipeline::Key;
@@ -116,23 +116,26 @@ impl Library {
         let bytes = missing().map(|model| model.bytes).fold(0, u64::saturating_add);
         let bytes = bytes.saturating_add(self.overlay_bytes(&loras));
         let _coming = self.make_room_for(&name, bytes, &mut keys, room)?;
-        // What was read by may be another by now.
-        for (job, key) in jobs.iter_mut().zip(&keys) {
-            let plan = self.plans.plan(&self.executor, key)?;
-            job.models
-                .iter_mut()
-                .take(1)
-                .for_each(|model| model.plan = plan.clone());
-        }
         for job in &mut jobs {
             self.allocate(job, room).await?;
         }
-        for model in jobs.iter().flat_map(|job| &job.models) {
-            self.executor.expect(&model.plan, &model.wanted.params);
-        }
-        for key in keys.iter().filter(|key| !key.runs_alone()) {
-            let prepare = async || self.plans.get(&self.executor, key.clone()).await;
-            self.giving_way_to(room, prepare).await?;
+        let mut freed = false;
+        loop {
+            // What was read by may be another by now.
+            for (job, key) in jobs.iter_mut().zip(&keys) {
+                let plan = self.plans.plan(&self.executor, key)?;
+                job.models
+                    .iter_mut()
+                    .take(1)
+                    .for_each(|model| model.plan = plan.clone());
+            }
+            for model in jobs.iter().flat_map(|job| &job.models) {
+                self.executor.expect(&model.plan, &model.wanted.params);
+            }
+            match self.make_slots(&keys).await {
+                Err(Error::OutOfMemory(_)) if self.make_do(&keys, &mut freed, room) => self.fit(&mut keys),
+                made => break made?,
+            }
         }
         let rooms = self.allocate_overlays(&loras, room).await?;
 

@@ -274,28 +274,40 @@ impl Library {
         let mut freed = false;
         loop {
             match work().await {
-                Err(Error::OutOfMemory(_)) if self.make_do(&keys, &mut freed) => {}
+                Err(Error::OutOfMemory(_)) if self.make_do(&keys, &mut freed, Room::Any) => {}
                 made => return made,
             }
         }
     }
 
-    fn make_do(&self, keys: &[Key], freed: &mut bool) -> bool {
+    /// Slots of the plans that a picture runs whenever it is drawn.
+    async fn make_slots(&self, keys: &[Key]) -> Result<()> {
+        for key in keys.iter().filter(|key| !key.runs_alone()) {
+            self.plans.get(&self.executor, key.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// What is run for these keys by now.
+    fn fit(&self, keys: &mut [Key]) {
+        keys.iter_mut().for_each(|key| *key = self.plans.fitting(key.clone()));
+    }
+
+    fn make_do(&self, keys: &[Key], freed: &mut bool, room: Room) -> bool {
         let before = self.plans.bytes();
         self.plans.clear();
         let frees = self.plans.bytes() < before;
-        (frees && !std::mem::replace(freed, true)) || self.plans.run_apart(keys, true) || self.let_go_of_one(Room::Any)
+        (frees && !std::mem::replace(freed, true)) || self.plans.run_apart(keys, true) || self.let_go_of_one(room)
     }
 
     /// [`Self::make_room`], with guidance in a batch if that has room, and else with its branches one after the other, which `keys`
     /// are then for.
     fn make_room_for(&self, name: &str, weights: u64, keys: &mut [Key], room: Room) -> Result<Coming<'_>> {
-        let fit = |keys: &mut [Key]| keys.iter_mut().for_each(|key| *key = self.plans.fitting(key.clone()));
         self.plans.run_together(keys);
-        fit(keys);
+        self.fit(keys);
         match self.make_room(name, weights, keys, room) {
             Err(Error::OutOfMemory(_)) if self.plans.run_apart(keys, false) => {
-                fit(keys);
+                self.fit(keys);
                 self.make_room(name, weights, keys, room)
             }
             made => made,
