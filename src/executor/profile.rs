@@ -57,15 +57,54 @@ impl Executor {
         }
     }
 
+    /// Plays the last node of a plan by itself over and over, for about `enough` milliseconds, and says how long it takes: its operands
+    /// are there, and what converts them, or what it makes, for who looks from outside, is not counted.
+    ///
+    /// # Errors
+    /// Those of [`Executor::run`].
+    pub async fn time_last(
+        &self,
+        instance: &Instance,
+        weights: &Weights,
+        enough: f64,
+        cancel: &CancelToken,
+    ) -> Result<f64> {
+        match (self, instance, weights) {
+            (Self::Cpu(e), Instance::Cpu(i), Weights::Cpu(w)) => {
+                let times = e.time_nodes(i, w, Rate::Step, [0, 0], enough, cancel).await?;
+                Ok(times.ms.last().copied().unwrap_or(0.0))
+            }
+            (Self::Webgpu(e), Instance::Webgpu(i), Weights::Webgpu(w)) => e.time_last(i, w, enough, cancel).await,
+            _ => Err(foreign()),
+        }
+    }
+
     /// Finds out on the adapter itself how the heaviest products of a plan are run best with these weights, for plans that are
-    /// prepared from now on; of a plan that was looked at before, what there was no time for.
+    /// prepared from now on; of a plan that was looked at before, what there was no time for. What takes more than `room` bytes is left
+    /// out. Says whether there is more to find out.
     ///
     /// # Errors
     /// [`Error::Cancelled`](crate::error::Error::Cancelled)(crate::Error::Cancelled), [`Error::DeviceLost`](crate::error::Error::DeviceLost)(crate::Error::DeviceLost).
-    pub async fn tune(&self, plan: &Rc<Plan>, weights: &Weights, cancel: &CancelToken) -> Result<webgpu::Tuned> {
+    pub async fn tune(&self, plan: &Rc<Plan>, weights: &Weights, room: u64, cancel: &CancelToken) -> Result<bool> {
         match (self, weights) {
-            (Self::Webgpu(e), Weights::Webgpu(w)) => e.tune(plan, w, cancel).await,
-            _ => Ok(webgpu::Tuned::default()),
+            (Self::Webgpu(e), Weights::Webgpu(w)) => e.tune(plan, w, room, cancel).await,
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether an instance would be prepared otherwise by what was found out since.
+    pub fn is_outdated(&self, instance: &Instance) -> bool {
+        match (self, instance) {
+            (Self::Webgpu(e), Instance::Webgpu(i)) => e.is_outdated(i),
+            _ => false,
+        }
+    }
+
+    /// Looks at products that came to nothing by no fault of a way to run them, since this was last asked, and why.
+    pub fn take_broken_off(&self) -> Vec<String> {
+        match self {
+            Self::Cpu(_) => Vec::new(),
+            Self::Webgpu(e) => e.take_broken_off(),
         }
     }
 

@@ -6,14 +6,16 @@ use std::collections::HashMap;
 
 impl Plan {
     /// A node as a graph of its own: it reads `x0`, `x1` and so on, one that is read twice once, and makes `y`. Its parameters have
-    /// their names, and it stands 16-bit floats if it is of them here.
+    /// their names, and it stands 16-bit floats if it reads or makes them here.
     ///
     /// # Errors
     /// None that the plan's own graph did not have.
     pub(crate) fn alone(&self, node: usize) -> Result<Graph> {
         let node = &self.nodes[node];
         let mut graph = Graph::new();
-        if node.element == Element::F16 {
+        // Statistics are f32 always, of whatever values.
+        let read = node.inputs.iter().map(|v| self.values[v.0].element);
+        if read.chain([node.element]).any(|element| element == Element::F16) {
             graph.stand_half();
         }
         let mut inputs = HashMap::new();

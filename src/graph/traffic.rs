@@ -40,12 +40,15 @@ impl Plan {
     /// That of one node, and of converting it where it comes from outside or goes there.
     fn node_traffic(&self, node: usize, weight_size: usize) -> Traffic {
         let mut one = traffic(&self.nodes, &self.params, node, weight_size);
-        let value = &self.values[node];
-        if value.edge.is_some() {
-            let len = value.shape.len();
-            one.activations += Element::F32.bytes(len) + value.element.bytes(len);
-        }
+        one.activations += self.converted(node);
         one
+    }
+
+    /// Bytes that converting it moves, where it comes from outside or goes there.
+    pub(crate) fn converted(&self, node: usize) -> u64 {
+        let value = &self.values[node];
+        let len = value.shape.len();
+        (value.edge).map_or(0, |_| Element::F32.bytes(len) + value.element.bytes(len))
     }
 
     /// Multiplications and additions of one node, of those that do most of the work.

@@ -310,6 +310,19 @@ impl PlanCache {
         self.shrink_to(0);
     }
 
+    /// Bytes that the slots of all plans may take yet.
+    pub(crate) fn room(&self) -> u64 {
+        let limit = self.limit.get().unwrap_or(u64::MAX);
+        limit.saturating_sub(self.bytes())
+    }
+
+    /// Lets go of slots that would be made otherwise by what was found out since, unless someone uses them.
+    pub(crate) fn renew(&self, executor: &Executor) {
+        self.kept
+            .borrow_mut()
+            .retain(|(_, p)| p.instance.is_shared() || !executor.is_outdated(&p.instance));
+    }
+
     /// Lets go of the slots of one plan, unless someone uses them.
     pub(crate) fn release(&self, key: &Key) {
         self.kept

@@ -179,14 +179,12 @@ async fn fastest_product(executor: &Executor, half: bool, cancel: &CancelToken) 
         for spec in &plan.params {
             executor.upload(&weights, spec, 0, WeightDtype::F32, 0, &bytes)?;
         }
-        while executor.tune(&plan, &weights, cancel).await?.more {}
+        while executor.tune(&plan, &weights, u64::MAX, cancel).await? {}
         let instance = executor.prepare(plan.clone(), 1).await?;
         executor.write(&instance, "x", 0, Data::F32(&values))?;
         // A peak is what it does undisturbed.
         for _ in 0..PRODUCTS {
-            let times = executor.time_nodes(&instance, &weights, Rate::Step, [0, 0], PRODUCT_MS, cancel);
-            // The product comes last; what it reads may be converted before.
-            let ms = times.await?.ms.last().copied().unwrap_or(0.0);
+            let ms = executor.time_last(&instance, &weights, PRODUCT_MS, cancel).await?;
             gemm = gemm.max(flop as f64 / ms.max(1e-6) * 1e3);
         }
     }

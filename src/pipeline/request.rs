@@ -109,7 +109,7 @@ pub(crate) fn keys(executor: &Executor, models: &Models, request: &Request) -> R
 }
 
 /// Finds out how the heaviest products of a picture are run best on this device, as far as that is not known yet. What was prepared
-/// before is let go then.
+/// before and would be prepared otherwise now is let go.
 ///
 /// # Errors
 /// [`Error::Cancelled`], [`Error::DeviceLost`].
@@ -120,7 +120,6 @@ pub async fn tune(
     request: &Request,
     cancel: &CancelToken,
 ) -> Result<()> {
-    let mut changed = false;
     for key in keys(executor, models, request)? {
         let key = plans.fitting(key);
         let weights = match key {
@@ -129,11 +128,9 @@ pub async fn tune(
             Key::Text { .. } | Key::Encoder { .. } => continue,
         };
         let plan = plans.plan(executor, &key)?;
-        changed |= executor.tune(&plan, weights, cancel).await?.changed;
+        executor.tune(&plan, weights, plans.room(), cancel).await?;
     }
-    if changed {
-        plans.clear();
-    }
+    plans.renew(executor);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use super::profile::{Peaks, peaks};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::executor::{Data, Executor, WeightDtype, Weights};
-use crate::graph::{Element, Op, ParamSpec, Plan, Rate};
+use crate::graph::{Element, Op, ParamSpec, Plan};
 use crate::models::clip::ClipTextConfig;
 use crate::models::unet::UnetConfig;
 use crate::models::vae::VaeConfig;
@@ -143,7 +143,7 @@ async fn alone(executor: &Executor, plan: &Plan, i: usize, cancel: &CancelToken)
     for (spec, _) in &wanted {
         upload(executor, &weights, spec)?;
     }
-    executor.tune(&alone, &weights, cancel).await?;
+    executor.tune(&alone, &weights, u64::MAX, cancel).await?;
     let instance = executor.prepare(alone.clone(), 1).await?;
     for name in alone.input_names() {
         let value = &alone.values[alone.input(name)?.0];
@@ -158,11 +158,12 @@ async fn alone(executor: &Executor, plan: &Plan, i: usize, cancel: &CancelToken)
     }
     let mut fastest = f64::INFINITY;
     for _ in 0..TIMES {
-        let times = executor.time_nodes(&instance, &weights, Rate::Step, [0, 0], ENOUGH_MS, cancel);
-        fastest = fastest.min(times.await?.ms.iter().sum());
+        let ms = executor.time_last(&instance, &weights, ENOUGH_MS, cancel).await?;
+        fastest = fastest.min(ms);
     }
     let last = alone.nodes.len() - 1;
-    Ok((fastest, executor.node_bytes(&alone, &weights, last)?))
+    let bytes = executor.node_bytes(&alone, &weights, last)?;
+    Ok((fastest, bytes - alone.converted(last)))
 }
 
 /// Halves about as large as a layer's are.

@@ -71,6 +71,17 @@ impl Engine {
         env!("CARGO_PKG_VERSION").into()
     }
 
+    /// What tells this build's GPU kernels from another's: what was found out about them holds for them alone.
+    pub fn kernels() -> String {
+        crate::executor::webgpu::fingerprint()
+    }
+
+    /// Races that came to nothing since this was last asked, by no fault of a way to compute, and why: texts.
+    #[wasm_bindgen(js_name = takeBrokenOff)]
+    pub fn take_broken_off(&self) -> Vec<String> {
+        self.engine.library.executor.take_broken_off()
+    }
+
     /// The names that `sampler` takes.
     pub fn samplers(&self) -> Result<JsValue, JsValue> {
         to_js(&crate::sampler::SamplerKind::names())

@@ -32,8 +32,13 @@ pub fn webgpu_in_halves() -> Option<Executor> {
     Some(Executor::Webgpu(webgpu))
 }
 
+/// Whether it is known that there is no adapter.
+pub fn has_no_gpu() -> bool {
+    std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1")
+}
+
 fn open(options: Options) -> Option<Webgpu> {
-    if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+    if has_no_gpu() {
         println!("passed over: TINTYPE_NO_GPU is set");
         return None;
     }

@@ -23,7 +23,7 @@ pub(crate) fn executors() -> Option<&'static [Executor; 2]> {
     thread_local! {
         static MADE: std::cell::OnceCell<&'static [Executor; 2]> = const { std::cell::OnceCell::new() };
     }
-    if std::env::var_os("TINTYPE_NO_GPU").is_some() {
+    if crate::executors::has_no_gpu() {
         return None;
     }
     let make = || {

@@ -7,6 +7,9 @@ mod attention;
 mod calls;
 mod case;
 mod conv;
+#[path = "../common/executors.rs"]
+#[allow(dead_code, unreachable_pub, reason = "these tests make executors of their own")]
+mod executors;
 mod linear;
 mod norm;
 mod odd;

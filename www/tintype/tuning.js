@@ -1,5 +1,5 @@
 // What was found out about this adapter, kept in the browser: which of the ways to run a product is the fastest. It holds for one
-// adapter, one browser and one version of this engine.
+// adapter, one browser and one version of this engine, and for the very kernels that were measured: two builds of a version may differ in them.
 
 import { tuning as checked } from "./options.js";
 
@@ -23,26 +23,26 @@ async function within(mode, work) {
   }
 }
 
-/** What the figures hold for, as text. */
-export function keyOf(adapter, version, arithmetic = "f32") {
+/** What the figures hold for, as text. `kernels` tells the engine's from another build's. */
+export function keyOf(adapter, version, kernels, arithmetic = "f32") {
   const { vendor, architecture, device, description, limits } = adapter;
-  return JSON.stringify({ version, arithmetic, browser: navigator.userAgent, vendor, architecture, device, description, limits });
+  return JSON.stringify({ version, kernels, arithmetic, browser: navigator.userAgent, vendor, architecture, device, description, limits });
 }
 
 /** What is kept under `key`; null, if nothing is, or nothing of sense, or the browser keeps nothing. */
 export const readTuning = (key) => within("readonly", (store) => store.get(key)).then((kept) => checked(kept, "tuning")).catch(() => null);
 
-const isOf = (key, { version, browser }) => {
+const isOf = (key, { version, kernels, browser }) => {
   try {
     const other = JSON.parse(key);
-    return other.version === version && other.browser === browser;
+    return other.version === version && other.kernels === kernels && other.browser === browser;
   } catch {
     return false;
   }
 };
 
 /**
- * Keeps `tuning` beside what another page found out meanwhile, and nothing that an older version or another browser has left. Where it
+ * Keeps `tuning` beside what another page found out meanwhile, and nothing that another build or another browser has left. Where it
  * can't be kept, it is found out anew the next time.
  */
 export const keepTuning = (key, tuning) =>

@@ -109,7 +109,7 @@ async function startBuild(build, most, info, options, given) {
   const { deviceMemory } = navigator;
   // After a lost device nothing more is found out.
   const { tuning = "auto", settled = false, ...others } = options;
-  if (tuning === "auto" && info?.available) tuningKey = keyOf(info, bindings.Engine.version(), options.arithmetic);
+  if (tuning === "auto" && info?.available) tuningKey = keyOf(info, bindings.Engine.version(), bindings.Engine.kernels(), options.arithmetic);
   const known = tuningKey === null ? tuning : await readTuning(tuningKey);
   told.tuning = JSON.stringify(known);
   told.lost = known?.lost;
@@ -227,6 +227,8 @@ function tell() {
 
 /** Keeps what was found out about the adapter, where that has changed, and says once what was left out. Resolves when it is kept. */
 function tellTuning() {
+  const [first, ...rest] = engine.takeBrokenOff();
+  if (first) sayTuning(`ways to compute were not compared, and the usual one stays: ${first}${rest.length > 0 ? `, and ${rest.length} others` : ""}`);
   const tuning = engine.tuning();
   const text = JSON.stringify(tuning);
   if (tuning === null || text === told.tuning) return;

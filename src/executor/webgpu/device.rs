@@ -68,7 +68,8 @@ fn convert(error: &wgpu::Error) -> Error {
 }
 
 impl Device {
-    pub(super) async fn new(options: &Options) -> Result<(Self, wgpu::AdapterInfo)> {
+    /// On an adapter that is used with no more than these `features`.
+    pub(super) async fn new(options: &Options, features: wgpu::Features) -> Result<(Self, wgpu::AdapterInfo)> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let wanted = wgpu::RequestAdapterOptions {
             power_preference: wgpu::PowerPreference::HighPerformance,
@@ -78,8 +79,7 @@ impl Device {
         let adapter = instance.request_adapter(&wanted).await;
         let adapter = adapter.map_err(|e| Error::Unsupported(format!("there is no WebGPU adapter: {e}")))?;
         let limits = adapter.limits();
-        // Timestamps are for measuring alone.
-        let features = adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY);
+        let features = adapter.features() & features;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("tintype"),
             required_features: features,
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_lost_device_is_said_to_be_lost() {
-        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+        if crate::executor::webgpu::tests::has_no_gpu() {
             return;
         }
         let gpu = block_on(Webgpu::new(Options::default())).unwrap();
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_fault_of_ours_is_an_error() {
-        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+        if crate::executor::webgpu::tests::has_no_gpu() {
             return;
         }
         let gpu = block_on(Webgpu::new(Options::default())).unwrap();

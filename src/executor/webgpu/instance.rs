@@ -9,7 +9,7 @@ use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::executor::{Data, View};
 use crate::graph::{Element, Op, Plan, Rate, Value};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
@@ -26,6 +26,8 @@ pub struct Instance {
     /// For each context, group 0 of each dispatch.
     pub(super) groups: Vec<Vec<wgpu::BindGroup>>,
     bound: RefCell<Vec<(Weak<()>, Rc<Bound>)>>,
+    /// What was known when it was made, or last found to be made as it would be now.
+    known: Cell<u64>,
     pub(super) globals: Buffer,
     /// What bind groups refer to.
     _kept: Vec<Buffer>,
@@ -39,6 +41,13 @@ impl Instance {
     pub(in crate::executor) fn phase(&self, rate: Rate) -> Range<usize> {
         let nodes = self.plan.phase(rate);
         self.first[nodes.start]..self.first[nodes.end]
+    }
+
+    /// What a node dispatches to compute its value. What converts an input or output is not of it.
+    pub(super) fn own(&self, node: usize) -> Range<usize> {
+        let start = self.first[node];
+        let all = &self.dispatches[start..self.first[node + 1]];
+        start..start + all.iter().take_while(|d| !d.converts()).count()
     }
 
     /// The number of rows that steps choose from in nodes of this rate, if any do.
@@ -182,9 +191,28 @@ impl Webgpu {
             first,
             groups,
             bound,
+            known: Cell::new(self.tuner.age()),
             globals,
             _kept: kept,
         })
+    }
+
+    /// Whether an instance would be prepared otherwise by what is known now about ways to run products.
+    pub(in crate::executor) fn is_outdated(&self, instance: &Instance) -> bool {
+        let now = self.tuner.age();
+        if instance.known.get() == now {
+            return false;
+        }
+        let (plan, target) = (&instance.plan, self.target(&instance.plan));
+        let is_same = (0..plan.nodes.len()).all(|node| {
+            let made = &instance.dispatches[instance.first[node]..instance.first[node + 1]];
+            dispatches(plan, node, &target)
+                .is_ok_and(|all| all.len() == made.len() && all.iter().zip(made).all(|(a, b)| a.is_like(b)))
+        });
+        if is_same {
+            instance.known.set(now);
+        }
+        !is_same
     }
 
     /// Group 0 of each dispatch.

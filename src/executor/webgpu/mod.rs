@@ -29,8 +29,8 @@ pub use buffers::{Buffer, gpu_bytes, objects};
 pub use device::Options;
 pub use instance::Instance;
 pub use kernels::Chooser;
-pub use select::{Choice, Product, Rows, Tile, Variant, variants};
-pub use tune::{Tuned, Tuning};
+pub use select::{Choice, Product, Rows, Tile, Variant, fingerprint, variants};
+pub use tune::Tuning;
 pub use weights::Weights;
 
 /// Products with the ways that they may run.
@@ -96,7 +96,13 @@ impl Webgpu {
     /// # Errors
     /// [`crate::Error::Unsupported`] where there is no adapter or no device.
     pub async fn new(options: Options) -> Result<Self> {
-        let (device, adapter) = device::Device::new(&options).await?;
+        // Timestamps are for measuring alone.
+        Self::with(options, wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY).await
+    }
+
+    /// On an adapter that is used with no more than these `features`.
+    async fn with(options: Options, features: wgpu::Features) -> Result<Self> {
+        let (device, adapter) = device::Device::new(&options, features).await?;
         let device = Box::new(device);
         let combine = device.guarded(|| combine::Combine::new(&device)).await?;
         let half = options.half && device.has_half;

@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_failed_is_not_kept() {
-        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+        if crate::executor::webgpu::tests::has_no_gpu() {
             return;
         }
         let gpu = block_on(Webgpu::new(Options::default())).unwrap();

@@ -91,8 +91,8 @@ pub(super) const RACE_PRODUCTS: usize = 16;
 /// Operations of a product that is raced, at most: some 70 ms of a small GPU, in which a page draws nothing.
 pub(super) const RACE_FLOP: u64 = 20_000_000_000;
 
-/// Elements of all that it reads and writes at most, which is there twice for the race: 64 MiB.
-pub(super) const RACE_ELEMENTS: usize = 16 << 20;
+/// Bytes of all values that it reads and writes at most, which are there twice for the race.
+pub(super) const RACE_BYTES: u64 = 64 << 20;
 
 /// Milliseconds that a way of running one is repeated, within one pass: timestamps are rounded to 0.1 ms, which is less than
 /// [`RACE_MARGIN`] of this.

@@ -144,13 +144,13 @@ impl State {
 
 macro_rules! sources {
     ($($name:literal)*) => {
-        fn source(name: &str) -> Option<&'static str> {
-            match name {
-                $($name => Some(include_str!(concat!("shaders/", $name, ".wgsl"))),)*
-                _ => None,
-            }
-        }
+        /// Every file: its name and its text.
+        pub(super) const SOURCES: &[(&str, &str)] = &[$(($name, include_str!(concat!("shaders/", $name, ".wgsl"))),)*];
     };
+}
+
+fn source(name: &str) -> Option<&'static str> {
+    SOURCES.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
 sources! {

@@ -5,7 +5,7 @@ use super::buffers::Buffer;
 use super::instance::{Bound, Instance};
 use super::policy;
 use super::run::submits;
-use super::stopwatch::between;
+use super::stopwatch::{Timestamps, between};
 use super::weights::Weights;
 use crate::cancel::CancelToken;
 use crate::error::Result;
@@ -87,14 +87,38 @@ impl Webgpu {
             context,
             nodes: instance.plan.phase(rate).map(dispatches).collect(),
         };
+        self.time(&played, enough, cancel).await
+    }
+
+    /// Milliseconds of the last node, whose operands are computed and converted before, and its result after.
+    pub(in crate::executor) async fn time_last(
+        &self,
+        instance: &Instance,
+        weights: &Weights,
+        enough: f64,
+        cancel: &CancelToken,
+    ) -> Result<f64> {
+        self.run(instance, weights, Rate::Step, 0, 0, cancel).await?;
+        let bound = self.bind(instance, weights).await?;
+        let last = instance.plan.nodes.len().checked_sub(1);
+        let played = Played {
+            instance,
+            bound: &bound,
+            context: 0,
+            nodes: last.map(|node| instance.own(node)).into_iter().collect(),
+        };
+        Ok(self.time(&played, enough, cancel).await?.ms.iter().sum())
+    }
+
+    async fn time(&self, played: &Played<'_>, enough: f64, cancel: &CancelToken) -> Result<NodeTimes> {
         if self.has_timestamps() {
-            let times = self.by_timestamps(&played, enough, cancel).await?;
+            let times = self.by_timestamps(played, enough, cancel).await?;
             // Some drivers offer timestamps and write none.
             if times.ms.iter().any(|&ms| ms > 0.0) || played.nodes.iter().all(Range::is_empty) {
                 return Ok(times);
             }
         }
-        self.each_by_clock(&played, cancel).await
+        self.each_by_clock(played, cancel).await
     }
 
     async fn each_by_clock(&self, played: &Played<'_>, cancel: &CancelToken) -> Result<NodeTimes> {
@@ -142,14 +166,9 @@ impl Webgpu {
         let device = &self.device;
         let cut = played.cut(self.most_of_a_submit());
         let make = || {
-            let descriptor = wgpu::QuerySetDescriptor {
-                label: Some("timestamps"),
-                ty: wgpu::QueryType::Timestamp,
-                count: 2 * NODES as u32,
-            };
             let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
             let resolved = Buffer::with_usage(device, "timestamps", cut.len() * RESOLVED / 4, usage)?;
-            Ok((device.device.create_query_set(&descriptor), resolved))
+            Ok((Timestamps::new(device, 2 * NODES as u32), resolved))
         };
         let (set, resolved) = device.guarded(make).await?;
         let tick = f64::from(device.queue.get_timestamp_period()) / 1e6;
@@ -161,7 +180,7 @@ impl Webgpu {
                 let mut encoder = device.device.create_command_encoder(&Default::default());
                 for (at, (_, dispatches)) in (0..).step_by(2).zip(parts) {
                     let timestamp_writes = wgpu::ComputePassTimestampWrites {
-                        query_set: &set,
+                        query_set: &set.0,
                         beginning_of_pass_write_index: Some(at),
                         end_of_pass_write_index: Some(at + 1),
                     };
@@ -172,7 +191,7 @@ impl Webgpu {
                     self.record(&mut pass, played, dispatches.clone());
                 }
                 let queries = 0..2 * parts.len() as u32;
-                encoder.resolve_query_set(&set, queries, resolved.raw(), (i * RESOLVED) as u64);
+                encoder.resolve_query_set(&set.0, queries, resolved.raw(), (i * RESOLVED) as u64);
                 // One behind the other, so that the GPU does not fall asleep between them.
                 let last = before.replace(device.submit(encoder.finish()));
                 if let Some(fence) = last {
@@ -224,7 +243,7 @@ mod tests {
 
     #[test]
     fn what_has_more_to_do_takes_longer_by_either_way() {
-        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+        if crate::executor::webgpu::tests::has_no_gpu() {
             return;
         }
         let gpu = block_on(Webgpu::new(Options::default())).unwrap();
@@ -268,7 +287,7 @@ mod tests {
 
     #[test]
     fn memory_has_a_speed() {
-        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+        if crate::executor::webgpu::tests::has_no_gpu() {
             return;
         }
         let gpu = block_on(Webgpu::new(Options::default())).unwrap();

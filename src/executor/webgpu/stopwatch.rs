@@ -3,6 +3,7 @@
 
 use super::Webgpu;
 use super::buffers::Buffer;
+use super::device::Device;
 use super::policy;
 use super::profile::Played;
 use crate::cancel::CancelToken;
@@ -25,9 +26,28 @@ pub(super) fn between(words: &[u32]) -> f64 {
     end.saturating_sub(start) as f64
 }
 
+/// Places for timestamps. In a browser wgpu does not free what is merely dropped.
+pub(super) struct Timestamps(pub(super) wgpu::QuerySet);
+
+impl Timestamps {
+    pub(super) fn new(device: &Device, count: u32) -> Self {
+        Self(device.device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("timestamps"),
+            ty: wgpu::QueryType::Timestamp,
+            count,
+        }))
+    }
+}
+
+impl Drop for Timestamps {
+    fn drop(&mut self) {
+        self.0.destroy();
+    }
+}
+
 /// Two timestamps.
 pub(super) struct Stopwatch {
-    set: wgpu::QuerySet,
+    set: Timestamps,
     resolved: Buffer,
     /// Milliseconds of a tick.
     tick: f64,
@@ -41,11 +61,7 @@ impl Webgpu {
         }
         let device = &self.device;
         let make = || {
-            let set = device.device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: Some("two timestamps"),
-                ty: wgpu::QueryType::Timestamp,
-                count: 2,
-            });
+            let set = Timestamps::new(device, 2);
             let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
             let resolved = Buffer::with_usage(device, "two timestamps", 4, usage)?;
             let tick = f64::from(device.queue.get_timestamp_period()) / 1e6;
@@ -109,14 +125,14 @@ impl Webgpu {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: None,
             timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                query_set: &watch.set,
+                query_set: &watch.set.0,
                 beginning_of_pass_write_index: Some(0),
                 end_of_pass_write_index: Some(1),
             }),
         });
         (0..times).for_each(|_| self.record(&mut pass, played, dispatches.clone()));
         drop(pass);
-        encoder.resolve_query_set(&watch.set, 0..2, watch.resolved.raw(), 0);
+        encoder.resolve_query_set(&watch.set.0, 0..2, watch.resolved.raw(), 0);
         self.device.submit(encoder.finish());
         let words = self.read_words(&watch.resolved, 0, 4).await?;
         Ok(between(&words) * watch.tick)

@@ -10,8 +10,13 @@ use pollster::block_on;
 use std::collections::HashSet;
 use std::rc::Rc;
 
+/// Whether it is known that there is no adapter.
+pub(super) fn has_no_gpu() -> bool {
+    std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1")
+}
+
 fn gpu(software: bool) -> Option<Webgpu> {
-    if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+    if has_no_gpu() {
         return None;
     }
     let options = Options {
@@ -54,12 +59,13 @@ fn graph() -> Graph {
     let h = g.op(&p, Op::LayerNorm { eps: 1e-5 }, &[h], &[affine]).unwrap();
     let h = g.op(&p, Op::Upsample { size: [24, 21] }, &[h], &[]).unwrap();
     g.output("y", h);
+    g.stand_half();
     g
 }
 
 fn play(gpu: Webgpu) -> Vec<f32> {
     let gpu = Executor::Webgpu(gpu);
-    let plan = Rc::new(Plan::new(graph()));
+    let plan = Rc::new(gpu.plan(graph()));
     let params: Vec<_> = plan.params.iter().map(|p| (p.clone(), WeightDtype::F32)).collect();
     let weights = block_on(gpu.allocate(&params)).unwrap();
     let numbers = |n: usize| {
@@ -141,4 +147,31 @@ fn what_is_selected_is_listed() {
             }
         }
     }
+}
+
+/// What an adapter does not have is not used, whoever asks for it.
+#[test]
+fn without_16_bit_floats_values_are_f32() {
+    if has_no_gpu() {
+        return;
+    }
+    let with = |half: bool, features: wgpu::Features| {
+        let (software, options) = (Some(false), Options::default());
+        block_on(Webgpu::with(
+            Options {
+                software,
+                half,
+                ..options
+            },
+            features,
+        ))
+        .unwrap()
+    };
+    let without = with(true, wgpu::Features::TIMESTAMP_QUERY);
+    assert!(!without.keeps_halves() && !without.multiplies_halves());
+    let executor = Executor::Webgpu(without);
+    let plan = executor.plan(graph());
+    assert!(plan.values.iter().all(|value| value.element == Element::F32));
+    let Executor::Webgpu(without) = executor else { return };
+    assert_eq!(play(without), play(with(false, wgpu::Features::empty())));
 }

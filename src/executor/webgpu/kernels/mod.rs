@@ -73,6 +73,20 @@ pub(super) struct Dispatch {
 }
 
 impl Dispatch {
+    /// Whether it converts an input or an output, and computes nothing.
+    pub(super) fn converts(&self) -> bool {
+        let mut operands = self.reads.iter().map(|r| &r.1).chain([&self.dst]);
+        operands.any(|o| matches!(o, Operand::Edge(_)))
+    }
+
+    /// Whether it is the same kernel over the same sizes, of a node that is the same.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.workgroups == other.workgroups
+            && self.args == other.args
+            && self.weights == other.weights
+            && self.variant == other.variant
+    }
+
     /// The variant with how its weights are kept. Vectors are f32 always, and no macro says so.
     pub(super) fn variant_with(
         &self,

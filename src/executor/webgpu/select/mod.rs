@@ -3,10 +3,11 @@
 mod product;
 
 use super::policy;
-use super::preprocess::preprocess;
+use super::preprocess::{SOURCES, preprocess};
 use crate::error::{Error, Result};
 use crate::executor::WeightDtype;
 use crate::graph::Element;
+use sha2::{Digest, Sha256};
 use std::fmt;
 
 pub use product::{Choice, Product, Rows, Tile};
@@ -237,6 +238,23 @@ pub(super) fn convert(narrow: bool) -> Variant {
     variant.kept_in(Element::F16)
 }
 
+/// What tells the kernels of this build from another's, in sixteen letters: the texts of all shaders, and what variants there are.
+pub fn fingerprint() -> String {
+    let texts = SOURCES
+        .iter()
+        .flat_map(|&(name, text)| [name.to_owned(), text.to_owned()]);
+    of_texts(texts.chain(variants().iter().map(ToString::to_string)))
+}
+
+fn of_texts(texts: impl Iterator<Item = String>) -> String {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Every variant that can be selected, for tests that compile them all.
 pub fn variants() -> Vec<Variant> {
     let mut all = Vec::from([false, true].map(layer_norm));
@@ -270,4 +288,25 @@ pub fn variants() -> Vec<Variant> {
     all.extend(product::variants());
     all.extend(Attention::all());
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_other_text_is_another_build() {
+        let of = |texts: &[&str]| of_texts(texts.iter().map(ToString::to_string));
+        let own = of(&["gemm", "let a = 1;", "gemm[ROWS=4]"]);
+        assert_eq!(own, of(&["gemm", "let a = 1;", "gemm[ROWS=4]"]));
+        for other in [
+            &["gemm", "let a = 2;", "gemm[ROWS=4]"][..],
+            &["gemm", "let a = 1;", "gemm[ROWS=8]"],
+            &["gemm", "let a = 1;"],
+            &["gemmlet a = 1;", "", "gemm[ROWS=4]"],
+        ] {
+            assert_ne!(own, of(other), "{other:?}");
+        }
+        assert_eq!((fingerprint().len(), fingerprint()), (16, fingerprint()));
+    }
 }

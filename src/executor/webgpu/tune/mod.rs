@@ -40,15 +40,6 @@ pub struct Tuning {
     pub lost: Option<String>,
 }
 
-/// What looking for faster ways came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tuned {
-    /// What was prepared of this plan before would be prepared otherwise now.
-    pub changed: bool,
-    /// There was no time for all: to be gone on with.
-    pub more: bool,
-}
-
 /// A plan that is in use.
 struct Known {
     plan: Weak<Plan>,
@@ -64,13 +55,18 @@ pub(super) struct Tuner {
     on: Cell<bool>,
     /// Milliseconds that a plan's products are raced at a time.
     budget: Cell<f64>,
-    /// Products for whose race there was no room, or nothing to tell right from wrong by: not tried again before the next start.
+    /// Products for whose race there was no room, or nothing to tell right from wrong by, or that something else went wrong in: not
+    /// tried again before the next start.
     passed: RefCell<BTreeSet<String>>,
     /// Races that are not over.
     under_way: RefCell<BTreeMap<String, Judge>>,
     plans: RefCell<Vec<Known>>,
     /// What products are raced with.
     made_up: RefCell<Option<Buffer>>,
+    /// Grows with each change of what plans are prepared by.
+    age: Cell<u64>,
+    /// Races that came to nothing by no fault of a way's, and why, until someone asks.
+    broken_off: RefCell<Vec<String>>,
 }
 
 impl Default for Tuner {
@@ -83,6 +79,8 @@ impl Default for Tuner {
             under_way: RefCell::default(),
             plans: RefCell::default(),
             made_up: RefCell::default(),
+            age: Cell::new(0),
+            broken_off: RefCell::default(),
         }
     }
 }
@@ -118,12 +116,17 @@ impl Tuner {
         })
     }
 
-    /// Hears how a plan's weights are kept. Gives how they were before.
-    pub(super) fn hear<'a>(
-        &self,
-        plan: &Rc<Plan>,
-        params: impl Iterator<Item = (&'a ParamSpec, WeightDtype)>,
-    ) -> Option<WeightDtype> {
+    /// A number that is another after each change of what plans are prepared by.
+    pub(super) fn age(&self) -> u64 {
+        self.age.get()
+    }
+
+    fn grow(&self) {
+        self.age.set(self.age.get() + 1);
+    }
+
+    /// Hears how a plan's weights are kept.
+    pub(super) fn hear<'a>(&self, plan: &Rc<Plan>, params: impl Iterator<Item = (&'a ParamSpec, WeightDtype)>) {
         let dtype = most(params);
         let mut plans = self.plans.borrow_mut();
         plans.retain(|of| of.plan.strong_count() > 0);
@@ -134,13 +137,12 @@ impl Tuner {
                 dtype,
                 left: None,
             });
-            return None;
+            return self.grow();
         };
-        let before = std::mem::replace(&mut known.dtype, dtype);
-        if before != dtype {
+        if std::mem::replace(&mut known.dtype, dtype) != dtype {
             known.left = None;
+            self.grow();
         }
-        Some(before)
     }
 
     /// How a plan's weights are kept, and what is left to be raced of it.
@@ -192,10 +194,7 @@ type Seen = Vec<(Product, Vec<Choice>)>;
 
 /// Whether a node is short enough that a page goes on beside its race, and its operands, which are there twice for it, take little.
 fn can_be_raced(plan: &Plan, node: usize) -> bool {
-    let n = &plan.nodes[node];
-    let values = n.inputs.iter().map(|v| plan.nodes[v.0].shape.len());
-    let elements = values.fold(n.shape.len(), usize::saturating_add);
-    plan.flops(node) <= policy::RACE_FLOP && elements <= policy::RACE_ELEMENTS
+    plan.flops(node) <= policy::RACE_FLOP && plan.moved(node) <= policy::RACE_BYTES
 }
 
 impl Webgpu {
@@ -203,6 +202,12 @@ impl Webgpu {
     pub fn set_tuning(&self, known: Tuning, on: bool) {
         self.tuner.on.set(on && known.lost.is_none());
         *self.tuner.known.borrow_mut() = known;
+        self.tuner.grow();
+    }
+
+    /// Races that came to nothing since this was last asked, and why.
+    pub(in crate::executor) fn take_broken_off(&self) -> Vec<String> {
+        self.tuner.broken_off.take()
     }
 
     /// What was found out so far.
@@ -214,34 +219,30 @@ impl Webgpu {
         self.tuner.hear(plan, dtypes.iter().map(|(spec, dtype)| (spec, *dtype)));
     }
 
-    /// Races the products of a plan that are heavy and not known yet, as long as policy says: a way at least each time. Plans that
-    /// were prepared before stay as they are.
+    /// Races the products of a plan that are heavy and not known yet, as long as policy says, a way at least each time, and where there
+    /// are `room` bytes for it. What was prepared before stays as it is. Says whether more is to be found out, which there was no time for.
     pub(in crate::executor) async fn tune(
         &self,
         plan: &Rc<Plan>,
         weights: &Weights,
+        room: u64,
         cancel: &CancelToken,
-    ) -> Result<Tuned> {
+    ) -> Result<bool> {
         let params = plan.params.iter().map(|spec| Ok((spec, weights.dtype(spec)?)));
         let params: Vec<_> = params.collect::<Result<_>>()?;
-        let before = self.tuner.hear(plan, params.into_iter());
+        self.tuner.hear(plan, params.into_iter());
         let Some((dtype, left)) = self.tuner.of(plan) else {
-            return Ok(Tuned::default());
-        };
-        // Who prepared it did not know how.
-        let mut tuned = Tuned {
-            changed: before != Some(dtype) && !self.tuner.known.borrow().choices.is_empty(),
-            more: false,
+            return Ok(false);
         };
         if !self.tuner.on.get() || left == Some(0) {
-            return Ok(tuned);
+            return Ok(false);
         }
         // What was lost before is no fault of a race's.
         self.device.drive(None)?;
         self.device.check()?;
         let all = self.heavy(plan, weights, dtype)?;
         let mut left = all.len();
-        let mut time = Time::until(now_ms() + self.tuner.budget.get());
+        let mut time = Time::until(now_ms() + self.tuner.budget.get(), room);
         for heavy in all {
             self.tuner.set_left(plan, left);
             if time.is_up() {
@@ -265,25 +266,29 @@ impl Webgpu {
                     return Err(Error::Cancelled(why));
                 }
                 Err(Error::DeviceLost(why)) => return Err(Error::DeviceLost(why)),
-                Ok(End::SaysNothing) | Err(Error::OutOfMemory(_)) => {
+                Ok(End::SaysNothing | End::NoRoom) | Err(Error::OutOfMemory(_)) => {
                     self.tuner.passed.borrow_mut().insert(heavy.name);
                     left -= 1;
                     continue;
                 }
-                // Racing is no part of what was asked for: the policy's own stays.
+                // Racing is no part of what was asked for: the policy's own stays, and nothing is known.
                 Err(error) => {
-                    self.tuner.leave_out(own, &heavy.name, error.message().to_owned());
-                    own
+                    let said = format!("{}: {}", heavy.name, error.message());
+                    self.tuner.broken_off.borrow_mut().push(said);
+                    self.tuner.passed.borrow_mut().insert(heavy.name);
+                    left -= 1;
+                    continue;
                 }
             };
             let mut known = self.tuner.known.borrow_mut();
             known.choices.insert(heavy.name, format!("{best:?}"));
-            tuned.changed = true;
+            if best != own {
+                self.tuner.grow();
+            }
             left -= 1;
         }
         self.tuner.set_left(plan, left);
-        tuned.more = left > 0;
-        Ok(tuned)
+        Ok(left > 0)
     }
 
     /// The heaviest products that are not known, each once, the heaviest first.

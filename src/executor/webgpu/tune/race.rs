@@ -17,16 +17,19 @@ use crate::platform::now_ms;
 use std::ops::Range;
 use std::rc::Rc;
 
-/// How long races go on.
+/// How long races go on, and how much memory they take.
 pub(super) struct Time {
     until: f64,
     /// Something was found out meanwhile, so that the next time goes on where this one ends.
     used: bool,
+    /// Bytes.
+    room: u64,
 }
 
 impl Time {
-    pub(super) fn until(until: f64) -> Self {
-        Self { until, used: false }
+    pub(super) fn until(until: f64, room: u64) -> Self {
+        let used = false;
+        Self { until, used, room }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -41,6 +44,8 @@ pub(super) enum End {
     TimeIsUp,
     /// The weights that are there do not tell a wrong result from a right one.
     SaysNothing,
+    /// It takes more memory than there is.
+    NoRoom,
 }
 
 /// A way to run a node, ready.
@@ -52,10 +57,10 @@ struct Runner {
 }
 
 impl Runner {
-    /// What the node dispatches, the last of its plan.
-    fn dispatches(&self) -> Range<usize> {
+    /// What the node dispatches, the last of its plan: its result is converted for the comparison alone.
+    pub(super) fn dispatches(&self) -> Range<usize> {
         let last = self.instance.plan.nodes.len().saturating_sub(1);
-        self.instance.first[last]..self.instance.first[last + 1]
+        self.instance.own(last)
     }
 
     fn played(&self) -> Played<'_> {
@@ -119,7 +124,8 @@ impl Webgpu {
     /// Runs a node in each way that is likely and was not heard yet.
     ///
     /// # Errors
-    /// What stops it, and what the policy's own way fails with.
+    /// What stops it: nothing is known then, unless this is a device that was lost, a memory that is full, or a cancelled picture. What a
+    /// way does not compile or run with is that way's fault, and no error.
     pub(super) async fn race(
         &self,
         plan: &Plan,
@@ -142,9 +148,14 @@ impl Webgpu {
                 error
             }
         };
+        let alone = Rc::new(Plan::in_halves(plan.alone(heavy.node)?));
+        // Two ways are there at once.
+        if alone.peak_bytes(1).saturating_mul(2) > time.room {
+            return Ok(End::NoRoom);
+        }
         let mut track = Track {
             gpu: self,
-            plan: Rc::new(Plan::in_halves(plan.alone(heavy.node)?)),
+            plan: alone,
             weights,
             watch: self.stopwatch().await?,
             times: 1,
@@ -166,21 +177,21 @@ impl Webgpu {
             if time.is_up() {
                 return Ok(End::TimeIsUp);
             }
-            let ran = async {
-                let runner = track.run(choice).await?;
-                let difference = self.compare(&first.output, &runner.output, first.len).await?;
-                match judge.fault(&difference) {
-                    Some(fault) => Err(Error::Internal(fault)),
-                    None => track.time(&runner).await,
-                }
-            };
-            match ran.await.map_err(on(choice)) {
-                Ok(ms) => judge.hear(choice, ms),
+            time.used = true;
+            let runner = match track.run(choice).await.map_err(on(choice)) {
+                Ok(runner) => runner,
                 // These say nothing of the way.
                 Err(error @ (Error::Cancelled(_) | Error::DeviceLost(_) | Error::OutOfMemory(_))) => return Err(error),
-                Err(error) => self.tuner.leave_out(choice, &heavy.name, error.message().to_owned()),
+                Err(error) => {
+                    self.tuner.leave_out(choice, &heavy.name, error.message().to_owned());
+                    continue;
+                }
+            };
+            let difference = self.compare(&first.output, &runner.output, first.len).await;
+            match judge.fault(&difference.map_err(on(choice))?) {
+                Some(fault) => self.tuner.leave_out(choice, &heavy.name, fault),
+                None => judge.hear(choice, track.time(&runner).await.map_err(on(choice))?),
             }
-            time.used = true;
         }
         let Some(challenger) = judge.challenger() else {
             return Ok(End::Won(own));

@@ -4,7 +4,7 @@
 use super::made_up::made_up;
 use super::*;
 use crate::executor::Data;
-use crate::executor::webgpu::{Options, Variant};
+use crate::executor::webgpu::{Instance, Options, Variant};
 use crate::graph::{Element, Graph, Path};
 use crate::nn;
 use pollster::block_on;
@@ -22,7 +22,21 @@ struct Layers {
 impl Layers {
     /// `None` where it is known that there is no adapter.
     fn new() -> Option<Self> {
-        if std::env::var_os("TINTYPE_NO_GPU").is_some_and(|v| v == "1") {
+        Self::with(false)
+    }
+
+    /// In 16-bit floats; `None` where the adapter has none, too.
+    fn in_halves() -> Option<Self> {
+        let layers = Self::with(true)?;
+        let has = layers.gpu.keeps_halves();
+        if !has {
+            println!("passed over: this adapter has no 16-bit floats");
+        }
+        has.then_some(layers)
+    }
+
+    fn with(half: bool) -> Option<Self> {
+        if crate::executor::webgpu::tests::has_no_gpu() {
             return None;
         }
         let mut g = Graph::new();
@@ -33,11 +47,13 @@ impl Layers {
         g.output("y", x);
         let options = Options {
             software: Some(false),
+            half,
             ..Options::default()
         };
+        g.stand_half();
         Some(Self {
             gpu: block_on(Webgpu::new(options)).unwrap(),
-            plan: Rc::new(Plan::new(g)),
+            plan: Rc::new(if half { Plan::in_halves(g) } else { Plan::new(g) }),
             cancel: CancelToken::default(),
         })
     }
@@ -67,14 +83,15 @@ impl Layers {
         self.weights(WeightDtype::F16, 1.0 / 16.0)
     }
 
-    fn tune(&self, weights: &Weights) -> Result<Tuned> {
-        block_on(self.gpu.tune(&self.plan, weights, &self.cancel))
+    /// Whether there is more to find out.
+    fn tune(&self, weights: &Weights) -> Result<bool> {
+        block_on(self.gpu.tune(&self.plan, weights, u64::MAX, &self.cancel))
     }
 
     /// Until nothing is left; says how often that was.
     fn tune_all(&self, weights: &Weights) -> usize {
         let mut times = 1;
-        while self.tune(weights).unwrap().more {
+        while self.tune(weights).unwrap() {
             times += 1;
             assert!(times < 100);
         }
@@ -84,7 +101,7 @@ impl Layers {
     /// The output, on what is prepared now.
     fn output(&self, weights: &Weights) -> Vec<f32> {
         let gpu = &self.gpu;
-        let instance = block_on(gpu.prepare(self.plan.clone(), 1)).unwrap();
+        let instance = self.prepared();
         gpu.write(&instance, "x", 0, Data::F32(&made_up(ROWS * 128))).unwrap();
         block_on(gpu.run(&instance, weights, Rate::Step, 0, 0, &self.cancel)).unwrap();
         let value = self.plan.output("y").unwrap().0;
@@ -92,11 +109,12 @@ impl Layers {
         block_on(gpu.read(&y, 0, len)).unwrap()
     }
 
+    fn prepared(&self) -> Instance {
+        block_on(self.gpu.prepare(self.plan.clone(), 1)).unwrap()
+    }
+
     fn dispatches(&self) -> usize {
-        block_on(self.gpu.prepare(self.plan.clone(), 1))
-            .unwrap()
-            .dispatches
-            .len()
+        self.prepared().dispatches.len()
     }
 }
 
@@ -116,11 +134,7 @@ fn products_are_raced_once_and_compute_the_same_afterwards() {
     let Some(layers) = Layers::new() else { return };
     let weights = layers.halves();
     let before = layers.output(&weights);
-    assert_eq!(
-        layers.tune(&weights).unwrap(),
-        Tuned::default(),
-        "off until it is asked for"
-    );
+    assert!(!layers.tune(&weights).unwrap(), "off until it is asked for");
     assert_eq!(layers.gpu.tuning(), Tuning::default());
 
     let layers = layers.racing();
@@ -130,11 +144,7 @@ fn products_are_raced_once_and_compute_the_same_afterwards() {
     assert_eq!(found.left_out, BTreeMap::new());
     assert!(found.choices.keys().all(|name| name.ends_with("with weights of F16")));
     assert!(apart(&before, &layers.output(&weights)) < 1e-5);
-    assert_eq!(
-        layers.tune(&weights).unwrap(),
-        Tuned::default(),
-        "there is nothing left"
-    );
+    assert!(!layers.tune(&weights).unwrap(), "there is nothing left");
 
     // What is known is taken, and what nobody knows any more is of no effect.
     let other = |own: &String| match own.contains("slices: 2,") {
@@ -186,13 +196,24 @@ fn weights_that_are_kept_in_another_way_are_another_product() {
         ..Tuning::default()
     };
     layers.gpu.set_tuning(known.clone(), true);
-    let of_halves = layers.dispatches();
-    assert!(
-        layers.tune(&singles).unwrap().changed,
-        "what was prepared was for halves"
-    );
-    assert_eq!(layers.dispatches(), 2 * of_halves);
-    assert!(layers.tune(&halves).unwrap().changed);
+    let (prepared, of_halves) = (layers.prepared(), layers.dispatches());
+    let outdated = |instance: &Instance| layers.gpu.is_outdated(instance);
+    assert!(!outdated(&prepared));
+    // Whoever says it first.
+    let dtypes: Vec<_> = layers
+        .plan
+        .params
+        .iter()
+        .cloned()
+        .map(|p| (p, WeightDtype::F32))
+        .collect();
+    layers.gpu.expect(&layers.plan, &dtypes);
+    layers.tune(&singles).unwrap();
+    assert!(outdated(&prepared), "it was for halves");
+    let next = layers.prepared();
+    assert_eq!((next.dispatches.len(), outdated(&next)), (2 * of_halves, false));
+    layers.tune(&halves).unwrap();
+    assert!(outdated(&next) && !outdated(&prepared));
     assert_eq!(layers.dispatches(), of_halves);
     assert_eq!(layers.gpu.tuning(), known, "both were known");
 
@@ -326,7 +347,7 @@ fn time_is_looked_at_between_ways_and_a_race_is_gone_on_with() {
     let weights = layers.halves();
     layers.gpu.tuner.budget.set(0.0);
     let first = layers.tune(&weights).unwrap();
-    assert_eq!((first.more, layers.gpu.unraced()), (true, 3));
+    assert_eq!((first, layers.gpu.unraced()), (true, 3));
     assert_eq!(layers.gpu.tuning().choices.len(), 0, "no race is over after one way");
     let ways = layers.gpu.tuner.under_way.borrow().len();
     assert_eq!(ways, 1);
@@ -383,11 +404,7 @@ fn a_device_that_is_lost_in_a_race_is_remembered_by_it() {
     let next = Layers::new().unwrap();
     next.gpu.set_tuning(found.clone(), true);
     let weights = next.halves();
-    assert_eq!(
-        next.tune(&weights).unwrap(),
-        Tuned::default(),
-        "nothing is raced any more"
-    );
+    assert!(!next.tune(&weights).unwrap(), "nothing is raced any more");
     assert_eq!(next.gpu.tuning(), found);
 
     // One that was lost before was not lost by a race.
@@ -396,4 +413,127 @@ fn a_device_that_is_lost_in_a_race_is_remembered_by_it() {
     next.gpu.lose_device();
     assert_eq!(next.tune(&weights).unwrap_err().code(), "device-lost");
     assert_eq!(next.gpu.tuning(), Tuning::default());
+}
+
+#[test]
+fn products_of_16_bit_floats_are_raced_without_what_converts() {
+    let Some(layers) = Layers::in_halves().map(Layers::racing) else {
+        return;
+    };
+    let (gpu, weights) = (&layers.gpu, layers.halves());
+    let before = layers.output(&weights);
+    let mut converted = 0;
+    for node in layers.plan.phase(Rate::Step) {
+        if matches!(layers.plan.nodes[node].op, crate::graph::Op::Input { .. }) {
+            continue;
+        }
+        let alone = Rc::new(Plan::in_halves(layers.plan.alone(node).unwrap()));
+        assert!(alone.values.iter().all(|value| value.element == Element::F16));
+        let instance = block_on(gpu.prepare(alone, 1)).unwrap();
+        let last = instance.plan.nodes.len() - 1;
+        let (own, end) = (instance.own(last), instance.first[last + 1]);
+        let shaders = |of: std::ops::Range<usize>| instance.dispatches[of].iter().map(|d| d.variant.shader);
+        assert!(!own.is_empty() && shaders(own.clone()).all(|shader| shader.starts_with("gemm")));
+        assert!(shaders(own.end..end).all(|shader| shader == "convert"));
+        converted += end - own.end;
+    }
+    assert_eq!(converted, LAYERS.len(), "each makes what is seen from outside");
+
+    layers.tune_all(&weights);
+    let found = gpu.tuning();
+    assert_eq!((found.choices.len(), found.left_out.len()), (3, 0), "{found:?}");
+    assert!(
+        found.choices.keys().all(|name| name.contains("half: true")),
+        "{found:?}"
+    );
+    assert!(apart(&before, &layers.output(&weights)) < 2e-3);
+}
+
+/// Its statistics are f32 always.
+#[test]
+fn statistics_of_16_bit_floats_are_those_by_themselves() {
+    let mut g = Graph::new();
+    g.stand_half();
+    let x = g.input("x", [1, 8, 8, 8], Element::F32, Rate::Step);
+    let affine = g.param(crate::graph::Pack::Vector, [("affine", vec![16])]);
+    let op = crate::graph::Op::GroupStatistics { groups: 2, eps: 1e-5 };
+    let y = g.op(&Path::root(), op, &[x], &[affine]).unwrap();
+    g.output("y", y);
+    let elements = |plan: &Plan| -> Vec<_> { plan.values.iter().map(|value| value.element).collect() };
+    let plan = Plan::in_halves(g);
+    assert_eq!(elements(&plan), [Element::F16, Element::F32]);
+    let alone = Plan::in_halves(plan.alone(1).unwrap());
+    assert_eq!(elements(&alone), [Element::F16, Element::F32]);
+}
+
+#[test]
+fn a_race_that_goes_wrong_by_no_fault_of_a_way_says_nothing_of_it() {
+    let Some(layers) = Layers::new().map(Layers::racing) else {
+        return;
+    };
+    let weights = layers.halves();
+    let before = layers.output(&weights);
+    layers.spoil(|variant, source| match variant.shader {
+        "compare" => source + "no WGSL",
+        _ => source,
+    });
+    layers.tune_all(&weights);
+    assert_eq!(layers.gpu.tuning(), Tuning::default());
+    assert_eq!(layers.gpu.unraced(), 0, "none is tried over and over");
+    let said = layers.gpu.take_broken_off();
+    assert!(
+        said.len() == 3 && said.iter().all(|why| why.contains("with weights of F16: WebGPU")),
+        "{said:?}"
+    );
+    layers.tune_all(&weights);
+    assert_eq!(layers.gpu.take_broken_off(), Vec::<String>::new(), "it is said once");
+    assert!(apart(&before, &layers.output(&weights)) < 1e-6);
+}
+
+#[test]
+fn a_race_that_has_no_room_is_left_out() {
+    let Some(layers) = Layers::new().map(Layers::racing) else {
+        return;
+    };
+    let weights = layers.halves();
+    // The largest, of 96 x 256 to 96 x 256, and what only the others have room for.
+    let room = 2 * 4 * (ROWS * (256 + 256)) as u64;
+    block_on(layers.gpu.tune(&layers.plan, &weights, room - 1, &layers.cancel)).unwrap();
+    while block_on(layers.gpu.tune(&layers.plan, &weights, room - 1, &layers.cancel)).unwrap() {}
+    let found = layers.gpu.tuning();
+    assert_eq!((found.choices.len(), found.left_out.len()), (2, 0), "{found:?}");
+    assert_eq!(layers.gpu.take_broken_off(), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_prepared_as_it_would_be_anew_stays() {
+    let Some(layers) = Layers::new().map(Layers::racing) else {
+        return;
+    };
+    let weights = layers.halves();
+    let prepared = layers.prepared();
+    layers.tune_all(&weights);
+    let found = layers.gpu.tuning();
+    let with = |from: &str, to: &str| {
+        let choices = found
+            .choices
+            .iter()
+            .map(|(name, own)| (name.clone(), own.replace(from, to)));
+        let choices = choices.collect();
+        let left_out = BTreeMap::new();
+        let lost = None;
+        layers.gpu.set_tuning(
+            Tuning {
+                choices,
+                left_out,
+                lost,
+            },
+            true,
+        );
+        layers.gpu.is_outdated(&prepared)
+    };
+    layers.gpu.set_tuning(Tuning::default(), true);
+    assert!(!layers.gpu.is_outdated(&prepared), "by the policy, as before");
+    assert!(!with("Choice", "of another version"));
+    assert!(with("slices: 1,", "slices: 2,") || with("slices: 2,", "slices: 1,"));
 }
