@@ -401,12 +401,7 @@ fn on_a_device_with_less_memory_than_was_thought_the_idle_give_way() {
     let right = draw_larger(&roomy).unwrap();
     let (all, working) = (used(&roomy, PLENTY), roomy.library.memory().working);
     assert_eq!(ids(&roomy.library), ["flat", "soft"]);
-    // The slots of such a picture alone, with guidance as a batch.
-    roomy.library.plans.clear();
-    assert_eq!(furthest(&right, &draw_larger(&roomy).unwrap()), 0);
-    let batch = roomy.library.memory().working;
     // Less and less, until slots that are freed and guidance in two passes do not do any more.
-    let mut in_two_passes = 0;
     let engine = (1..=16).find_map(|sixteenths| {
         let engine = both(all - working * sixteenths / 16).unwrap();
         assert_eq!(
@@ -416,14 +411,19 @@ fn on_a_device_with_less_memory_than_was_thought_the_idle_give_way() {
         );
         let drawn = draw_larger(&engine).unwrap();
         assert!(furthest(&right, &drawn) <= 1);
-        let has_both = ids(&engine.library) == ["flat", "soft"];
-        in_two_passes += usize::from(has_both && engine.library.memory().working < batch);
         (ids(&engine.library) == ["soft"]).then_some(engine)
     });
-    assert!(
-        in_two_passes > 0,
-        "two passes take less, and come before another gives way"
-    );
+    // From what one picture holds with guidance as a batch on: the first that has room beside both runs it in two passes.
+    roomy.library.plans.clear();
+    assert_eq!(furthest(&right, &draw_larger(&roomy).unwrap()), 0);
+    let (held, batch) = (used(&roomy, PLENTY), roomy.library.memory().working);
+    let apart = (0..16).find_map(|steps| {
+        let engine = both(held + steps * batch / 64).unwrap();
+        assert!(furthest(&right, &draw_larger(&engine).unwrap()) <= 1);
+        let has_both = ids(&engine.library) == ["flat", "soft"];
+        has_both.then(|| engine.library.memory().working)
+    });
+    assert!(apart.unwrap() < batch, "{apart:?} bytes of slots, a batch has {batch}");
     // Who gave way comes back when it is asked for.
     let engine = engine.unwrap();
     let back = pollster::block_on(draw(&engine, "flat")).unwrap();

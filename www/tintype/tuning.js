@@ -17,7 +17,14 @@ async function within(mode, work) {
   opening.onupgradeneeded = () => opening.result.createObjectStore(STORE);
   const database = await done(opening);
   try {
-    return await done(work(database.transaction(STORE, mode).objectStore(STORE)));
+    const transaction = database.transaction(STORE, mode);
+    const kept = new Promise((resolve, reject) => {
+      transaction.oncomplete = resolve;
+      transaction.onabort = () => reject(transaction.error);
+    });
+    // Before that nothing stays, should this worker end.
+    const [value] = await Promise.all([done(work(transaction.objectStore(STORE))), kept]);
+    return value;
   } finally {
     database.close();
   }
