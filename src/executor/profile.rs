@@ -100,7 +100,7 @@ impl Executor {
         }
     }
 
-    /// Looks at products that came to nothing by no fault of a way to run them, since this was last asked, and why.
+    /// Races that came to nothing by no fault of a way to run a product, since this was last asked, and why.
     pub fn take_broken_off(&self) -> Vec<String> {
         match self {
             Self::Cpu(_) => Vec::new(),

@@ -153,7 +153,8 @@ describe("tuning", { timeout: 600_000 }, () => {
     await put(JSON.stringify({ version: "of old", architecture: "other" }), { choices: 7 });
     const listed = new Promise((resolve) => hear("kernels", resolve));
     const sets = [];
-    const enough = hear("sets", (of) => sets.push(of));
+    let enough;
+    const some = new Promise((resolve) => (enough = hear("sets", (of) => resolve(sets.push(of)))));
     const { name, software } = await api.create({ backend: "webgpu", store: "off" });
     assert.deepEqual([name, software], ["a gpu", false]);
     await load();
@@ -176,9 +177,10 @@ describe("tuning", { timeout: 600_000 }, () => {
     assert.deepEqual([value, rest], [found, []]);
     assert.deepEqual(all.map(([key]) => JSON.parse(key).architecture).sort(), ["gpu", "swiftshader"]);
     assert.match(JSON.parse(all[0][0]).kernels, /^[0-9a-f]{16}$/);
+    // Each race has places for timestamps, and none stay.
+    await some;
     enough();
-    // What a worker says comes when it comes.
-    assert.ok(sets.every(({ left }) => left === 0), JSON.stringify(sets));
+    assert.ok(sets.every(({ made, left }) => made > 0 && left === 0), JSON.stringify(sets));
   });
 
   test("what was found out before a picture was given up is kept", async () => {

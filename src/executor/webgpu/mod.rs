@@ -47,7 +47,7 @@ pub struct Webgpu {
     /// Operations of a dispatch at most.
     most: u64,
     chooser: Option<Chooser>,
-    tuner: tune::Tuner,
+    tuner: Box<tune::Tuner>,
     /// Operations a millisecond, as last estimated.
     speed: Cell<f64>,
     /// Bytes handed to the queue since it was last told to begin.
@@ -110,7 +110,7 @@ impl Webgpu {
             half,
             most: policy::DISPATCH_MOST,
             chooser: None,
-            tuner: tune::Tuner::default(),
+            tuner: Box::default(),
             device,
             pipelines: Box::default(),
             combine: Box::new(combine),

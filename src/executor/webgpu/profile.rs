@@ -279,6 +279,12 @@ mod tests {
             assert_eq!(ms[0], 0.0, "{how}: an input runs nothing");
             assert!(ms[1] > 0.0 && ms[2] > 2.0 * ms[1], "{how}: {ms:?}");
         }
+        // By itself it takes about as long.
+        let last = block_on(gpu.time_last(&instance, &weights, 30.0, &cancel)).unwrap();
+        assert!(
+            last > times.ms[2] / 4.0 && last < times.ms[2] * 4.0,
+            "{last}, {times:?}"
+        );
         let cancelled = CancelToken::default();
         cancelled.cancel();
         let stopped = block_on(gpu.time_nodes(&instance, &weights, Rate::Step, [0, 0], 30.0, &cancelled));
