@@ -24,6 +24,8 @@ pub async fn yield_now() {
 }
 
 #[cfg(target_arch = "wasm32")]
+pub(crate) use web::panicked;
+#[cfg(target_arch = "wasm32")]
 pub use web::{now_ms, yield_now};
 
 #[cfg(target_arch = "wasm32")]
@@ -38,7 +40,7 @@ mod web {
     }
 
     // A promise's continuation is a microtask: messages would not get in between. A message to oneself is a macrotask, and is
-    // not delayed as a nested setTimeout is.
+    // not delayed as a nested setTimeout is. In threads `thread.js` has what is done about panics.
     #[wasm_bindgen(inline_js = "
         const channel = new MessageChannel();
         const waiting = [];
@@ -46,9 +48,14 @@ mod web {
         export function macrotask() {
             return new Promise(resolve => { waiting.push(resolve); channel.port2.postMessage(0); });
         }
+        export function panicked(message) {
+            throw new WebAssembly.RuntimeError(message);
+        }
     ")]
     extern "C" {
         fn macrotask() -> js_sys::Promise;
+        /// A trap that says what happened.
+        pub fn panicked(message: &str);
     }
 
     /// Milliseconds since some moment in the past.

@@ -36,7 +36,7 @@ fn progress_sink(report: Option<&Function>) -> ProgressSink<'_> {
 
 #[wasm_bindgen(start)]
 fn start() {
-    console_error_panic_hook::set_once();
+    std::panic::set_hook(Box::new(|panic| crate::platform::panicked(&panic.to_string())));
 }
 
 #[wasm_bindgen]

@@ -9,6 +9,69 @@ const JOBS = 40_000;
 const PARTS = [16, 32, 2, 3, 128, 1];
 const MOST = 128;
 
+/** Starts a thread that does each part by what `body` says. */
+async function threadThat(control, body, more = {}) {
+  const url = new URL("../../www/tintype/control.js", import.meta.url).href;
+  const script = `
+    const { workerData: { control, url, more }, parentPort } = require("node:worker_threads");
+    import(url).then(({ serve }) => {
+      parentPort.postMessage("ready");
+      serve(control, (job, part) => { ${body} });
+    });
+  `;
+  const thread = new Worker(script, { eval: true, workerData: { control, url, more } });
+  thread.on("error", () => {});
+  await new Promise((resolve) => thread.once("message", resolve));
+  return thread;
+}
+
+const flag = () => new Int32Array(new SharedArrayBuffer(4));
+
+test("a thread that fails over its part ends the job, and says why", { timeout: 60_000 }, async () => {
+  const [control, begun] = [newControl(), flag()];
+  const thread = await threadThat(control, `Atomics.store(more, 0, 1); Atomics.notify(more, 0); throw new Error("ünlucky " + "x".repeat(5000));`, begun);
+  try {
+    // This one's part lasts until the other has one.
+    const part = () => void Atomics.wait(begun, 0, 0);
+    const why = (error) => error instanceof WebAssembly.RuntimeError && /^one of its threads failed: ünlucky x{900,1024}$/.test(error.message);
+    assert.throws(() => run(control, part, 0, 2), why);
+    assert.throws(() => run(control, part, 0, 1), why, "and it stays so");
+  } finally {
+    await thread.terminate();
+  }
+});
+
+test("a device that slept makes no thread a dead one; one that never answers is", { timeout: 60_000 }, async () => {
+  const [control, more] = [newControl(), [flag(), flag()]];
+  const [begun, free] = more;
+  const held = `Atomics.store(more[0], 0, 1); Atomics.notify(more[0], 0); Atomics.wait(more[1], 0, 0);`;
+  const thread = await threadThat(control, held, more);
+  const { wait } = Atomics;
+  let waits = 0;
+  const waiting = (each) => {
+    [waits, begun[0]] = [0, 0];
+    Atomics.wait = (array, ...rest) => (array === control ? each(array, ...rest) : wait(array, ...rest));
+    return run(control, () => void wait(begun, 0, 0), 0, 2);
+  };
+  try {
+    waiting((...asked) => {
+      waits += 1;
+      // An hour went by meanwhile, for the thread too.
+      if (waits === 1) return "timed-out";
+      Atomics.store(free, 0, 1);
+      Atomics.notify(free, 0);
+      return wait(...asked);
+    });
+    assert.ok(waits > 1);
+    Atomics.store(free, 0, 0);
+    assert.throws(() => waiting(() => ((waits += 1), "timed-out")), /one of its threads failed: it did not answer for 30 s/);
+    assert.equal(waits, 30);
+  } finally {
+    Atomics.wait = wait;
+    await thread.terminate();
+  }
+});
+
 const THREAD = `
   const { workerData: { control, done, url, most }, parentPort } = require("node:worker_threads");
   import(url).then(({ serve }) => {

@@ -83,7 +83,8 @@ for (const backend of ["cpu", "webgpu"]) {
         async ([entry, size]) => {
           const [found] = await window.api.Tintype.catalogue("/changed/loras/checkpoints.json");
           const drawn = [];
-          for (const [source, options] of [[found], [entry], [found, { loras: [] }], [found, { loras: null }]]) {
+          const whole = { ...entry, url: found.url };
+          for (const [source, options] of [[found], [entry], [whole], [found, { loras: [] }], [found, { loras: null }]]) {
             const checkpoint = await tintype.load(source, options);
             const { images } = await tintype.generate({ checkpoint, ...size });
             await checkpoint.unload();
@@ -94,7 +95,7 @@ for (const backend of ["cpu", "webgpu"]) {
         [ENTRY, FOX],
       );
       const { warm, plain } = pictures;
-      assert.deepEqual(drawn, [warm.rgba, warm.rgba, plain.rgba, warm.rgba]);
+      assert.deepEqual(drawn, [warm.rgba, warm.rgba, warm.rgba, plain.rgba, warm.rgba]);
     });
 
     test("an entry's own are refused by their place in it", async () => {

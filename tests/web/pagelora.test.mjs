@@ -9,7 +9,7 @@ import { openPage, startBrowser, startSite } from "./harness.mjs";
 import { lora } from "./made.mjs";
 import { textChunks } from "./png.mjs";
 import { join, parse, tensors, wholeVocabulary } from "./safetensors.mjs";
-import { shipped } from "./server.mjs";
+import { send, shipped } from "./server.mjs";
 
 const GOLDEN = fileURLToPath(new URL("../golden", import.meta.url));
 const DRAWN = { timeout: 120_000 };
@@ -435,6 +435,28 @@ describe("LoRAs and VAEs in the page", { timeout: 1_200_000 }, () => {
     assert.match(await page.textContent("#error-message"), /paper\.safetensors.*another family/);
     assert.deepEqual(await lines(), [["paper", "1", false]]);
     await page.click('#cards [aria-label="Remove tiny"]');
+  });
+
+  test("an entry of the catalogue whose own LoRAs are no list of them is left out alone, and that is said", async () => {
+    const { checkpoints } = JSON.parse(shipped("", "checkpoints.json"));
+    const [first, second, third, ...others] = checkpoints;
+    const wrong = [{ ...first, loras: {} }, { ...second, loras: [{ source: 7 }] }, { ...third, loras: [{ source: "a.safetensors", scale: "1" }] }];
+    const fine = others.map((entry, i) => (i === 0 ? { ...entry, loras: [{ source: at("paper.safetensors"), scale: 0.5 }] } : entry));
+    assert.ok(fine.length > 0);
+    const text = JSON.stringify({ checkpoints: [...wrong, ...fine] });
+    site.instead.set("/checkpoints/checkpoints.json", (request, response) => send(request, response, Buffer.from(text), "application/json"));
+    const { page, faults } = await openPage(browser, site.url);
+    await page.waitForSelector("#generate:enabled");
+    site.instead.delete("/checkpoints/checkpoints.json");
+    assert.deepEqual(await page.$$eval("#cards input", (cards) => cards.map(({ value }) => value)), fine.map(({ id }) => id));
+    const told = await page.$$eval("#notices p", (lines) => lines.map(({ textContent }) => textContent));
+    assert.equal(told.length, 3);
+    for (const [i, what] of ["loras: expected an array", "loras\\[0\\]\\.source: expected an address", "loras\\[0\\]\\.scale: expected a"].entries()) {
+      assert.match(told[i], new RegExp(`heckpoints\\[${i}\\] is left out: ${what}`));
+    }
+    assert.ok(await page.isHidden("#error"));
+    assert.deepEqual(faults, []);
+    await page.close();
   });
 
   test("nothing was logged as an error", () => assert.deepEqual(faults, []));

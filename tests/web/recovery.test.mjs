@@ -215,18 +215,19 @@ describe("a GPU device that is lost", { timeout: 600_000 }, () => {
   }
 
   test("lost twice over one picture it is an error, and from then on the CPU draws", async () => {
-    const { first, second, kind, notices } = await page.evaluate(async () => {
+    const { first, second, backend, notices } = await page.evaluate(async () => {
       const [checkpoint] = window.handles;
       await tintype.debug.loseDevice("step");
       const job = { checkpoint, prompt: "fox", seed: 7, ...window.size };
       const onStep = () => tintype.debug.loseDevice("decode");
       const first = await outcome(() => tintype.generate({ ...job, onStep }));
       const second = await outcome(() => tintype.generate(job));
-      return { first: first.error, second: second.error, kind: tintype.backend.kind, notices: window.notices };
+      return { first: first.error, second: second.error, backend: tintype.backend, notices: window.notices };
     });
     assert.equal(first?.code, "device-lost", JSON.stringify(first));
     assert.equal(second, undefined);
-    assert.equal(kind, "cpu");
+    assert.equal(backend.kind, "cpu");
+    assert.equal(backend.reason, "the GPU was lost twice, so the CPU is used");
     assert.equal(notices.at(-1).kind, "backend");
     assert.match(notices.at(-1).message, /CPU/);
   });

@@ -79,8 +79,8 @@ export async function startSite({ isolated = false } = {}) {
     const [, room, folder, ...rest] = pathname.split("/");
     if (pathname === "/blank.html") return send(request, response, Buffer.from(BLANK), "text/html; charset=utf-8", headers);
     if (instead.has(pathname)) return instead.get(pathname)(request, response);
-    if (pathname === "/isolated.html") return send(request, response, Buffer.from(ISOLATED), "text/html; charset=utf-8");
-    if (pathname === "/isolation.js") request.url = "/tintype/isolation.js";
+    if (pathname.endsWith("/isolated.html")) return send(request, response, Buffer.from(ISOLATED), "text/html; charset=utf-8");
+    if (pathname.endsWith("/isolation.js")) request.url = "/tintype/isolation.js";
     if (room === "test" || room === "reference") {
       request.url = `/${[folder, ...rest].join("/")}`;
       return (room === "test" ? inPage : reference)(request, response);

@@ -118,16 +118,19 @@ describe("a page that is isolated by its host's headers", { timeout: 600_000 }, 
     await api.create({ ...CPU, threads: 2 });
     await api.load(FOX.checkpoint);
     const short = { ...FOX, steps: 1 };
-    const alone = Math.min(...[await api.draw(short), await api.draw(short)].map(({ milliseconds }) => milliseconds));
+    const times = [];
+    for (let i = 0; i < 5; i++) times.push((await api.draw(short)).milliseconds);
+    const alone = Math.min(...times);
     const answers = [];
-    for (let i = 0; i < 3; i++) {
+    for (let i = 0; i < 5; i++) {
       const { error, answeredIn } = await api.draw({ ...FOX, steps: 50, cancelAtStep: 2 });
       assert.equal(error.code, "cancelled");
       const next = await api.draw(short);
       answers.push({ page: answeredIn, worker: next.milliseconds - alone });
     }
-    // Other work on the machine may hold up any one of them.
-    for (const who of ["page", "worker"]) assert.ok(Math.min(...answers.map((answer) => answer[who])) < 100, JSON.stringify(answers));
+    // Other work on the machine may hold up some of them.
+    const median = (who) => answers.map((answer) => answer[who]).toSorted((a, b) => a - b)[2];
+    for (const who of ["page", "worker"]) assert.ok(median(who) < 100, JSON.stringify(answers));
     assert.ok((await api.draw(FOX)).images[0].rgba.equals(one.rgba));
   });
 
@@ -143,24 +146,62 @@ describe("a page that is isolated by its host's headers", { timeout: 600_000 }, 
     await until(async () => (await workers(browser)).length === 0, "workers were left");
   });
 
-  test("a thread that ends over its work is a worker that died", async () => {
-    let asked = 0;
-    site.instead.set(THREAD, (request, response) => {
-      const script = readFileSync(path.join(DIST, THREAD), "utf8");
-      const part = "part = exports.tintype_part;";
-      assert.ok(script.includes(part));
-      const fails = "part = () => { throw new Error('as asked'); };";
-      send(request, response, Buffer.from(asked++ === 0 ? script.replace(part, fails) : script), "text/javascript", ISOLATION);
+  for (const [what, fails, said] of [
+    ["throws", "part = () => { throw new Error('as asked'); };", /threads failed: as asked/],
+    ["panics", "part = (job, i) => exports.tintype_part(job, i + 1000);", /threads failed: panicked at .*pool\.rs:.*part 100\d of a job of \d/s],
+  ]) {
+    test(`a thread that ${what} over its work is a worker that died, and says of what`, async () => {
+      let asked = 0;
+      site.instead.set(THREAD, (request, response) => {
+        const script = readFileSync(path.join(DIST, THREAD), "utf8");
+        const part = "part = exports.tintype_part;";
+        assert.ok(script.includes(part));
+        send(request, response, Buffer.from(asked++ === 0 ? script.replace(part, fails) : script), "text/javascript", ISOLATION);
+      });
+      const { rgba } = await drawOn(api, 2);
+      assert.ok(rgba.equals(one.rgba));
+      const [{ kind, message }, ...more] = await api.notices();
+      assert.equal(kind, "worker");
+      assert.match(message, said);
+      assert.deepEqual(more, []);
+      assert.equal(asked, 2);
+      site.instead.delete(THREAD);
     });
-    const { rgba } = await drawOn(api, 2);
-    assert.ok(rgba.equals(one.rgba));
-    const [{ kind, message }, ...more] = await api.notices();
-    assert.equal(kind, "worker");
-    assert.match(message, /thread/);
-    assert.deepEqual(more, []);
-    assert.equal(asked, 2);
-    site.instead.delete(THREAD);
-  });
+  }
+
+  for (const [what, script, harm] of [
+    ["its build can't be loaded", "/tintype/wasm/tintype_threads_bg.wasm", broken],
+    ["memory to share is refused to the engine", "/tintype/worker.js", "refused"],
+    ["memory to share is refused to the engine and the keeper", "/tintype/worker.js,/tintype/keeper.js", "refused"],
+    ["memory to share is refused to the keeper alone", "/tintype/keeper.js", "refused"],
+  ]) {
+    test(`computes as pages that aren't isolated do where ${what}`, async () => {
+      const refuses = `
+        const { Memory } = WebAssembly;
+        WebAssembly.Memory = class extends Memory {
+          constructor(sizes) {
+            if (sizes.shared && sizes.initial > 1) throw new RangeError("there is no room, as asked");
+            super(sizes);
+          }
+        };`;
+      const scripts = script.split(",");
+      for (const name of scripts) {
+        site.instead.set(name, (request, response) => {
+          if (harm !== "refused") return harm(request, response);
+          const text = refuses + readFileSync(path.join(DIST, name), "utf8");
+          send(request, response, Buffer.from(text), "text/javascript", ISOLATION);
+        });
+      }
+      const fetched = watch(page.context());
+      const { backend, rgba } = await drawOn(api, 2);
+      scripts.forEach((name) => site.instead.delete(name));
+      assert.ok(rgba.equals(one.rgba));
+      assert.ok(fetched.has("tintype_relaxed_bg.wasm"), [...fetched].join(", "));
+      if (script === "/tintype/keeper.js") return assert.deepEqual([backend.threads, backend.reason], [2, "asked for"]);
+      assert.equal(backend.threads, 1);
+      assert.match(backend.reason, /^asked for; on one thread, because others can't compute: .*(answered 503|as asked)/);
+    });
+  }
 
   test("computes on one thread where others cannot start, and says so once", async () => {
     const said = [];
@@ -169,6 +210,7 @@ describe("a page that is isolated by its host's headers", { timeout: 600_000 }, 
     const { backend, rgba } = await drawOn(api, 3);
     site.instead.delete(THREAD);
     assert.equal(backend.threads, 1);
+    assert.match(backend.reason, /on one thread.*thread/);
     assert.ok(rgba.equals(one.rgba));
     assert.equal(said.filter((line) => /Tintype computes on one thread/.test(line)).length, 1, said.join("\n"));
   });
@@ -179,7 +221,7 @@ describe("a page that is isolated by its host's headers", { timeout: 600_000 }, 
     }
   });
 
-  test("logged nothing as an error", () => assert.deepEqual(faults.filter((fault) => !/as asked/.test(fault)), []));
+  test("logged nothing as an error", () => assert.deepEqual(faults.filter((fault) => !/as asked|of a job of/.test(fault)), []));
 });
 
 describe("a page whose host sends no headers", { timeout: 300_000 }, () => {
@@ -201,6 +243,21 @@ describe("a page whose host sends no headers", { timeout: 300_000 }, () => {
     plain = await drawOn(new Api(page), 4);
     assert.equal(plain.backend.threads, 1);
     assert.deepEqual([...fetched].sort(), ["tintype.js", "tintype_relaxed_bg.wasm"]);
+    assert.deepEqual(faults, []);
+    await page.context().close();
+  });
+
+  test("isolates itself by a service worker in whose folder Tintype is not, and draws the same bytes by several threads", async () => {
+    const { page, faults } = await openPage(browser, `${site.url}inner/isolated.html`);
+    await page.waitForFunction(() => window.crossOriginIsolated && window.call !== undefined);
+    const api = new Api(page);
+    const several = await drawOn(api, 2);
+    assert.deepEqual([several.backend.threads, several.backend.reason], [2, "asked for"]);
+    assert.ok(several.rgba.equals(plain.rgba));
+    // The worker in a dead one's place too.
+    await api.outcome(`() => tintype.debug.killWorker("step")`);
+    assert.ok((await api.draw(FOX)).images[0].rgba.equals(plain.rgba));
+    assert.equal(await page.evaluate(() => tintype.backend.threads), 2);
     assert.deepEqual(faults, []);
     await page.context().close();
   });

@@ -14,7 +14,7 @@ import { Mine } from "./mine.js";
 import { Notices } from "./notices.js";
 import { Opening } from "./opening.js";
 import { Over } from "./over.js";
-import { isKeptAt, loraOf, remember } from "./own.js";
+import { isKeptAt, lorasOf, remember } from "./own.js";
 import { hideError, say, showBackend, showError, showNotRunning, showStarting } from "./says.js";
 import { Shelf } from "./shelf.js";
 import { Stage } from "./stage.js";
@@ -283,12 +283,18 @@ function bringDefaults(entry, { defaults }, loras) {
 
 async function addCatalogue() {
   const entries = await Tintype.catalogue("checkpoints/checkpoints.json");
-  for (const source of entries) {
+  const offered = entries.filter((source, index) => {
     const { id, name, description, image, prompts, defaults } = source;
-    const loras = (source.loras ?? []).map(({ source, scale }) => loraOf(fromAddress(source), scale));
-    cards.add({ id, name: name ?? id, description, image, prompts, defaults, source, loras, vae: null });
-  }
-  const credits = entries.filter(({ credits }) => credits).map(({ name, credits }) => `${name} from ${credits}`);
+    try {
+      const loras = lorasOf(source.loras ?? []);
+      cards.add({ id, name: name ?? id, description, image, prompts, defaults, source, loras, vae: null });
+      return true;
+    } catch ({ message }) {
+      notices.add(`checkpoints.json: checkpoints[${index}] is left out: ${message}`);
+      return false;
+    }
+  });
+  const credits = offered.filter(({ credits }) => credits).map(({ name, credits }) => `${name} from ${credits}`);
   el("credits").firstElementChild.textContent = `What the checkpoints learned from: ${credits.join("; ")}.`;
   el("credits").hidden = credits.length === 0;
 }

@@ -4,10 +4,13 @@ import { addressText, fetched, folder, get, isSingle, json, page, parse, place }
 import { TintypeError } from "./error.js";
 import { CATALOGUE, check, invalid, shown } from "./options.js";
 
+/** The address of a LoRA, as its entry has it; null for any other. */
+const addressOf = (lora) => (typeof lora?.source === "string" && !/^hf:/i.test(lora.source) ? lora.source : null);
+
 /** An entry's LoRAs, of which those with an address have it made absolute; what is wrong with the others is said when they are laid. */
 const lorasAt = (base, loras) =>
   loras.map((lora) => {
-    const text = typeof lora?.source === "string" && !/^hf:/i.test(lora.source) ? lora.source : null;
+    const text = addressOf(lora);
     return text !== null && URL.canParse(text, base) ? { ...lora, source: new URL(text, base).href } : lora;
   });
 
@@ -35,18 +38,45 @@ export async function catalogue(url, options) {
   });
 }
 
+/** The places where this page's catalogue is likely to be, of which an entry doesn't say which it is from. */
+function places() {
+  const catalogues = (globalThis.performance?.getEntriesByType("resource") ?? [])
+    .map(({ name }) => name)
+    .filter((name) => /\/checkpoints\.json$/.test(name.replace(/[?#].*$/, "")))
+    .reverse();
+  return [...new Set([...catalogues, new URL("checkpoints/", page()).href, page()])];
+}
+
+/**
+ * The `loras` of an entry that has a whole `url`: relative addresses are from the first of those places that has something there. Where
+ * none has, it is said when the LoRA is laid.
+ */
+export const findLoras = (loras, signal) =>
+  Promise.all(
+    loras.map(async (lora) => {
+      const text = addressOf(lora);
+      if (text === null || URL.canParse(text)) return lora;
+      const candidates = new Set(places().filter((base) => URL.canParse(text, base)).map((base) => new URL(text, base).href));
+      for (const source of candidates) {
+        try {
+          await fetched(source, signal, () => get(source, signal, "HEAD"));
+          return { ...lora, source };
+        } catch (error) {
+          if (error.code === "cancelled") throw error;
+        }
+      }
+      const [source = text] = candidates;
+      return { ...lora, source };
+    }),
+  );
+
 /**
  * The `url` and the `loras` of an entry whose `url` is relative to a catalogue that the entry doesn't name: from the first of the
  * places where this page's catalogue is likely to be that has something of the `kind` there.
  */
 export async function findEntry(entry, { where, kind, signal }) {
-  const catalogues = (globalThis.performance?.getEntriesByType("resource") ?? [])
-    .map(({ name }) => name)
-    .filter((name) => /\/checkpoints\.json$/.test(name.replace(/[?#].*$/, "")))
-    .reverse();
-  const bases = [...catalogues, new URL("checkpoints/", page()).href, page()];
   const candidates = new Map();
-  for (const base of bases) {
+  for (const base of places()) {
     const at = URL.canParse(entry.url, base) && folder(new URL(entry.url, base));
     if (at && !candidates.has(at)) candidates.set(at, base);
   }

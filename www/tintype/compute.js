@@ -83,7 +83,7 @@ export class Compute {
     if (death?.code === "device-lost") {
       // Finding out may be what it was lost by.
       this.#options = { ...this.#options, settled: true };
-      if (++this.#losses >= LOSSES) this.#options.backend = "cpu";
+      if (++this.#losses >= LOSSES) Object.assign(this.#options, { backend: "cpu", reason: "the GPU was lost twice, so the CPU is used" });
     }
     const lock = lockName();
     const link = new Link(start, { lock, onMessage: this.#hooks.onMessage, onDeath: () => this.#hooks.onDeath() });

@@ -1,6 +1,12 @@
 // How threads share a job, in a few numbers that all of them see: the job is in parts, and whoever is free takes the next one.
 
-const [JOB, PARTS, NEXT, LEFT, GENERATION, ASLEEP, FAILED, LOCK] = [0, 1, 2, 3, 4, 5, 6, 7];
+const [JOB, PARTS, NEXT, LEFT, GENERATION, ASLEEP, FAILED, LOCK, LENGTH] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+/** `FAILED`, while it is written down why a thread did, and then. */
+const [SAYING, SAID] = [1, 2];
+
+/** Bytes of the numbers, and of the text behind them: why a thread failed. */
+const [NUMBERS, TEXT] = [64, 1024];
 
 /** `NEXT` says which part is next, and in its upper bits of which job: who comes late takes nothing of the job after his. */
 const BITS = 12;
@@ -11,10 +17,13 @@ const CLOSED = (1 << BITS) - 1;
 /** Milliseconds for which the next job is looked out for without falling asleep, which takes long to wake from. */
 const ALERT = 0.2;
 
-/** Milliseconds after which a thread that owes a part is taken for dead. */
-const PATIENCE = 30_000;
+/**
+ * How often in a row, and for how many milliseconds each time, a part is waited for until the thread that owes it is taken for dead. A
+ * device that slept meanwhile makes one wait longer, and no more of them.
+ */
+const [PATIENCE, TICK] = [30, 1000];
 
-export const newControl = () => new Int32Array(new SharedArrayBuffer(64));
+export const newControl = () => new Int32Array(new SharedArrayBuffer(NUMBERS + TEXT));
 
 const pause = Atomics.pause ?? (() => {});
 
@@ -59,7 +68,13 @@ export function run(control, part, job, parts) {
   work(control, part);
   const left = () => Atomics.load(control, LEFT);
   if (!lookOut(() => left() <= 0)) {
-    for (let now; (now = left()) > 0; ) if (Atomics.wait(control, LEFT, now, PATIENCE) === "timed-out") fail(control);
+    let [before, ticks] = [0, 0];
+    for (let now; (now = left()) > 0; before = now) {
+      if (now !== before) ticks = 0;
+      if (Atomics.wait(control, LEFT, now, TICK) === "timed-out" && ++ticks >= PATIENCE) {
+        fail(control, `it did not answer for ${(PATIENCE * TICK) / 1000} s`);
+      }
+    }
   }
   check(control);
 }
@@ -75,21 +90,31 @@ export function serve(control, part) {
     try {
       work(control, part);
     } catch (error) {
-      fail(control);
+      fail(control, error?.message ?? String(error));
       throw error;
     }
   }
 }
 
-function fail(control) {
-  Atomics.store(control, FAILED, 1);
+/** Of several the first one says why. */
+function fail(control, why) {
+  if (Atomics.compareExchange(control, FAILED, 0, SAYING) === 0) {
+    const text = new TextEncoder().encode(why).subarray(0, TEXT);
+    new Uint8Array(control.buffer, NUMBERS).set(text);
+    Atomics.store(control, LENGTH, text.length);
+    Atomics.store(control, FAILED, SAID);
+  }
   Atomics.store(control, LEFT, 0);
   Atomics.notify(control, LEFT);
 }
 
 /** After that nothing in the memory can be trusted: it is a trap for all. */
 function check(control) {
-  if (Atomics.load(control, FAILED)) throw new WebAssembly.RuntimeError("one of its threads ended");
+  if (Atomics.load(control, FAILED) === 0) return;
+  while (Atomics.load(control, FAILED) !== SAID) pause();
+  // What is shared can't be decoded as it is.
+  const why = new Uint8Array(control.buffer, NUMBERS, Atomics.load(control, LENGTH)).slice();
+  throw new WebAssembly.RuntimeError(`one of its threads failed: ${new TextDecoder().decode(why)}`);
 }
 
 /** Waits for the lock. It is held for moments. */

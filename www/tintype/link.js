@@ -3,11 +3,23 @@
 import { TintypeError } from "./error.js";
 
 /**
- * Starts a worker of this folder. `here` makes one from the script itself; a worker from another origin is refused, a module
- * imported from there isn't: a small local worker imports it.
+ * Whether the browser refuses a worker from a script of this origin: in a page that a service worker isolates, whose folder it is not
+ * in. A worker that was made otherwise for that has to make its own so, too.
+ */
+function isBeyond({ href }) {
+  const { crossOriginIsolated, location, navigator, document } = globalThis;
+  if (!crossOriginIsolated) return false;
+  if (document === undefined) return location.protocol === "blob:";
+  const isolating = navigator.serviceWorker?.controller?.scriptURL;
+  return isolating !== undefined && /\/isolation\.js$/.test(isolating.replace(/[?#].*$/, "")) && !href.startsWith(new URL(".", isolating).href);
+}
+
+/**
+ * Starts a worker of this folder. `here` makes one from the script itself; where such a worker is refused, as one from another origin
+ * is, a module that is imported isn't: a small local worker imports it.
  */
 export function startWorker(script, name, here) {
-  if (new URL(import.meta.url).origin === globalThis.location.origin) return here();
+  if (new URL(import.meta.url).origin === globalThis.location.origin && !isBeyond(script)) return here();
   const source = `import ${JSON.stringify(script.href)};`;
   const wrapper = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   return new Worker(wrapper, { type: "module", name });

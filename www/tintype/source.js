@@ -3,7 +3,7 @@
 // has all of it, `files` what is known beforehand; `place` and `label` are what messages and the store call it in place of the URL.
 
 import { addressText, fileName, folder, isSafetensors, isSingle, parse, shownAddress } from "./address.js";
-import { findEntry } from "./catalogue.js";
+import { findEntry, findLoras } from "./catalogue.js";
 import { TintypeError } from "./error.js";
 import { plain, stem } from "./file.js";
 import { HUB, nameOf, parseName, parsePage } from "./hub.js";
@@ -135,12 +135,13 @@ export class Sources {
     if (typeof entry.url !== "string") throw invalid(`${about.where}: url: expected a string, found ${shown(entry.url)}`);
     const { files, loras: checked, ...hints } = entryFields(entry, about.where);
     const said = { url: entry.url, loras: checked };
-    const { url, loras } = URL.canParse(entry.url) ? said : await findEntry(said, about);
+    const known = async () => ({ ...said, loras: checked && (await findLoras(checked, about.signal)) });
+    const { url, loras } = URL.canParse(entry.url) ? await known() : await findEntry(said, about);
     const found = await this.#address(url, about);
     if (files && Object.keys(files).length > 0) {
-      const known = found.source.files ?? {};
-      for (const [path, said] of Object.entries(files)) known[path] = { ...known[path], ...said };
-      found.source.files = known;
+      const all = found.source.files ?? {};
+      for (const [path, said] of Object.entries(files)) all[path] = { ...all[path], ...said };
+      found.source.files = all;
     }
     return { ...found, hints: { ...found.hints, ...hints }, ...(loras && { loras }) };
   }

@@ -7,11 +7,14 @@ onmessage = async ({ data: { module, memory, control, stack } }) => {
   let part;
   try {
     const imports = {};
+    const panicked = (at, length) => {
+      throw new WebAssembly.RuntimeError(new TextDecoder().decode(new Uint8Array(memory.buffer, at >>> 0, length >>> 0).slice()));
+    };
     for (const { module: from, name, kind } of WebAssembly.Module.imports(module)) {
       const unexpected = () => {
         throw new Error(`a thread called ${name}`);
       };
-      (imports[from] ??= {})[name] = kind === "memory" ? memory : unexpected;
+      (imports[from] ??= {})[name] = kind === "memory" ? memory : name.startsWith("__wbg_panicked_") ? panicked : unexpected;
     }
     Object.assign(imports["../threads.js"], { take: () => take(control), give: () => give(control) });
     const { exports } = await WebAssembly.instantiate(module, imports);

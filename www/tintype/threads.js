@@ -39,7 +39,7 @@ function ready(worker, message) {
 
 /**
  * Starts as many threads as are missing for there to be `count`, with instances of `module` beside the one whose `exports` these
- * are. Gives how many there are: one, if it fails.
+ * are.
  */
 export async function startThreads(module, exports, count) {
   const { memory } = exports;
@@ -47,6 +47,7 @@ export async function startThreads(module, exports, count) {
   const workers = [];
   try {
     const stacks = Array.from({ length: count - 1 }, () => exports.tintype_stack(STACK) >>> 0);
+    if (stacks.includes(0)) throw new Error("there is no memory for their stacks");
     const starting = stacks.map((stack) => {
       const worker = start();
       workers.push(worker);
@@ -55,9 +56,7 @@ export async function startThreads(module, exports, count) {
     await Promise.all(starting);
   } catch (error) {
     for (const worker of workers) worker.terminate();
-    console.warn(`Tintype computes on one thread: ${error.message}`);
-    return 1;
+    throw error;
   }
   [control, part] = [common, exports.tintype_part];
-  return count;
 }

@@ -76,7 +76,7 @@ export interface Backend {
   readonly features: readonly string[];
   /** How many compute; 1 on a GPU. */
   readonly threads: number;
-  /** Why this one. */
+  /** Why this one; and why it computes on one thread, where several could not be had. */
   readonly reason: string;
 }
 
@@ -112,7 +112,7 @@ export interface CatalogueEntry {
   prompts?: string[];
   /** `load` refuses those that no picture could be drawn with. */
   defaults?: Partial<Defaults>;
-  /** LoRAs that lie over it unless `load` is told of others, `[]` for none; addresses are relative to the `checkpoints.json`. */
+  /** LoRAs that lie over it unless `load` is told of others, `[]` for none; addresses are relative to the `checkpoints.json`, whatever `url` is. */
   loras?: Lora[];
   /** Each file's size in bytes and its hash, by path: what arrives is checked against it. */
   files?: Record<string, { size?: number; sha256?: string }>;

@@ -87,8 +87,7 @@ async function start(options, given) {
   const info = options.backend === "cpu" ? undefined : await adapterInfo();
   // The engine decides, and may have another reason against the GPU.
   const isLikely = options.backend === "cpu" || (options.backend !== "webgpu" && (!info.available || info.software));
-  const { build, threads } = choose(isLikely, options.threads);
-  const started = await startBuild(build, threads, info, options, given);
+  const started = await startBuild(choose(isLikely, options.threads), info, options, given);
   const { kind, reason } = engine.backend();
   if (kind !== "cpu" || isLikely || choose(true, options.threads).threads === 1) return started;
   engine.free();
@@ -96,15 +95,40 @@ async function start(options, given) {
   return start({ ...options, backend: "cpu", reason }, given);
 }
 
-async function startBuild(build, most, info, options, given) {
-  const [bindings, module] = await Promise.all([
-    BUILDS[build].glue().catch((error) => {
-      throw failure("not-found", `the glue of the build "${build}": ${error.message}`, error);
-    }),
-    compile(build, given),
-  ]);
-  const exports = await bindings.default({ module_or_path: module });
-  const threads = most > 1 ? await startThreads(module, exports, most) : 1;
+/** An instance of a build. What several threads need may be missing where one can do: then it is for one, and said why. */
+async function instantiate({ build, threads }, given) {
+  try {
+    const [bindings, module] = await Promise.all([
+      BUILDS[build].glue().catch((error) => {
+        throw failure("not-found", `the glue of the build "${build}": ${error.message}`, error);
+      }),
+      compile(build, given),
+    ]);
+    return { build, threads, bindings, module, exports: await bindings.default({ module_or_path: module }) };
+  } catch (error) {
+    if (threads === 1) throw error;
+    const one = await instantiate(choose(false), given);
+    computesAlone(error);
+    return one;
+  }
+}
+
+/** Why it computes on one thread, where there should be more. */
+let alone = null;
+function computesAlone({ message }) {
+  alone = message;
+  console.warn(`Tintype computes on one thread: ${message}`);
+}
+
+async function startBuild(chosen, info, options, given) {
+  const { build, bindings, module, exports, ...most } = await instantiate(chosen, given);
+  let { threads } = most;
+  if (threads > 1) {
+    await startThreads(module, exports, threads).catch((error) => {
+      threads = 1;
+      computesAlone(error);
+    });
+  }
   ({ Sha256 } = bindings);
   const { deviceMemory } = navigator;
   // After a lost device nothing more is found out.
@@ -256,7 +280,9 @@ const commands = {
     await holdLock(lock);
     postMessage({ type: "ready" });
     const compiled = await start(options, module);
-    return { backend: engine.backend(), samplers: engine.samplers(), module: compiled };
+    const { reason, ...backend } = engine.backend();
+    const why = alone === null ? reason : `${reason}; on one thread, because others can't compute: ${alone}`;
+    return { backend: { ...backend, reason: why }, samplers: engine.samplers(), module: compiled };
   },
   async load({ job, recipe }) {
     const checkpoint = await engine.load(job, readable(recipe), report(job));

@@ -2,7 +2,7 @@
 //! that is ever held.
 
 use super::chunks::{Work, part, some_heads};
-use super::kernels::{Memory, ROWS, strips};
+use super::kernels::{Attending, Memory, ROWS, strips};
 use super::memory::{filled, read, write};
 use super::operands::{Operand, Operands};
 use crate::error::{Error, Result};
@@ -30,6 +30,7 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         Ok(Memory::new(keys, head_dim, room(k_room)?, room(v_room)?))
     };
     let mut memories = (0..head_step).map(memory).collect::<Result<Vec<_>>>()?;
+    let mut rooms = pool.own(|| Attending::new(at_once, head_dim))?;
     // Where the channels of a head begin in a picture's row.
     let place = move |x: &Operand, picture: usize, offset: usize, head: usize| {
         let (channels, first) = (x.shape.channels(), offset + head * head_dim);
@@ -57,18 +58,21 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         write(&dst, |dst: &mut [f32]| {
             let dst = &mut dst[(picture * tokens + rows.start) * width..(picture * tokens + rows.end) * width];
             let mut strips = strips(dst, width, these.clone().map(|h| h * head_dim..(h + 1) * head_dim));
-            let few = strips.iter_mut().enumerate().flat_map(|(h, strip)| {
+            let some = strips.iter_mut().enumerate().flat_map(|(h, strip)| {
                 let first = (rows.start..).step_by(at_once);
                 strip
                     .chunks_mut(at_once)
                     .zip(first)
                     .map(move |(to, first)| (h, first, to))
             });
-            pool.each(&mut few.collect::<Vec<_>>(), |_, (h, first, to)| {
+            let mut some: Vec<_> = some.collect();
+            pool.each_with(&mut some, &mut rooms, |_, (h, first, to), room| {
                 let at_q = place(&q, picture, offsets[0], these.start + *h);
                 let query = |i: usize| &qs[at_q(*first + i)..][..head_dim];
                 let sees = |i: usize| if causal { keys.min(*first + i + 1) } else { keys };
-                memories[*h].attend(to.len(), scale, query, sees, |i, mixed| to[i].copy_from_slice(mixed));
+                memories[*h].attend(to.len(), scale, room, query, sees, |i, mixed| {
+                    to[i].copy_from_slice(mixed)
+                });
             });
         })
     }))

@@ -3,6 +3,7 @@
 
 use super::chunks::Work;
 use super::kernels::{ROWS, Tall, stack};
+use super::memory::filled;
 use super::operands::Operands;
 use super::source::{Lines, Source};
 use super::{few, linear, winograd};
@@ -45,11 +46,13 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         return few::work(o, source, patches, batch);
     }
     let (mut lines, pool) = (Lines::new(source, w, o.pool), o.pool);
+    let mut fours = pool.own(|| patches.four())?;
     linear::product(o, batch * ho * wo, move |pixels, tiles| {
         let seen = patches.lines(pixels.clone());
         lines.see(seen, |x| {
-            pool.rows(tiles, 1, |part, tiles| {
-                patches.stack(x, pixels.start + part.start * ROWS..pixels.end, tiles);
+            pool.each_with(tiles, &mut fours, |t, tile, four| {
+                let first = pixels.start + t * ROWS;
+                patches.stack(x, first..pixels.end.min(first + ROWS), four, tile);
             });
         })
     })
@@ -81,14 +84,17 @@ impl Patches {
         line(pixels.start, 0)..line(pixels.end - 1, self.kernel[0] - 1) + 1
     }
 
-    /// Puts the patches of `pixels` together for a product, as many as there are tiles for.
-    pub(super) fn stack(&self, x: &[f32], pixels: Range<usize>, tiles: &mut [Vec<&mut [Tall]>]) {
+    /// Memory for the patches of a tile.
+    pub(super) fn four(&self) -> Result<Vec<f32>> {
         let k = self.kernel[0] * self.kernel[1] * self.channels;
-        let mut four = vec![0.0; ROWS * k];
-        for (first, tile) in pixels.clone().step_by(ROWS).zip(tiles) {
-            self.gather(x, first..pixels.end.min(first + ROWS), &mut four);
-            stack(std::array::from_fn(|r| &four[r * k..][..k]), tile);
-        }
+        filled(ROWS * k, 0.0, "patches of a convolution")
+    }
+
+    /// Puts the patches of `pixels`, of which there are no more than a tile has rows, together for a product. They go through `four`.
+    pub(super) fn stack(&self, x: &[f32], pixels: Range<usize>, four: &mut [f32], tile: &mut [&mut [Tall]]) {
+        let k = four.len() / ROWS;
+        self.gather(x, pixels, four);
+        stack(std::array::from_fn(|r| &four[r * k..][..k]), tile);
     }
 
     /// Where a pixel of the scaled image and the zeros around it begins in so many lines, if it is no zero.

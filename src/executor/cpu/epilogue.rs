@@ -1,7 +1,7 @@
 //! What linear layers and convolutions do to their sums on the way into the slot.
 
 use super::kernels::{COLUMNS, Panels, Tall, activate, geglu, multiply, strips};
-use super::memory::{read, write};
+use super::memory::{grow, read, write};
 use super::operands::Operands;
 use super::pool::Pool;
 use super::unary;
@@ -117,19 +117,24 @@ impl Finish {
         columns: Range<usize>,
     ) -> Result<()> {
         let (half, each) = (self.channels, self.pool.cut(columns, COLUMNS));
+        // Panels begin at multiples of their width; what is made again beside the gates is the same.
+        let gates = |columns: &Range<usize>| (half + columns.start) / COLUMNS * COLUMNS..half + columns.end;
         let mut sums = self.gated.borrow_mut();
         let most = each.len().max(sums.len());
         sums.resize_with(most, Default::default);
+        for (columns, sums) in each.iter().zip(sums.iter_mut()) {
+            for (sums, len) in sums.iter_mut().zip([columns.len(), gates(columns).len()]) {
+                grow(sums, rows.len() * len, 0.0, "values and their gates")?;
+            }
+        }
         self.fill_parts(rows.clone(), &each, std::iter::empty(), |addend, _, strips| {
             let mut parts: Vec<_> = strips.iter_mut().zip(sums.iter_mut()).collect();
             self.pool.each(&mut parts, |i, (strip, sums)| {
                 let columns = each[i].clone();
-                let gates = half + columns.start..half + columns.end;
-                // Panels begin at multiples of their width; what is made again beside the gates is the same.
-                let whole = gates.start / COLUMNS * COLUMNS..gates.end;
-                let beside = gates.start - whole.start;
+                let whole = gates(&columns);
+                let beside = half + columns.start - whole.start;
                 for (sums, part) in sums.iter_mut().zip([columns.clone(), whole.clone()]) {
-                    sums.resize(rows.len() * part.len(), 0.0);
+                    let sums = &mut sums[..rows.len() * part.len()];
                     let mut sums: Vec<_> = sums.chunks_exact_mut(part.len()).collect();
                     multiply(stacked, panels, part, addend, &mut sums);
                 }

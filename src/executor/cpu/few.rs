@@ -47,9 +47,7 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
     let mut products = filled(held * line, 0.0, "products of a convolution")?;
     let mut made = 0..0;
     // For each part of the work a line's pixels.
-    let stacks = pool.cut(0..held, 1).into_iter();
-    let stacks = stacks.map(|_| filled(tall(from_width, ci), [0.0; ROWS], "a line of a convolution"));
-    let mut stacks = stacks.collect::<Result<Vec<_>>>()?;
+    let mut stacks = pool.own(|| filled(tall(from_width, ci), [0.0; ROWS], "a line of a convolution"))?;
     let mut image = Lines::new(source, from_width, pool);
     let parts = height.div_ceil(step);
     Ok(Work::new(batch * parts, move |i| {
@@ -65,19 +63,15 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
         };
         if !new.is_empty() {
             let mut places = places(&mut products, line, new.clone());
-            let some = places.len().div_ceil(stacks.len()).max(1);
-            let mut parts: Vec<_> = places.chunks_mut(some).zip(&mut stacks).collect();
             image.see(new, |x| {
-                pool.each(&mut parts, |_, (places, stacked)| {
-                    for (number, to) in places.iter_mut() {
-                        let x = &x[*number % patches.held(x) * from_width * ci..][..from_width * ci];
-                        for (t, tile) in tiles(stacked, ci).iter_mut().enumerate() {
-                            let row = |r: usize| &x[(t * ROWS + r).min(from_width - 1) * ci..][..ci];
-                            stack(std::array::from_fn(row), tile);
-                        }
-                        let mut to: Vec<_> = to.chunks_exact_mut(stride).collect();
-                        multiply(stacked, &panels, 0..stride, None, &mut to);
+                pool.each_with(&mut places, &mut stacks, |_, (number, to), stacked| {
+                    let x = &x[*number % patches.held(x) * from_width * ci..][..from_width * ci];
+                    for (t, tile) in tiles(stacked, ci).iter_mut().enumerate() {
+                        let row = |r: usize| &x[(t * ROWS + r).min(from_width - 1) * ci..][..ci];
+                        stack(std::array::from_fn(row), tile);
                     }
+                    let mut to: Vec<_> = to.chunks_exact_mut(stride).collect();
+                    multiply(stacked, &panels, 0..stride, None, &mut to);
                 });
             })?;
         }

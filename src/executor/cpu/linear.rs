@@ -3,7 +3,7 @@
 use super::chunks::{Tiles, Work};
 use super::epilogue::Finish;
 use super::kernels::{self, ROWS, Tall, stack, tall};
-use super::memory::filled;
+use super::memory::{filled, grow};
 use super::operands::Operands;
 use super::source::Source;
 use crate::error::Result;
@@ -18,11 +18,12 @@ pub(super) fn work(o: &Operands<'_>) -> Result<Work> {
         let x = match held.plain() {
             Some(x) => &x[rows.start * k..rows.end * k],
             None => {
-                loaded.resize(rows.len() * k, 0.0);
-                pool.rows(&mut loaded, k, |part, to| {
+                grow(&mut loaded, rows.len() * k, 0.0, "rows of a product")?;
+                let loaded = &mut loaded[..rows.len() * k];
+                pool.rows(loaded, k, |part, to| {
                     held.load(rows.start + part.start..rows.start + part.end, to);
                 });
-                &loaded
+                loaded
             }
         };
         pool.rows(tiles, 1, |part, tiles| {

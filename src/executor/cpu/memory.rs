@@ -11,7 +11,7 @@ impl From<candle_core::Error> for Error {
     }
 }
 
-/// Room that matrix products need beside what is planned: their results, packed operands and one gathered chunk.
+/// Room for what is too small to be asked for by [`filled`]: lists of a matrix's rows for each part of the work, and statistics.
 const WORKING_BYTES: usize = 16 << 20;
 
 /// A tensor of zeros in one dimension. `what` it is for is said where there is no room.
@@ -26,18 +26,31 @@ pub(super) fn filled<T: Copy>(len: usize, with: T, what: &str) -> Result<Vec<T>>
     Ok(data)
 }
 
-/// Checks that products can be made beside what was allocated: they cannot report that they cannot.
+/// Makes `data` at least so long. `what` it is for is said where there is no room.
+pub(super) fn grow<T: Copy>(data: &mut Vec<T>, len: usize, with: T, what: &str) -> Result<()> {
+    let missing = len.saturating_sub(data.len());
+    if missing > 0 {
+        let reserved = data.try_reserve_exact(missing);
+        reserved.map_err(|_| no_room::<T>(len, what))?;
+        data.resize(len, with);
+    }
+    Ok(())
+}
+
+/// Checks that there is room beside what was allocated for what cannot report that there is none.
 pub(super) fn leave_room() -> Result<()> {
     reserve::<u8>(WORKING_BYTES, "working memory").map(drop)
 }
 
 fn reserve<T>(len: usize, what: &str) -> Result<Vec<T>> {
     let mut data = Vec::new();
-    data.try_reserve_exact(len).map_err(|_| {
-        let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
-        Error::OutOfMemory(format!("{what}: {bytes} bytes are needed{}", in_use()))
-    })?;
+    data.try_reserve_exact(len).map_err(|_| no_room::<T>(len, what))?;
     Ok(data)
+}
+
+fn no_room<T>(len: usize, what: &str) -> Error {
+    let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+    Error::OutOfMemory(format!("{what}: {bytes} bytes are needed{}", in_use()))
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -173,5 +186,11 @@ mod tests {
         let e = zeros::<f32>(isize::MAX as usize / 4, "slot 3").unwrap_err();
         assert_eq!(e.code(), "out-of-memory");
         assert!(e.message().starts_with("slot 3: 922"), "{e}");
+        let mut lines = vec![1.0f32];
+        let e = grow(&mut lines, isize::MAX as usize / 4, 0.0, "lines").unwrap_err();
+        assert_eq!(e.code(), "out-of-memory");
+        grow(&mut lines, 3, 0.0, "lines").unwrap();
+        grow(&mut lines, 2, 5.0, "lines").unwrap();
+        assert_eq!(lines, [1.0, 0.0, 0.0]);
     }
 }

@@ -2,6 +2,7 @@
 //! there are.
 #![allow(unsafe_code, reason = "threads of wasm share nothing but its memory")]
 
+use crate::error::Result;
 use std::ops::Range;
 
 /// Parts for each thread: one that is held up leaves some to the others.
@@ -22,11 +23,20 @@ impl Pool {
         }
     }
 
+    /// In how many parts work is cut at most.
+    pub(super) fn parts(self) -> usize {
+        if self.threads == 1 { 1 } else { self.threads * PARTS }
+    }
+
+    /// For each part of the work its own memory: what is made in parts itself cannot report that there is none.
+    pub(super) fn own<S>(self, one: impl Fn() -> Result<S>) -> Result<Vec<S>> {
+        (0..self.parts()).map(|_| one()).collect()
+    }
+
     /// Cuts a range at multiples of `step` from its start, in a few parts for each thread.
     pub(super) fn cut(self, range: Range<usize>, step: usize) -> Vec<Range<usize>> {
-        let most = if self.threads == 1 { 1 } else { self.threads * PARTS };
         let steps = range.len().div_ceil(step.max(1));
-        let parts = steps.min(most);
+        let parts = steps.min(self.parts());
         let at = move |i: usize| range.end.min(range.start + steps * i / parts * step);
         (0..parts).map(|i| at(i)..at(i + 1)).collect()
     }
@@ -39,6 +49,23 @@ impl Pool {
         for (some, first) in items.chunks_mut(MOST).zip((0..).step_by(MOST)) {
             at_once(some, |i, item| f(first + i, item));
         }
+    }
+
+    /// `f(i, item, own)` for each item, several at once. Each of `own`, of which there is one at least, is lent to some of the items,
+    /// one after the other.
+    pub(super) fn each_with<T: Send, S: Send>(
+        self,
+        items: &mut [T],
+        own: &mut [S],
+        f: impl Fn(usize, &mut T, &mut S) + Sync,
+    ) {
+        let some = items.len().div_ceil(own.len().max(1)).max(1);
+        let mut parts: Vec<_> = items.chunks_mut(some).zip(own).collect();
+        self.each(&mut parts, |part, (items, own)| {
+            for (i, item) in (part * some..).zip(items.iter_mut()) {
+                f(i, item, own);
+            }
+        });
     }
 
     /// `f(rows, elements)` for some rows of `columns` elements each, several times at once, until all rows have been done.
@@ -119,24 +146,31 @@ mod web {
     }
 
     pub(super) fn at_once<T: Send>(items: &mut [T], f: impl Fn(usize, &mut T) + Sync) {
-        let all = Items(items.as_mut_ptr(), PhantomData);
-        // SAFETY: `i` is below the number of items, and each is given out once.
-        let part = |i: usize| f(i, unsafe { &mut *all.at(i) });
+        let (all, count) = (Items(items.as_mut_ptr(), PhantomData), items.len());
+        let part = |i: usize| {
+            assert!(i < count, "part {i} of a job of {count}");
+            // SAFETY: there is such an item, and each is given out once.
+            f(i, unsafe { &mut *all.at(i) });
+        };
         let job = Job(&part);
         // Work within a part would be for the thread that does the part.
         if AT_ONCE.swap(true, Relaxed) {
-            return (0..items.len()).for_each(part);
+            return (0..count).for_each(part);
         }
         // SAFETY: the job outlives the call, which ends when all parts have.
-        unsafe { run((&raw const job).cast(), items.len()) };
+        unsafe { run((&raw const job).cast(), count) };
         AT_ONCE.store(false, Relaxed);
     }
 
-    /// The lowest address of so many bytes for a thread's stack. They are never given back: a thread ends with this module.
+    /// The lowest address of so many bytes for a thread's stack; null where there is no room. They are never given back: a thread ends
+    /// with this module.
     #[unsafe(no_mangle)]
     extern "C" fn tintype_stack(bytes: usize) -> *mut u128 {
-        let stack = vec![0u128; bytes / size_of::<u128>()];
-        stack.leak().as_mut_ptr()
+        let mut stack = Vec::<u128>::new();
+        match stack.try_reserve_exact(bytes / size_of::<u128>()) {
+            Ok(()) => stack.leak().as_mut_ptr(),
+            Err(_) => std::ptr::null_mut(),
+        }
     }
 
     /// Does part `i` of a job.
@@ -212,6 +246,12 @@ mod tests {
                 part.iter_mut().zip(rows.start * 10..).for_each(|(item, i)| *item += i);
             });
             assert!(items.iter().enumerate().all(|(i, item)| *item == 2 * i));
+            let mut own = Pool::new(threads).own(|| Ok(0)).unwrap();
+            Pool::new(threads).each_with(&mut items, &mut own, |i, item, seen| {
+                *item -= i;
+                *seen += 1;
+            });
+            assert!(items.iter().enumerate().all(|(i, item)| *item == i) && own.iter().sum::<usize>() == items.len());
         }
     }
 }

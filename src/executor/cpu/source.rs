@@ -2,7 +2,7 @@
 //! is loaded so goes into a scratch of a few rows: a normalised image is never whole in memory.
 
 use super::kernels::activate;
-use super::memory::read;
+use super::memory::{grow, read};
 use super::operands::Operands;
 use super::pool::Pool;
 use crate::error::Result;
@@ -55,8 +55,8 @@ impl Lines {
         let line = self.width * self.source.shape.channels();
         if seen.len() > self.held {
             // Each has another place now.
+            grow(&mut self.lines, seen.len() * line, 0.0, "lines of a convolution")?;
             self.held = seen.len();
-            self.lines.resize(self.held * line, 0.0);
             self.loaded = 0;
         }
         let mut missing = places(&mut self.lines, line, seen.start.max(self.loaded)..seen.end);

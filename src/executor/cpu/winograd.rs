@@ -6,7 +6,7 @@ use super::conv2d::Patches;
 use super::epilogue::Finish;
 use super::kernels::winograd::{FIELD, Fields, POINTS, SIDE, Scratch, groups_of, multiply, room, transform};
 use super::kernels::{self, COLUMNS, ROWS, tall};
-use super::memory::filled;
+use super::memory::{filled, grow};
 use super::operands::Operands;
 use super::source::{Lines, Source};
 use crate::error::Result;
@@ -74,10 +74,11 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
     let tiles = Tiles::new(count, POINTS * channels, columns);
     let groups = tiles.row_step().div_ceil(ROWS);
     let mut stacked = filled(room(groups, channels), [0.0; ROWS], "squares of a convolution")?;
-    // For each part of the work its own, with which squares are odd.
-    let mut scratch: Vec<(Option<Scratch>, Vec<bool>)> = Vec::new();
-    let zeros = vec![0.0; channels];
-    let mut plain = Vec::new();
+    // With which squares are odd.
+    let odd = || filled(tiles.row_step(), false, "odd squares");
+    let mut scratch = pool.own(|| Ok((Scratch::new(groups)?, odd()?)))?;
+    let zeros = filled(channels, 0.0, "zeros around an image")?;
+    let (mut plain, mut four) = (Vec::new(), Vec::new());
     Ok(Work::new(tiles.count(), move |i| {
         let (rows, columns) = tiles.tile(i);
         let groups = rows.len().div_ceil(ROWS);
@@ -102,20 +103,16 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
         let held = weight.hold();
         let panels = held.panels();
         let (pixels, each) = (squares.pixels(rows.clone()), pool.cut(columns.clone(), COLUMNS));
-        let most = each.len().max(scratch.len());
-        scratch.resize_with(most, Default::default);
         let lines = || {
             rows.clone()
                 .flat_map(|square| squares.lines(square))
                 .map(|(_, line)| line)
         };
         finish.fill_parts(pixels.clone(), &each, lines(), |addend, rest, strips| {
-            let mut parts: Vec<_> = strips.iter_mut().zip(&mut scratch).collect();
-            pool.each(&mut parts, |part, (strip, (scratch, odd))| {
-                let scratch = scratch.get_or_insert_with(|| Scratch::new(tiles.row_step().div_ceil(ROWS)));
+            let own = &mut scratch[..each.len()];
+            pool.each_with(strips, own, |part, strip, (scratch, odd)| {
                 let columns = each[part].clone();
-                odd.clear();
-                odd.resize(rows.len(), false);
+                odd.fill(false);
                 for column in columns.clone().step_by(COLUMNS) {
                     let width = COLUMNS.min(columns.end - column);
                     let mut first = [0.0; COLUMNS];
@@ -124,13 +121,15 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
                     }
                     let at = column - columns.start..column - columns.start + width;
                     multiply(&stacked, groups, &panels, column / COLUMNS, scratch, |i, mut out| {
-                        let Some(odd) = odd.get_mut(i) else { return };
+                        if i >= rows.len() {
+                            return;
+                        }
                         let mut all = 0.0;
                         for sum in out.as_flattened_mut() {
                             sum.iter_mut().zip(&first).for_each(|(sum, first)| *sum += first);
                             all += sum.iter().map(|sum| sum * 0.0).sum::<f32>();
                         }
-                        *odd |= all != 0.0;
+                        odd[i] |= all != 0.0;
                         for (y, line) in squares.lines(rows.start + i) {
                             for (pixel, sums) in line.zip(&out[y]) {
                                 strip[pixel - pixels.start][at.clone()].copy_from_slice(&sums[..width]);
@@ -145,9 +144,15 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
         })?;
         let odd = |square: &usize| scratch[..each.len()].iter().any(|(_, odd)| odd[square - rows.start]);
         for (_, pixels) in rows.clone().filter(odd).flat_map(|square| squares.lines(square)) {
-            plain.resize(tall(pixels.len(), k), [0.0; ROWS]);
+            // A square's lines are no longer than a tile is tall.
+            grow(&mut plain, tall(SIDE, k), [0.0; ROWS], "patches of a convolution")?;
+            if four.is_empty() {
+                four = patches.four()?;
+            }
             image.see(seen.clone(), |x| {
-                patches.stack(x, pixels.clone(), &mut kernels::tiles(&mut plain, k));
+                for tile in &mut kernels::tiles(&mut plain, k) {
+                    patches.stack(x, pixels.clone(), &mut four, tile);
+                }
             })?;
             finish.multiply(&plain, &panels, pixels, columns.clone())?;
         }

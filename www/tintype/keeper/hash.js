@@ -1,6 +1,6 @@
 // sha256 of bytes as they stream, by the crate's wasm: the platform's digest wants all of them at once.
 
-import { BUILDS } from "../build.js";
+import { BUILDS, choose } from "../build.js";
 
 /** What is copied into wasm at once: its memory grows by this and never shrinks. */
 const PIECE = 1 << 20;
@@ -9,8 +9,19 @@ let Sha256;
 
 /** Must have been called before the first hash: with a compiled module, and which build it is of. */
 export async function startHashing({ build, module }) {
+  try {
+    await start(build, module);
+  } catch (error) {
+    const one = choose(false).build;
+    if (one === build) throw error;
+    // Memory to share was had once, and may not be had again.
+    await start(one, BUILDS[one].wasmUrl);
+  }
+}
+
+async function start(build, wasm) {
   const bindings = await BUILDS[build].glue();
-  await bindings.default({ module_or_path: module });
+  await bindings.default({ module_or_path: wasm });
   ({ Sha256 } = bindings);
 }
 

@@ -1,9 +1,11 @@
 //! Attention of one head, keys and channels in rows and queries in columns: a maximum or a sum over keys is then one of whole vectors,
 //! and what comes out of the first product is laid out for the second one as it is.
 
+use super::super::memory::filled;
 use super::exp::exp2_of_negative;
 use super::four::Four;
 use super::tile::{COLUMNS, ROWS, Sums, Tall, Wide, interleave, tile, transpose};
+use crate::error::Result;
 
 /// Keys that are looked at before the next queries' turn: their scores stay in the nearest cache.
 const KEYS: usize = 256;
@@ -20,11 +22,42 @@ pub(in super::super) struct Memory {
 }
 
 /// Queries of one head in columns, and what they have seen.
+#[derive(Clone, Copy)]
 struct Seen {
     /// The largest score.
     top: Wide,
     /// The sum of `2^(score - top)`.
     sum: Wide,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            top: [f32::NEG_INFINITY; COLUMNS],
+            sum: [0.0; COLUMNS],
+        }
+    }
+}
+
+/// What attending needs beside keys and values.
+pub(in super::super) struct Attending {
+    queries: Vec<Wide>,
+    mixed: Vec<Wide>,
+    seen: Vec<Seen>,
+    rows: Vec<f32>,
+}
+
+impl Attending {
+    /// For so many queries.
+    pub(in super::super) fn new(count: usize, dim: usize) -> Result<Self> {
+        let (panels, tall_dim, what) = (count.div_ceil(COLUMNS), dim.next_multiple_of(ROWS), "queries of a head");
+        Ok(Self {
+            queries: filled(panels * dim, [0.0; COLUMNS], what)?,
+            mixed: filled(panels * tall_dim, [0.0; COLUMNS], what)?,
+            seen: filled(panels, Seen::default(), what)?,
+            rows: filled(COLUMNS * tall_dim, 0.0, what)?,
+        })
+    }
 }
 
 impl Memory {
@@ -65,12 +98,13 @@ impl Memory {
         }
     }
 
-    /// Attends from `count` queries on; `query(i)` is the row of one, `last(i)` the number of keys that it sees, at least one and not
+    /// Attends from `count` queries on, no more than `room` is for; `query(i)` is the row of one, `last(i)` the number of keys that it sees, at least one and not
     /// falling. `write(i, channels)` takes what comes out.
     pub(in super::super) fn attend<'a>(
         &self,
         count: usize,
         scale: f32,
+        room: &mut Attending,
         query: impl Fn(usize) -> &'a [f32],
         sees: impl Fn(usize) -> usize,
         mut write: impl FnMut(usize, &[f32]),
@@ -79,18 +113,21 @@ impl Memory {
         // Powers of two instead of e: scores are made for it.
         let scale = scale * std::f32::consts::LOG2_E;
         let tall_dim = dim.next_multiple_of(ROWS);
-        let mut queries: Vec<Wide> = vec![[0.0; COLUMNS]; panels * dim];
+        let Attending {
+            queries,
+            mixed,
+            seen,
+            rows,
+        } = room;
+        let (queries, mixed) = (&mut queries[..panels * dim], &mut mixed[..panels * tall_dim]);
+        let seen = &mut seen[..panels];
+        mixed.fill([0.0; COLUMNS]);
+        seen.fill(Seen::default());
         for (panel, to) in queries.chunks_exact_mut(dim).enumerate() {
             // What is beyond the last query is looked at by nobody.
             let row = |column: usize| query((panel * COLUMNS + column).min(count - 1));
             into_columns(row, scale, to);
         }
-        let mut mixed: Vec<Wide> = vec![[0.0; COLUMNS]; panels * tall_dim];
-        let start = || Seen {
-            top: [f32::NEG_INFINITY; COLUMNS],
-            sum: [0.0; COLUMNS],
-        };
-        let mut seen: Vec<Seen> = std::iter::repeat_with(start).take(panels).collect();
         let mut scores = [[0.0; COLUMNS]; KEYS];
         for first in (0..self.keys).step_by(KEYS) {
             for (panel, seen) in seen.iter_mut().enumerate() {
@@ -130,9 +167,8 @@ impl Memory {
                 }
             }
         }
-        let mut rows = vec![0.0; COLUMNS * tall_dim];
         for (panel, mixed) in mixed.chunks_exact_mut(tall_dim).enumerate() {
-            into_rows(mixed, &seen[panel].sum, &mut rows);
+            into_rows(mixed, &seen[panel].sum, rows);
             for (i, row) in (panel * COLUMNS..count).zip(rows.chunks_exact(tall_dim)) {
                 write(i, &row[..dim]);
             }

@@ -14,7 +14,7 @@ mod tile;
 pub(super) mod winograd;
 
 pub(super) use act::{activate, geglu};
-pub(super) use attention::Memory;
+pub(super) use attention::{Attending, Memory};
 pub(super) use exp::exp;
 pub(super) use panels::{Elements, Panels, multiply, stack, tall, tiles};
 pub(super) use reduce::{deviations, sum, sum_of_squares};

@@ -2,10 +2,12 @@
 //! evaluated at the points 0, ±3/4, ±3/2 and infinity, whose rounding errors are near those of a plain sum (±1, ±2, the usual ones,
 //! make four times as large ones), and which are exact numbers, as their squares are.
 
+use super::super::memory::filled;
 use super::four::Four;
 use super::panels::Panels;
 use super::strips;
 use super::tile::{COLUMNS, ROWS, Sums, Tall, Wide, tile, transpose};
+use crate::error::Result;
 
 /// Pixels of a square, each way.
 pub(in super::super) const SIDE: usize = 4;
@@ -126,12 +128,13 @@ pub(in super::super) struct Scratch {
 
 impl Scratch {
     /// For so many groups of four squares.
-    pub(in super::super) fn new(groups: usize) -> Self {
-        Self {
-            wide: vec![[0.0; COLUMNS]; 9 * STEPS],
-            weights: vec![[0.0; COLUMNS]; POINTS * POINT_STEPS],
-            sums: vec![[[0.0; COLUMNS]; ROWS]; POINTS * point_sums(groups)],
-        }
+    pub(in super::super) fn new(groups: usize) -> Result<Self> {
+        let what = "products of squares";
+        Ok(Self {
+            wide: filled(9 * STEPS, [0.0; COLUMNS], what)?,
+            weights: filled(POINTS * POINT_STEPS, [0.0; COLUMNS], what)?,
+            sums: filled(POINTS * point_sums(groups), [[0.0; COLUMNS]; ROWS], what)?,
+        })
     }
 }
 
@@ -221,7 +224,7 @@ mod tests {
                 elements: Elements::F32(&weights),
                 steps: 9 * channels,
             };
-            let mut scratch = Scratch::new(groups);
+            let mut scratch = Scratch::new(groups).unwrap();
             for panel in 0..2 {
                 let weight = |tap: usize, i: usize, c: usize| {
                     f64::from(weights[((panel * 9 + tap) * channels + i) * COLUMNS + c])
