@@ -11,6 +11,11 @@ use candle_core::Tensor;
 use std::cell::RefCell;
 use std::ops::Range;
 
+/// Columns of a row that are worth going through by themselves.
+const WIDE: usize = 64;
+/// Elements that a thread takes at least of rows that are gone through as wholes.
+const LONG: usize = 2048;
+
 /// `post(act(sum + bias + row_bias) + residual)`, written to the node's slot.
 pub(super) struct Finish {
     dst: Tensor,
@@ -148,7 +153,7 @@ impl Finish {
     }
 
     /// `f` gets for each range of columns its part of each row of the slot; else as [`fill`](Self::fill). It makes sums of those
-    /// rows that `made` gives.
+    /// rows that `made` gives, which rise.
     pub(super) fn fill_parts(
         &self,
         rows: Range<usize>,
@@ -159,15 +164,22 @@ impl Finish {
         let (first, channels) = (rows.start, self.channels);
         self.fill(rows, |addend, rest, dst| {
             let mut strips = strips(dst, channels, columns.iter().cloned());
-            if columns.first() != Some(&(0..channels)) {
+            let is_whole =
+                columns.first().map(|c| c.start) == Some(0) && columns.last().map(|c| c.end) == Some(channels);
+            if !is_whole || columns.len() > 1 && columns.iter().all(|some| some.len() >= WIDE) {
                 return f(addend, rest, &mut strips);
             }
-            // Rows lie one after the other: few channels are too short to be gone through by themselves.
+            // Rows lie one after the other: a few of their channels are too short to be gone through by themselves.
             f(addend, &Rest::default(), &mut strips);
-            for made in made {
-                let sums = &mut dst[(made.start - first) * channels..(made.end - first) * channels];
-                rest.finish(made.start, 0, sums);
+            let (mut left, mut next, mut all) = (dst, first, Vec::new());
+            let least = LONG.div_ceil(channels);
+            for made in made.flat_map(|made| self.pool.cut(made, least)) {
+                let (_, after) = left.split_at_mut((made.start - next) * channels);
+                let (sums, after) = after.split_at_mut(made.len() * channels);
+                (left, next) = (after, made.end);
+                all.push((made.start, sums));
             }
+            self.pool.each(&mut all, |_, (row, sums)| rest.finish(*row, 0, sums));
         })
     }
 

@@ -50,8 +50,18 @@ impl Squares {
         (first * height + top) * width..(last * height + height.min(bottom + SIDE)) * width
     }
 
+    /// All pixels of some squares, as far as they lie one after the other.
+    fn runs(self, squares: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let across = self.grid[1];
+        (squares.start / across..squares.end.div_ceil(across)).flat_map(move |line| {
+            let (first, end) = (squares.start.max(line * across), squares.end.min((line + 1) * across));
+            let both = self.lines(first).zip(self.lines(end - 1));
+            both.map(|((_, first), (_, last))| first.start..last.end)
+        })
+    }
+
     /// Its pixels, a line at a time: which line of it, and all pictures' pixels.
-    fn lines(&self, square: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+    fn lines(self, square: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
         let (image, top, left) = self.place(square);
         let [height, width] = self.out;
         (top..height.min(top + SIDE)).map(move |y| {
@@ -103,12 +113,8 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
         let held = weight.hold();
         let panels = held.panels();
         let (pixels, each) = (squares.pixels(rows.clone()), pool.cut(columns.clone(), COLUMNS));
-        let lines = || {
-            rows.clone()
-                .flat_map(|square| squares.lines(square))
-                .map(|(_, line)| line)
-        };
-        finish.fill_parts(pixels.clone(), &each, lines(), |addend, rest, strips| {
+        let runs = || squares.runs(rows.clone());
+        finish.fill_parts(pixels.clone(), &each, runs(), |addend, rest, strips| {
             let own = &mut scratch[..each.len()];
             pool.each_with(strips, own, |part, strip, (scratch, odd)| {
                 let columns = each[part].clone();
@@ -137,7 +143,7 @@ pub(super) fn work(o: &Operands<'_>, source: Source, patches: Patches, batch: us
                         }
                     });
                 }
-                for pixel in lines().flatten() {
+                for pixel in runs().flatten() {
                     rest.finish(pixel, columns.start, strip[pixel - pixels.start]);
                 }
             });
