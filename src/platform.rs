@@ -24,7 +24,7 @@ pub async fn yield_now() {
 }
 
 #[cfg(target_arch = "wasm32")]
-pub(crate) use web::panicked;
+pub(crate) use web::{logs, panicked};
 #[cfg(target_arch = "wasm32")]
 pub use web::{now_ms, yield_now};
 
@@ -48,12 +48,17 @@ mod web {
         export function macrotask() {
             return new Promise(resolve => { waiting.push(resolve); channel.port2.postMessage(0); });
         }
+        export function logs() {
+            return true;
+        }
         export function panicked(message) {
             throw new WebAssembly.RuntimeError(message);
         }
     ")]
     extern "C" {
         fn macrotask() -> js_sys::Promise;
+        /// Whether this thread can reach the console.
+        pub fn logs() -> bool;
         /// A trap that says what happened.
         pub fn panicked(message: &str);
     }

@@ -36,7 +36,12 @@ fn progress_sink(report: Option<&Function>) -> ProgressSink<'_> {
 
 #[wasm_bindgen(start)]
 fn start() {
-    std::panic::set_hook(Box::new(|panic| crate::platform::panicked(&panic.to_string())));
+    std::panic::set_hook(Box::new(|panic| {
+        if crate::platform::logs() {
+            console_error_panic_hook::hook(panic);
+        }
+        crate::platform::panicked(&panic.to_string());
+    }));
 }
 
 #[wasm_bindgen]

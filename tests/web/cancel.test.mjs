@@ -17,12 +17,14 @@ describe("cancelling on the CPU", { timeout: 600_000 }, () => {
       const [{ makeCheckpoint }, { MADE }] = await Promise.all([import("/bench/made.js"), import("/bench/models.js")]);
       window.large = await tintype.load(makeCheckpoint(MADE.find(({ id }) => id === "unet")).source);
       window.picture = { checkpoint: window.large, prompt: "fox", seed: 7, steps: 1, guidanceScale: 1 };
-      // What a picture takes beside its own work, at least: messages, and putting it into a file.
+      // The fastest, and what a picture takes beside its own work, at least: messages, and putting it into a file.
       window.beside = Infinity;
+      window.whole = { total: Infinity };
       for (let i = 0; i < 3; i++) {
         const began = performance.now();
-        window.whole = (await tintype.generate(window.picture)).timings;
-        window.beside = Math.min(window.beside, performance.now() - began - window.whole.total);
+        const { timings } = await tintype.generate(window.picture);
+        window.beside = Math.min(window.beside, performance.now() - began - timings.total);
+        if (timings.total < window.whole.total) window.whole = timings;
       }
     }`);
     assert.equal(error, undefined);

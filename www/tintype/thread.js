@@ -10,11 +10,14 @@ onmessage = async ({ data: { module, memory, control, stack } }) => {
     const panicked = (at, length) => {
       throw new WebAssembly.RuntimeError(new TextDecoder().decode(new Uint8Array(memory.buffer, at >>> 0, length >>> 0).slice()));
     };
+    const own = { logs: () => 0, panicked };
     for (const { module: from, name, kind } of WebAssembly.Module.imports(module)) {
       const unexpected = () => {
         throw new Error(`a thread called ${name}`);
       };
-      (imports[from] ??= {})[name] = kind === "memory" ? memory : name.startsWith("__wbg_panicked_") ? panicked : unexpected;
+      // wasm-bindgen puts its own in between where a text is passed.
+      const given = own[name.replace(/^__wbg_(.*)_[0-9a-f]+$/, "$1")];
+      (imports[from] ??= {})[name] = kind === "memory" ? memory : (given ?? unexpected);
     }
     Object.assign(imports["../threads.js"], { take: () => take(control), give: () => give(control) });
     const { exports } = await WebAssembly.instantiate(module, imports);
