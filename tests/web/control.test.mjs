@@ -111,3 +111,21 @@ test("each part is done once, by whoever is free, and a job ends when all of its
     await Promise.all(threads.map((thread) => thread.terminate()));
   }
 });
+
+test("no job is missed by a thread, however soon it comes after another", { timeout: 120_000 }, async () => {
+  const [control, begun] = [newControl(), flag()];
+  const thread = await threadThat(control, `Atomics.store(more, 0, job); Atomics.notify(more, 0); for (let k = 0; k < 20_000; k++) Math.sqrt(k);`, begun);
+  try {
+    for (let job = 1; job <= 20_000; job++) {
+      let mine = 0;
+      // The first part of this one's lasts until the other has begun the second.
+      const part = () => {
+        if (mine++ > 0) return;
+        for (let seen; (seen = Atomics.load(begun, 0)) !== job; ) assert.notEqual(Atomics.wait(begun, 0, seen, 10_000), "timed-out", `job ${job}`);
+      };
+      run(control, part, job, 2);
+    }
+  } finally {
+    await thread.terminate();
+  }
+});

@@ -39,14 +39,14 @@ function lookOut(done) {
   return false;
 }
 
-/** Takes parts of the job that there is, until none is left. */
+/** Takes parts of the job that there is, until none is left; gives which job that was. */
 function work(control, part) {
   const generation = Atomics.load(control, GENERATION);
   const [job, parts] = [Atomics.load(control, JOB), Atomics.load(control, PARTS)];
   for (;;) {
     const next = Atomics.load(control, NEXT);
     const i = next & CLOSED;
-    if (next >>> BITS !== (generation << BITS) >>> BITS || i >= parts) return;
+    if (next >>> BITS !== (generation << BITS) >>> BITS || i >= parts) return generation;
     // Nobody else has it, so the job has not ended. What was read of it was, for `NEXT` is of the next one before that is told.
     if (Atomics.compareExchange(control, NEXT, next, next + 1) !== next) continue;
     part(job, i);
@@ -81,14 +81,15 @@ export function run(control, part, job, parts) {
 
 /** Does its part of every job, for ever. */
 export function serve(control, part) {
-  for (let seen = 0; ; seen = Atomics.load(control, GENERATION)) {
+  for (let seen = 0; ; ) {
     if (!lookOut(() => Atomics.load(control, GENERATION) !== seen)) {
       Atomics.add(control, ASLEEP, 1);
       Atomics.wait(control, GENERATION, seen);
       Atomics.sub(control, ASLEEP, 1);
     }
     try {
-      work(control, part);
+      // Not the job that there is by now: that may be the next one, of which nothing was done.
+      seen = work(control, part);
     } catch (error) {
       fail(control, error?.message ?? String(error));
       throw error;
