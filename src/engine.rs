@@ -176,9 +176,10 @@ impl Engine {
         // Once for all of them.
         request.image = request.image.map(|image| image.resized(request.width, request.height));
         let Library { executor, plans, .. } = &self.library;
-        executor.take_began();
         let tuning = tune(executor, &resident.models, plans, &request, token);
         token.guard(tuning).await?;
+        // What was loaded and raced is no part of the picture.
+        executor.take_began();
         let encoding = now_ms();
         // Guarded: a device that never answers must not keep the next caller waiting.
         let encode = async || {

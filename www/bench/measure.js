@@ -37,7 +37,7 @@ export const canRace = (model) => !model.source?.loras?.length;
 const MOST_DRAWS = 40;
 
 /** Both outputs of a race are of one model only if they are this near: the other engine multiplies in f32. */
-const NEAR = { f32: 1e-3, f16: 3e-2 };
+const NEAR = { f32: 1e-4, f16: 3e-2 };
 
 /** Everything that can be measured. */
 export const models = async () => [...MADE, ...(await shipped())];
@@ -101,12 +101,12 @@ export async function measure(model, { backend = "auto", arithmetic = "f32", thr
     };
     if (raced) {
       const models = () => made ?? readCheckpoint(model.source);
-      report.race = await racing(tintype, models, options, { report, tensors, rounds, isSlow, signal, onPhase });
+      const about = { report, rounds, isSlow, signal, onPhase };
+      report.race = await racing(tintype, models, options, { ...about, measured: () => tensors });
       const others = profile.backend.kind === "cpu" ? (model.others ?? []) : [];
       for (const part of others) {
-        const measured = await tintype.profile({ ...options, parts: [part], tensors: true, nodes: false, runs: 1 });
-        const about = { report, tensors: measured[part].tensors, rounds, isSlow, signal, onPhase, part };
-        report.others = { ...report.others, [part]: await racing(tintype, async () => (await models())[part], options, about) };
+        const measured = async () => (await tintype.profile({ ...options, parts: [part], tensors: true, nodes: false, runs: 1 }))[part].tensors;
+        report.others = { ...report.others, [part]: await racing(tintype, async () => (await models())[part], options, { ...about, measured, part }) };
       }
     }
     // One that was lost on the way is another now.
@@ -128,17 +128,16 @@ async function settle(tintype, options) {
   return false;
 }
 
-/** `open()` gives what the other engine is to have. */
-async function racing(tintype, open, options, { report, tensors, rounds, isSlow, signal, onPhase, part = "unet" }) {
+/** `open()` gives what the other engine is to have, `measured()` what a step read and wrote. */
+async function racing(tintype, open, options, { report, measured, rounds, isSlow, signal, onPhase, part = "unet" }) {
   const once = { ...options, parts: [part], nodes: false, readOutput: true, runs: 1 };
   const step = async () => (await tintype.profile(once))[part].ms;
   const onRound = (round, of) => onPhase(round === 0 ? "Fetching onnxruntime-web, and giving it the model" : `Racing: ${round} of ${of} rounds`);
   try {
     const near = report.peak.gemmHalf ? NEAR.f16 : NEAR.f32;
-    return await race(await open(), report.backend, tensors, step, rounds ?? (isSlow ? 3 : 15), { near, signal, onRound });
+    return await race(await open(), report.backend, await measured(), step, rounds ?? (isSlow ? 3 : 15), { near, signal, onRound });
   } catch (error) {
     if (signal?.aborted) throw new TintypeError("cancelled", "measuring was cancelled", { cause: error });
-    if (error instanceof TintypeError) throw error;
     return { error: error.message };
   }
 }

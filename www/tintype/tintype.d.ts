@@ -379,7 +379,7 @@ export interface GenerateResult {
   readonly seed: string;
   /**
    * Milliseconds by what was done, over all pictures; `encode` is of an image; `total` is that of all but `start`. `start` is from when the worker took up
-   * the call until the device began: for its turn, a checkpoint that comes back, room for a new size.
+   * the call until the device began: for its turn, a checkpoint that comes back, races, room for a new size.
    */
   readonly timings: Readonly<{ start: number; encode: number; prompt: number; steps: number; decode: number; total: number }>;
   /** What a person should know and that is no error, such as a prompt that was cut short. */

@@ -35,18 +35,31 @@ impl Webgpu {
     /// [`Device::guarded`] for what compiles: a pipeline that failed is not kept, for it would fail whoever asks for it next in
     /// ways that say nothing.
     pub(super) async fn compiling<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<T> {
-        let mut fresh = Vec::new();
+        let mut fresh = Fresh {
+            pipelines: &self.pipelines,
+            variants: Vec::new(),
+        };
         let make = || {
             let made = make();
-            fresh = self.pipelines.take_fresh();
+            fresh.variants = self.pipelines.take_fresh();
             made
         };
-        let made = self.device.guarded(make).await;
-        if made.is_err() {
-            let mut compiled = self.pipelines.compiled.borrow_mut();
-            fresh.iter().for_each(|variant| drop(compiled.remove(variant)));
-        }
-        made
+        let made = self.device.guarded(make).await?;
+        fresh.variants.clear();
+        Ok(made)
+    }
+}
+
+/// Pipelines of which it is not known yet whether they can be used: they go with this, also where nobody waits for the answer any more.
+struct Fresh<'a> {
+    pipelines: &'a Pipelines,
+    variants: Vec<Variant>,
+}
+
+impl Drop for Fresh<'_> {
+    fn drop(&mut self) {
+        let mut compiled = self.pipelines.compiled.borrow_mut();
+        self.variants.iter().for_each(|variant| drop(compiled.remove(variant)));
     }
 }
 

@@ -82,7 +82,8 @@ pub(super) const GROUP_NORM_THREADS: usize = 256;
 /// Threads that normalise a row.
 pub(super) const LAYER_NORM_THREADS: usize = 64;
 
-/// Milliseconds that products of a plan are raced, all together, when it is first drawn with.
+/// Milliseconds that products of a plan are raced, all together, before each picture until no more is to be found out; of
+/// [`RACE_PRODUCTS`] with some ten ways each that is some ten pictures on a GPU.
 pub(super) const RACE_MS: f64 = 2000.0;
 
 /// Products of a plan that are raced at most, the heaviest.

@@ -30,7 +30,7 @@ impl Difference {
 }
 
 /// What was heard of a race. The policy's own way is the measure of what is right, and stays if nothing is clearly faster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Judge {
     own: Choice,
     /// Results are in 16-bit floats, and so may be what they are made of.

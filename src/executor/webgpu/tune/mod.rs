@@ -167,6 +167,17 @@ impl Tuner {
         alive.filter_map(|known| known.left).sum()
     }
 
+    /// The race that was begun, or a new one.
+    fn take_up<'a>(&'a self, name: &'a str, new: impl FnOnce() -> Judge) -> UnderWay<'a> {
+        let begun = self.under_way.borrow_mut().remove(name);
+        UnderWay {
+            tuner: self,
+            name,
+            judge: begun.unwrap_or_else(new),
+            is_over: false,
+        }
+    }
+
     fn leave_out(&self, choice: Choice, name: &str, why: String) {
         let mut known = self.known.borrow_mut();
         known.left_out.insert(format!("{choice:?} of {name}"), why);
@@ -177,6 +188,23 @@ impl Tuner {
             .borrow()
             .left_out
             .contains_key(&format!("{choice:?} of {name}"))
+    }
+}
+
+/// A race: if it is not over when this goes, as where nobody waits for it any more, it can be taken up again.
+struct UnderWay<'a> {
+    tuner: &'a Tuner,
+    name: &'a str,
+    judge: Judge,
+    is_over: bool,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let judge = self.judge.clone();
+            self.tuner.under_way.borrow_mut().insert(self.name.into(), judge);
+        }
     }
 }
 
@@ -252,19 +280,16 @@ impl Webgpu {
                 left -= 1;
                 continue;
             };
-            let known = self.tuner.under_way.borrow_mut().remove(&heavy.name);
-            let mut judge = known.unwrap_or_else(|| Judge::new(own, heavy.product.half));
-            let ran = self.race(plan, weights, &heavy, &mut judge, &mut time, cancel).await;
+            let mut race = self.tuner.take_up(&heavy.name, || Judge::new(own, heavy.product.half));
+            let ran = self
+                .race(plan, weights, &heavy, &mut race.judge, &mut time, cancel)
+                .await;
+            race.is_over = !matches!(ran, Ok(End::TimeIsUp) | Err(Error::Cancelled(_)));
+            drop(race);
             let best = match ran {
                 Ok(End::Won(best)) => best,
-                Ok(End::TimeIsUp) => {
-                    self.tuner.under_way.borrow_mut().insert(heavy.name, judge);
-                    break;
-                }
-                Err(Error::Cancelled(why)) => {
-                    self.tuner.under_way.borrow_mut().insert(heavy.name, judge);
-                    return Err(Error::Cancelled(why));
-                }
+                Ok(End::TimeIsUp) => break,
+                Err(Error::Cancelled(why)) => return Err(Error::Cancelled(why)),
                 Err(Error::DeviceLost(why)) => return Err(Error::DeviceLost(why)),
                 Ok(End::SaysNothing | End::NoRoom) | Err(Error::OutOfMemory(_)) => {
                     self.tuner.passed.borrow_mut().insert(heavy.name);

@@ -84,8 +84,10 @@ impl Layers {
     }
 
     /// Whether there is more to find out.
+    /// As the engine does it: nobody waits for the end of what is cancelled.
     fn tune(&self, weights: &Weights) -> Result<bool> {
-        block_on(self.gpu.tune(&self.plan, weights, u64::MAX, &self.cancel))
+        let tuning = self.gpu.tune(&self.plan, weights, u64::MAX, &self.cancel);
+        block_on(self.cancel.guard(tuning))
     }
 
     /// Until nothing is left; says how often that was.
