@@ -103,6 +103,7 @@ describe("profile", LONG, () => {
     const wrong = [
       ["profile({ checkpoint: {} })", /checkpoint: expected what load\(\) gave/],
       ["profile({ checkpoint: window.soft, part: [] })", /unknown option "part"/],
+      ["profile({ checkpoint: window.soft, parts: [,] })", /parts: expected an array of/],
       ["profile({ checkpoint: window.soft, parts: ['words'] })", /parts: expected an array of "unet", "vae" and "text"/],
       ["profile({ checkpoint: window.soft, readOutput: 1 })", /readOutput: expected true or false/],
       ["profile({ checkpoint: window.soft, runs: 0 })", /runs: expected a whole number from 1/],
@@ -110,6 +111,22 @@ describe("profile", LONG, () => {
     ];
     await page.evaluate(() => (window.soft = window.tintype.checkpoints[0]));
     for (const [call, message] of wrong) await api.refuses(`() => window.tintype.${call}`, "invalid-argument", message);
+  });
+
+  test("what close() ends is cancelled, and what comes after is refused", async () => {
+    await api.create({ backend: "cpu", store: "off" });
+    await api.load(SOFT);
+    const codes = await page.evaluate(async () => {
+      const checkpoint = window.tintype.checkpoints[0];
+      const code = (promise) => promise.then(() => "done", ({ code }) => code);
+      const calls = [code(window.tintype.generate({ checkpoint, prompt: "fox" })), code(window.tintype.profile({ checkpoint }))];
+      window.tintype.close();
+      return Promise.all([...calls, code(window.tintype.generate({ checkpoint, prompt: "fox" }))]);
+    });
+    assert.deepEqual(codes, ["cancelled", "cancelled", "invalid-argument"]);
+    await api.create({ backend: "cpu", store: "off" });
+    await api.load(SOFT);
+    await page.evaluate(() => (window.soft = window.tintype.checkpoints[0]));
   });
 
   test("it stops when it is told to", async () => {
@@ -279,6 +296,33 @@ describe("the page that measures", LONG, () => {
     await page.waitForSelector('body[data-state="idle"]');
     assert.equal(await page.textContent("#said"), "Stopped.");
     assert.deepEqual(faults, []);
+    await page.close();
+  });
+
+  test("it stops while the other engine is fetched, and measures again", async () => {
+    const { page, faults } = await openPage(browser, `${site.url}bench.html?model=small&runs-on=cpu&race&rounds=-1`);
+    await page.waitForSelector('body[data-state="idle"]');
+    await page.route("**/bench/ort/*.wasm", () => {});
+    await page.click("#measure");
+    await page.waitForFunction(() => /^Fetching/.test(document.getElementById("said").textContent), null, LONG);
+    await page.click("#stop");
+    await page.waitForSelector('body[data-state="idle"]', { timeout: 10_000 });
+    assert.equal(await page.textContent("#said"), "Stopped.");
+    await page.unroute("**/bench/ort/*.wasm");
+    await page.reload();
+    // A number of rounds that is none is none.
+    const { race } = await pressBench(page, LONG);
+    assert.ok(race.ratio > 0 && race.ort.runs.length > 0, JSON.stringify(race));
+    assert.deepEqual(faults, []);
+    await page.close();
+  });
+
+  test("a list of checkpoints that never comes keeps nobody waiting", async () => {
+    const page = await browser.newPage();
+    await page.route("**/checkpoints.json", () => {});
+    await page.goto(`${site.url}bench.html`);
+    await page.waitForSelector('body[data-state="idle"]');
+    assert.ok((await page.$$("#model option")).length >= 4);
     await page.close();
   });
 

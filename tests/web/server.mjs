@@ -79,8 +79,9 @@ export async function startSite({ isolated = false } = {}) {
     const [, room, folder, ...rest] = pathname.split("/");
     if (pathname === "/blank.html") return send(request, response, Buffer.from(BLANK), "text/html; charset=utf-8", headers);
     if (instead.has(pathname)) return instead.get(pathname)(request, response);
+    if (pathname.endsWith("/otherwise.html")) return send(request, response, Buffer.from(ISOLATED.replace("isolation.js", "other.js")), "text/html; charset=utf-8");
     if (pathname.endsWith("/isolated.html")) return send(request, response, Buffer.from(ISOLATED), "text/html; charset=utf-8");
-    if (pathname.endsWith("/isolation.js")) request.url = "/tintype/isolation.js";
+    if (/\/(isolation|other)\.js$/.test(pathname)) request.url = "/tintype/isolation.js";
     if (room === "test" || room === "reference") {
       request.url = `/${[folder, ...rest].join("/")}`;
       return (room === "test" ? inPage : reference)(request, response);

@@ -215,6 +215,36 @@ describe("a page that is isolated by its host's headers", { timeout: 600_000 }, 
     assert.equal(said.filter((line) => /Tintype computes on one thread/.test(line)).length, 1, said.join("\n"));
   });
 
+  test("does without threads that fail each time", async () => {
+    site.instead.set(THREAD, (request, response) => {
+      const script = readFileSync(path.join(DIST, THREAD), "utf8");
+      const fails = script.replace("part = exports.tintype_part;", "part = () => { throw new Error('as asked'); };");
+      send(request, response, Buffer.from(fails), "text/javascript", ISOLATION);
+    });
+    await api.create({ ...CPU, threads: 2 });
+    await api.load(FOX.checkpoint);
+    await assert.rejects(api.draw(FOX), { code: "internal", message: /as asked/ });
+    assert.ok((await api.draw(FOX)).images[0].rgba.equals(one.rgba));
+    assert.equal(await page.evaluate(() => tintype.backend.threads), 1);
+    site.instead.delete(THREAD);
+  });
+
+  test("does without threads whose build never comes", async () => {
+    const worker = "/tintype/worker.js";
+    const wasm = "/tintype/wasm/tintype_threads_bg.wasm";
+    site.instead.set(wasm, () => {});
+    site.instead.set(worker, (request, response) => {
+      const script = readFileSync(path.join(DIST, worker), "utf8");
+      assert.ok(script.includes("[30_000, 300_000]"));
+      send(request, response, Buffer.from(script.replace("[30_000, 300_000]", "[500, 300_000]")), "text/javascript", ISOLATION);
+    });
+    const { backend, rgba } = await drawOn(api, 2);
+    [wasm, worker].forEach((name) => site.instead.delete(name));
+    assert.equal(backend.threads, 1);
+    assert.match(backend.reason, /tintype_threads_bg\.wasm: the host did not answer in 0\.5 s/);
+    assert.ok(rgba.equals(one.rgba));
+  });
+
   test("refuses what is no number of threads", async () => {
     for (const threads of [0, -1, 1.5, 65, "2", true]) {
       await assert.rejects(api.create({ ...CPU, threads }), { code: "invalid-argument", message: /create: threads: expected a whole number from 1 to 64/ });
@@ -247,8 +277,11 @@ describe("a page whose host sends no headers", { timeout: 300_000 }, () => {
     await page.context().close();
   });
 
-  test("isolates itself by a service worker in whose folder Tintype is not, and draws the same bytes by several threads", async () => {
-    const { page, faults } = await openPage(browser, `${site.url}inner/isolated.html`);
+  for (const [what, address] of [
+    ["a service worker", "inner/isolated.html"],
+    ["another site's service worker", "beside/otherwise.html"],
+  ]) test(`isolates itself by ${what} in whose folder Tintype is not, and draws the same bytes by several threads`, async () => {
+    const { page, faults } = await openPage(browser, `${site.url}${address}`);
     await page.waitForFunction(() => window.crossOriginIsolated && window.call !== undefined);
     const api = new Api(page);
     const several = await drawOn(api, 2);

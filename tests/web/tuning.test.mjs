@@ -123,6 +123,36 @@ describe("tuning", { timeout: 600_000 }, () => {
     assert.deepEqual((await kept(page)).filter(([, { choices }]) => choices["a product"]), []);
   });
 
+  test("what makes no sense in the browser's own storage is healed, and a database that does not answer is not waited for", async () => {
+    const [key, sound] = [JSON.stringify({ version: "1", kernels: "2", browser: "3" }), { choices: { p: "q" }, leftOut: {} }];
+    for (const nonsense of [{ choices: { a: 1 } }, { choices: "abc", leftOut: {} }, { choices: {}, leftOut: {}, lost: 7 }, 7]) {
+      await put(key, nonsense);
+      const found = await page.evaluate(async ([key, sound]) => {
+        const { keepTuning, readTuning } = await import("/tintype/tuning.js");
+        const before = await readTuning(key);
+        await keepTuning(key, sound);
+        return [before, await readTuning(key)];
+      }, [key, sound]);
+      assert.deepEqual(found, [null, sound], JSON.stringify(nonsense));
+    }
+    await forget();
+    // Someone holds it open, and someone else waits for it to go.
+    await page.evaluate(
+      () =>
+        new Promise((resolve) => {
+          const opening = indexedDB.open("tintype-tuning", 1);
+          opening.onsuccess = () => {
+            window.held = opening.result;
+            indexedDB.deleteDatabase("tintype-tuning");
+            resolve();
+          };
+        }),
+    );
+    const { kind } = await api.create({ backend: "webgpu", store: "off" });
+    assert.equal(kind, "webgpu");
+    await page.evaluate(() => window.held.close());
+  });
+
   test("what is no tuning is refused by name", async () => {
     for (const wrong of [`"yes"`, `{}`, `{ choices: { a: 1 } }`, `{ choices: {}, more: {} }`, `7`]) {
       await api.refuses(`async () => (await import("/tintype/tintype.js")).Tintype.create({ tuning: ${wrong} })`, "invalid-argument", /tuning: expected "auto", "off" or/);

@@ -1,9 +1,11 @@
 // WebGPU on the browser's software adapter: slow, and the very code that a GPU runs.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { difference, isPicture, openApi } from "./harness.mjs";
 import { withNaN } from "./safetensors.mjs";
-import { shipped } from "./server.mjs";
+import { DIST, send, shipped } from "./server.mjs";
 
 const SOFT = "/checkpoints/soft/";
 const FOX = { checkpoint: SOFT, prompt: "fox", seed: 7, steps: 4 };
@@ -23,6 +25,27 @@ describe("the WebGPU backend", { timeout: 1_200_000 }, () => {
     const [notice] = await api.notices();
     assert.equal(notice?.message, backend.reason);
   });
+
+  for (const [what, spoils, why] of [
+    ["says nothing of its adapters", "Object.defineProperty(GPUAdapter.prototype, 'info', { get: () => undefined });", /WebGPU is of before/],
+    ["throws while it is set up", "GPUAdapter.prototype.requestDevice = () => { throw new Error('as asked'); };", /could not be set up .*as asked/],
+    ["gives no adapter", "GPU.prototype.requestAdapter = () => new Promise(() => {});", /no adapter in 0\.5 s/],
+  ]) {
+    test(`auto takes the CPU where a browser's WebGPU ${what}`, async () => {
+      const worker = "/tintype/worker.js";
+      site.instead.set(worker, (request, response) => {
+        const script = readFileSync(path.join(DIST, worker), "utf8");
+        const named = script.replace(/const \{ vendor, .* = adapter\.info;/, 'const [vendor, architecture, device, description, isFallbackAdapter] = ["a", "gpu", "", "", false];').replace("ADAPTER_MS = 30_000", "ADAPTER_MS = 500");
+        send(request, response, Buffer.from(`${named}\n${spoils}`), "text/javascript");
+      });
+      const { kind, reason } = await api.create({ backend: "auto", store: "off" });
+      site.instead.delete(worker);
+      assert.equal(kind, "cpu");
+      assert.match(reason, why);
+      await api.load(SOFT);
+      assert.ok(isPicture((await api.draw({ ...FOX, steps: 1 })).images[0].rgba));
+    });
+  }
 
   test("a four-step picture is the CPU's, and comes out again", async (t) => {
     await api.create({ backend: "cpu" });

@@ -2,7 +2,8 @@
 
 import { TintypeError } from "../tintype/tintype.js";
 import { el, make } from "../app/dom.js";
-import { canRace, measure, models } from "./measure.js";
+import { canRace, measure, shipped } from "./measure.js";
+import { MADE } from "./models.js";
 import { bars, byKind, milliseconds, nodeTable, tables } from "./tables.js";
 
 let all = [];
@@ -71,6 +72,9 @@ function fail(error) {
   el("error").hidden = false;
 }
 
+/** A number of times; nothing, if it is none. */
+const whole = (text) => (Number.isInteger(Number(text)) && Number(text) >= 1 ? Number(text) : undefined);
+
 async function run(event) {
   event.preventDefault();
   if (controller) return;
@@ -84,7 +88,7 @@ async function run(event) {
   document.body.dataset.state = "measuring";
   try {
     const asked = new URLSearchParams(location.search);
-    const [rounds, threads] = ["rounds", "threads"].map((name) => Number(asked.get(name)) || undefined);
+    const [rounds, threads] = ["rounds", "threads"].map((name) => whole(asked.get(name)));
     show(
       await measure(model, {
         backend: el("runs-on").value,
@@ -130,10 +134,15 @@ async function start() {
   el("stop").addEventListener("click", () => controller?.abort());
   el("copy").addEventListener("click", copy);
   el("model").addEventListener("change", choose);
-  all = await models();
-  el("model").append(...all.map(({ id, name }) => make("option", { value: id, textContent: name })));
+  const offer = (more) => {
+    all = [...all, ...more];
+    el("model").append(...more.map(({ id, name }) => make("option", { value: id, textContent: name })));
+  };
+  offer(MADE);
   // A link may say what is to be measured; it measures nothing by itself.
   const asked = new URLSearchParams(location.search);
+  const offering = shipped().then(offer);
+  if (asked.has("model") && MADE.every(({ id }) => id !== asked.get("model"))) await offering;
   for (const name of ["model", "runs-on", "arithmetic"]) {
     if (asked.has(name)) el(name).value = asked.get(name);
     if (el(name).selectedIndex < 0) el(name).selectedIndex = 0;

@@ -44,6 +44,7 @@ const BUILDS = {
 async function fetchOrt(build) {
   try {
     const ort = await build.fetch();
+    if (!ort?.env?.wasm) throw new Error("what is there is no onnxruntime-web");
     const { version } = await (await fetch(`${FOLDER}package.json`)).json();
     return { ort, version };
   } catch (error) {
@@ -115,6 +116,16 @@ export function apart(expected, found) {
   return most / largest;
 }
 
+/** What `work` gives, unless the signal is aborted first. */
+function unless(signal, work) {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    if (signal?.aborted) return stop();
+    signal?.addEventListener("abort", stop, { once: true });
+    work.then(resolve, reject).finally(() => signal?.removeEventListener("abort", stop));
+  });
+}
+
 /** Steps below this depend on what ran before them. */
 const SHORT_MS = 1000;
 
@@ -124,17 +135,23 @@ const SHORT_MS = 1000;
  */
 export async function race(made, backend, tensors, step, rounds, { near, signal, onRound = () => {} }) {
   onRound(0, rounds);
-  const rival = await openRival(made, backend);
+  const opening = openRival(made, backend);
+  // One that comes late is let go of.
+  const rival = await unless(signal, opening).catch((error) => {
+    opening.then((late) => late.release()).catch(() => {});
+    throw error;
+  });
+  const run = () => unless(signal, rival.run(tensors));
   try {
-    const { output } = await rival.run(tensors);
+    const { output } = await run();
     const difference = apart(tensors.output, output);
     const times = { tintype: [], ort: [] };
     const turns = {
       tintype: async () => times.tintype.push(await step()),
       // Tintype plays a step before the one that is timed: a short one is as warm here.
       async ort() {
-        const { ms } = await rival.run(tensors);
-        times.ort.push(ms < SHORT_MS ? Math.min(ms, (await rival.run(tensors)).ms) : ms);
+        const { ms } = await run();
+        times.ort.push(ms < SHORT_MS ? Math.min(ms, (await run()).ms) : ms);
       },
     };
     await step();
@@ -155,6 +172,9 @@ export async function race(made, backend, tensors, step, rounds, { near, signal,
       agrees: difference <= near,
     };
   } finally {
-    await rival.release();
+    const released = rival.release();
+    // A run that goes on, though nobody wants it, may keep it busy.
+    if (!signal?.aborted) await released;
+    else released.catch(() => {});
   }
 }

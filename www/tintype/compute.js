@@ -8,8 +8,11 @@ const SCRIPT = new URL("./worker.js", import.meta.url);
 const start = () =>
   startWorker(SCRIPT, "tintype", () => new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "tintype" }));
 
-/** Losses of the GPU in a row, without a picture in between, after which the CPU takes over. */
+/** Losses of the GPU, or workers that died by their threads, in a row, without a picture in between, after which it is done without. */
 const LOSSES = 2;
+
+/** How a worker died that a thread of its failed. */
+const BY_A_THREAD = /one of its threads failed/;
 
 export class Compute {
   #options;
@@ -18,6 +21,7 @@ export class Compute {
   #starting = null;
   #losses = 0;
   #module = null;
+  /** What calls reject with from when it was closed: those under way, and those that come later. */
   #closed = null;
 
   /**
@@ -44,6 +48,7 @@ export class Compute {
    * that is asked: `known` is a set of its own, for what it was told before; `onSent(known)` hears that it was told.
    */
   async call(type, payload, options = {}) {
+    if (this.#closed) throw this.#closed.later();
     for (let again = false; ; again = true) {
       const link = await this.#alive();
       try {
@@ -51,7 +56,8 @@ export class Compute {
         if (type === "generate") this.#losses = 0;
         return value;
       } catch (error) {
-        if (!link.death || again || options.signal?.aborted || this.#closed) throw error;
+        if (this.#closed) throw this.#closed.now();
+        if (!link.death || again || options.signal?.aborted) throw error;
       }
     }
   }
@@ -67,12 +73,12 @@ export class Compute {
   }
 
   close(now, later) {
-    this.#closed = later;
+    this.#closed = { now, later };
     this.#link?.close(now, later);
   }
 
   async #alive() {
-    if (this.#closed) throw this.#closed();
+    if (this.#closed) throw this.#closed.now();
     // One that is starting is open, and not ready.
     if (!this.#starting && this.#link?.isOpen) return this.#link;
     return (this.#starting ??= this.#start().finally(() => (this.#starting = null)));
@@ -85,6 +91,7 @@ export class Compute {
       this.#options = { ...this.#options, settled: true };
       if (++this.#losses >= LOSSES) Object.assign(this.#options, { backend: "cpu", reason: "the GPU was lost twice, so the CPU is used" });
     }
+    if (death && BY_A_THREAD.test(death.message) && ++this.#losses >= LOSSES) this.#options = { ...this.#options, threads: 1 };
     const lock = lockName();
     const link = new Link(start, { lock, onMessage: this.#hooks.onMessage, onDeath: () => this.#hooks.onDeath() });
     link.known = new Set();
@@ -100,7 +107,10 @@ export class Compute {
     } catch (error) {
       const same = () => error;
       link.close(same, same);
-      throw error;
+      // What a browser's WebGPU throws in the midst of the engine's own work ends a worker.
+      if (!link.death || link.death.code === "device-lost" || this.#closed || (this.#options.backend ?? "auto") !== "auto") throw error;
+      this.#options = { ...this.#options, backend: "cpu", reason: `the GPU could not be set up (${link.death.message}), so the CPU is used` };
+      return this.#start();
     }
   }
 

@@ -24,6 +24,8 @@ if (typeof document === "undefined") {
     const { status, statusText } = response;
     return new Response([204, 205, 304].includes(status) ? null : response.body, { status, statusText, headers });
   };
+} else if (!document.currentScript) {
+  console.warn('this page is not isolated: isolation.js is no module, expected <script src="isolation.js"></script>');
 } else {
   const { src } = document.currentScript;
   const TRIED = "tintype: loaded again";

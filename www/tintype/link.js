@@ -3,15 +3,15 @@
 import { TintypeError } from "./error.js";
 
 /**
- * Whether the browser refuses a worker from a script of this origin: in a page that a service worker isolates, whose folder it is not
- * in. A worker that was made otherwise for that has to make its own so, too.
+ * Whether the browser refuses a worker from a script of this origin: in a page that a service worker isolates, in whose folder it is
+ * not, for its answer lacks the policy. A worker that was made otherwise for that has to make its own so, too.
  */
 function isBeyond({ href }) {
   const { crossOriginIsolated, location, navigator, document } = globalThis;
   if (!crossOriginIsolated) return false;
   if (document === undefined) return location.protocol === "blob:";
   const isolating = navigator.serviceWorker?.controller?.scriptURL;
-  return isolating !== undefined && /\/isolation\.js$/.test(isolating.replace(/[?#].*$/, "")) && !href.startsWith(new URL(".", isolating).href);
+  return isolating !== undefined && !href.startsWith(new URL(".", isolating).href);
 }
 
 /**

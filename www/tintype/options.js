@@ -208,7 +208,7 @@ export const PROFILE = {
   width: whole,
   height: whole,
   guidanceScale: number,
-  parts: kind('an array of "unet", "vae" and "text"', (value) => Array.isArray(value) && value.every((part) => ["unet", "vae", "text"].includes(part))),
+  parts: kind('an array of "unet", "vae" and "text"', (value) => Array.isArray(value) && Array.from(value).every((part) => ["unet", "vae", "text"].includes(part))),
   nodes: flag,
   tensors: flag,
   readOutput: flag,
@@ -252,7 +252,7 @@ export const entryFields = (entry, where) => fields(entry, ENTRY, `${where}: `);
  */
 export function check(call, known, options) {
   if (options === undefined || options === null) return {};
-  if (typeof options !== "object") throw invalid(`${call}: expected an object of options, found ${shown(options)}`);
+  if (typeof options !== "object" || Array.isArray(options)) throw invalid(`${call}: expected an object of options, found ${shown(options)}`);
   const checked = {};
   for (const [name, value] of Object.entries(options)) {
     if (!Object.hasOwn(known, name)) {

@@ -28,7 +28,7 @@ function ready(worker, message) {
   return new Promise((resolve, reject) => {
     const late = setTimeout(() => reject(new Error(`a thread did not start in ${PATIENCE / 1000} s`)), PATIENCE);
     const end = (settle, value) => (clearTimeout(late), settle(value));
-    worker.onmessage = ({ data }) => (data.error ? end(reject, new Error(data.error)) : end(resolve));
+    worker.onmessage = ({ data }) => (data?.error ? end(reject, new Error(data.error)) : end(resolve));
     worker.onerror = (event) => {
       event.preventDefault();
       end(reject, new Error(event.message || "the script of a thread could not be loaded"));

@@ -16,7 +16,10 @@ async function within(mode, work) {
   const opening = indexedDB.open(NAME, 1);
   opening.onupgradeneeded = () => opening.result.createObjectStore(STORE);
   const database = await done(opening);
+  // Nobody who wants it gone has to wait for this.
+  database.onversionchange = () => database.close();
   try {
+    if (!database.objectStoreNames.contains(STORE)) indexedDB.deleteDatabase(NAME);
     const transaction = database.transaction(STORE, mode);
     const kept = new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
@@ -38,6 +41,15 @@ export function keyOf(adapter, version, kernels, arithmetic = "f32") {
 
 /** What is kept under `key`; null, if nothing is, or nothing of sense, or the browser keeps nothing. */
 export const readTuning = (key) => within("readonly", (store) => store.get(key)).then((kept) => checked(kept, "tuning")).catch(() => null);
+
+/** What was kept; nothing, where it makes no sense. */
+function sound(kept) {
+  try {
+    return checked(kept, "tuning");
+  } catch {
+    return {};
+  }
+}
 
 const isOf = (key, { version, kernels, browser }) => {
   try {
@@ -61,7 +73,7 @@ export const keepTuning = (key, tuning) =>
     const kept = store.get(key);
     // Beside the listener that this is awaited by.
     kept.addEventListener("success", () => {
-      const { choices, leftOut, lost = tuning.lost } = kept.result ?? {};
+      const { choices, leftOut, lost = tuning.lost } = kept.result ? sound(kept.result) : {};
       store.put({ choices: { ...choices, ...tuning.choices }, leftOut: { ...leftOut, ...tuning.leftOut }, ...(lost && { lost }) }, key);
     });
     return kept;

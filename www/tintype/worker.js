@@ -11,10 +11,18 @@ let Sha256;
 let files;
 /** How each checkpoint is loaded again, by its id. */
 const recipes = new Map();
+/** Milliseconds that the browser is waited for to give what was found out, and to keep it: who is told of a lost GPU ends this worker. */
+const [READING_MS, KEEPING_MS] = [5000, 1000];
+
 /** Where what is found out about the adapter is kept; null, if it is not. */
 let tuningKey = null;
 /** What a test of recovery asked for: `{ action, moment }`. */
 let harm = null;
+
+const after = (ms, value) => new Promise((resolve) => setTimeout(resolve, ms, value));
+
+/** Milliseconds that an adapter is waited for. */
+const ADAPTER_MS = 30_000;
 
 /** What the platform says of its GPU. Wasm sees less of it than JavaScript does: this asks, the engine decides. */
 async function adapterInfo() {
@@ -25,9 +33,12 @@ async function adapterInfo() {
     };
   }
   try {
-    const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+    const asking = navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+    const adapter = await Promise.race([asking, after(ADAPTER_MS, undefined)]);
+    if (adapter === undefined) return { available: false, reason: `WebGPU gave no adapter in ${ADAPTER_MS / 1000} s` };
     if (!adapter) return { available: false, reason: "WebGPU has no adapter here" };
-    const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info ?? {};
+    if (!adapter.info) return { available: false, reason: "this browser's WebGPU is of before adapters said what they are" };
+    const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info;
     return {
       available: true,
       vendor,
@@ -39,7 +50,7 @@ async function adapterInfo() {
       limits: limitsOf(adapter),
     };
   } catch (error) {
-    return { available: false, reason: `WebGPU failed: ${error.message}` };
+    return { available: false, reason: `WebGPU failed: ${error?.message ?? error}` };
   }
 }
 
@@ -54,31 +65,44 @@ function failure(code, message, cause) {
   return Object.assign(new Error(message, { cause }), { code });
 }
 
+/** Milliseconds that the module may take: until its host answers, and to arrive. */
+const [ANSWER_MS, ARRIVAL_MS] = [30_000, 300_000];
+
 /** Fetched here and not by the glue, to tell apart a missing file, a page of HTML and a policy that forbids wasm. */
-async function fetchWasm(url) {
+async function fetchWasm(url, ending) {
   let response;
+  const late = setTimeout(() => ending.abort(), ANSWER_MS);
   try {
-    response = await fetch(url);
+    response = await fetch(url, { signal: ending.signal });
   } catch (error) {
-    throw failure("network", `${url}: ${error.message}`, error);
+    throw failure("network", ending.signal.aborted ? `${url}: the host did not answer in ${ANSWER_MS / 1000} s` : `${url}: ${error.message}`, error);
+  } finally {
+    clearTimeout(late);
   }
   if (!response.ok)
     throw failure(response.status === 404 ? "not-found" : "network", `${url}: the host answered ${response.status}`);
   const type = response.headers.get("content-type") ?? "";
   if (type.startsWith("text/html")) throw failure("corrupt", `${url}: expected WebAssembly, found HTML`);
-  // A host that does not know the type would make the glue compile twice.
-  return type.startsWith("application/wasm") ? response : response.arrayBuffer();
+  return response;
 }
 
 /** The compiled module of a build: `given` by the page where a worker before this one compiled it. */
 async function compile(build, given) {
   if (given?.build === build) return given.module;
   const { wasmUrl } = BUILDS[build];
-  const bytes = await fetchWasm(wasmUrl);
+  const ending = new AbortController();
+  const late = setTimeout(() => ending.abort(), ARRIVAL_MS);
   try {
-    return bytes instanceof Response ? await WebAssembly.compileStreaming(bytes) : await WebAssembly.compile(bytes);
+    const response = await fetchWasm(wasmUrl, ending);
+    // A host that does not know the type would make the glue compile twice.
+    const isKnown = (response.headers.get("content-type") ?? "").startsWith("application/wasm");
+    return isKnown ? await WebAssembly.compileStreaming(response) : await WebAssembly.compile(await response.arrayBuffer());
   } catch (error) {
+    if (typeof error?.code === "string") throw error;
+    if (ending.signal.aborted) throw failure("network", `${wasmUrl}: it did not arrive in ${ARRIVAL_MS / 1000} s`, error);
     throw failure("unsupported", `${wasmUrl}: this browser or the page's policy refuses it (${error.message})`, error);
+  } finally {
+    clearTimeout(late);
   }
 }
 
@@ -115,9 +139,9 @@ async function instantiate({ build, threads }, given) {
 
 /** Why it computes on one thread, where there should be more. */
 let alone = null;
-function computesAlone({ message }) {
-  alone = message;
-  console.warn(`Tintype computes on one thread: ${message}`);
+function computesAlone(error) {
+  alone = error?.message ?? String(error);
+  console.warn(`Tintype computes on one thread: ${alone}`);
 }
 
 async function startBuild(chosen, info, options, given) {
@@ -134,7 +158,7 @@ async function startBuild(chosen, info, options, given) {
   // After a lost device nothing more is found out.
   const { tuning = "auto", settled = false, ...others } = options;
   if (tuning === "auto" && info?.available) tuningKey = keyOf(info, bindings.Engine.version(), bindings.Engine.kernels(), options.arithmetic);
-  const known = tuningKey === null ? tuning : await readTuning(tuningKey);
+  const known = tuningKey === null ? tuning : await Promise.race([readTuning(tuningKey), after(READING_MS, null)]);
   told.tuning = JSON.stringify(known);
   told.lost = known?.lost;
   Object.keys(known?.leftOut ?? {}).forEach((what) => told.leftOut.add(what));
@@ -272,9 +296,6 @@ function sayTuning(message) {
   postMessage({ type: "notice", kind: "tuning", message });
 }
 
-/** Milliseconds that an answer waits for the browser to keep what was found out: who is told of a lost GPU ends this worker. */
-const KEEPING_MS = 1000;
-
 const commands = {
   async create({ lock, options, module }) {
     await holdLock(lock);
@@ -348,7 +369,7 @@ onmessage = async ({ data }) => {
     if (engine) {
       tell();
       const kept = tellTuning();
-      if (error?.code === "device-lost") await Promise.race([kept, new Promise((done) => setTimeout(done, KEEPING_MS))]);
+      if (error?.code === "device-lost") await Promise.race([kept, after(KEEPING_MS)]);
     }
     postMessage({
       type: "failure",

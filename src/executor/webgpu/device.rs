@@ -67,6 +67,13 @@ fn convert(error: &wgpu::Error) -> Error {
     }
 }
 
+/// What a person can use of wgpu's text: not which of its backends were compiled in, nor how a browser's error looks in Rust.
+fn told(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let text = text.split(&[';', '\n'][..]).next().unwrap_or_default();
+    text.replace("JsValue(", "")
+}
+
 impl Device {
     /// On an adapter that is used with no more than these `features`.
     pub(super) async fn new(options: &Options, features: wgpu::Features) -> Result<(Self, wgpu::AdapterInfo)> {
@@ -77,7 +84,7 @@ impl Device {
             ..Default::default()
         };
         let adapter = instance.request_adapter(&wanted).await;
-        let adapter = adapter.map_err(|e| Error::Unsupported(format!("there is no WebGPU adapter: {e}")))?;
+        let adapter = adapter.map_err(|e| Error::Unsupported(format!("there is no WebGPU adapter: {}", told(&e))))?;
         let limits = adapter.limits();
         let features = adapter.features() & features;
         let descriptor = wgpu::DeviceDescriptor {
@@ -88,7 +95,8 @@ impl Device {
             ..Default::default()
         };
         let device = adapter.request_device(&descriptor).await;
-        let (device, queue) = device.map_err(|e| Error::Unsupported(format!("there is no WebGPU device: {e}")))?;
+        let (device, queue) =
+            device.map_err(|e| Error::Unsupported(format!("there is no WebGPU device: {}", told(&e))))?;
 
         let trouble = Arc::new(Mutex::new(Trouble::default()));
         let shared = Arc::clone(&trouble);
