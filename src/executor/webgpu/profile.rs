@@ -4,7 +4,7 @@ use super::Webgpu;
 use super::buffers::Buffer;
 use super::instance::{Bound, Instance};
 use super::policy;
-use super::run::submits;
+use super::run::{record, submits};
 use super::stopwatch::{Timestamps, between};
 use super::weights::Weights;
 use crate::cancel::CancelToken;
@@ -36,6 +36,10 @@ pub(super) struct Played<'a> {
 }
 
 impl Played<'_> {
+    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, dispatches: Range<usize>) {
+        record(pass, self.instance, self.bound, dispatches, self.context);
+    }
+
     /// Dispatches in submits of bounded size: of each, the nodes with what they dispatch in it.
     fn cut(&self, most: u64) -> Vec<Vec<(usize, Range<usize>)>> {
         let (Some(first), Some(last)) = (self.nodes.first(), self.nodes.last()) else {
@@ -149,19 +153,6 @@ impl Webgpu {
         Ok(2.0 * bytes as f64 / ms.max(1e-6) * 1e3)
     }
 
-    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, played: &Played<'_>, dispatches: Range<usize>) {
-        for i in dispatches {
-            let (pipeline, weights) = &played.bound.0[i];
-            pass.set_pipeline(pipeline);
-            pass.set_bind_group(0, &played.instance.groups[played.context][i], &[]);
-            if let Some(weights) = weights {
-                pass.set_bind_group(1, weights, &[]);
-            }
-            let [x, y] = played.instance.dispatches[i].workgroups;
-            pass.dispatch_workgroups(x, y, 1);
-        }
-    }
-
     async fn by_timestamps(&self, played: &Played<'_>, enough: f64, cancel: &CancelToken) -> Result<NodeTimes> {
         let device = &self.device;
         let cut = played.cut(self.most_of_a_submit());
@@ -188,7 +179,7 @@ impl Webgpu {
                         label: None,
                         timestamp_writes: Some(timestamp_writes),
                     });
-                    self.record(&mut pass, played, dispatches.clone());
+                    played.record(&mut pass, dispatches.clone());
                 }
                 let queries = 0..2 * parts.len() as u32;
                 encoder.resolve_query_set(&set.0, queries, resolved.raw(), (i * RESOLVED) as u64);

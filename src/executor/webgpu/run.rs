@@ -35,6 +35,26 @@ pub(super) fn submits(costs: impl Iterator<Item = u64>, first: usize, most: u64)
     cut
 }
 
+/// Records dispatches of an instance in a pass.
+pub(super) fn record(
+    pass: &mut wgpu::ComputePass<'_>,
+    instance: &Instance,
+    bound: &Bound,
+    range: Range<usize>,
+    context: usize,
+) {
+    for i in range {
+        let (pipeline, weights) = &bound.0[i];
+        pass.set_pipeline(pipeline);
+        pass.set_bind_group(0, &instance.groups[context][i], &[]);
+        if let Some(weights) = weights {
+            pass.set_bind_group(1, weights, &[]);
+        }
+        let [x, y] = instance.dispatches[i].workgroups;
+        pass.dispatch_workgroups(x, y, 1);
+    }
+}
+
 impl Webgpu {
     pub(in crate::executor) async fn run(
         &self,
@@ -101,16 +121,7 @@ impl Webgpu {
     fn encode(&self, instance: &Instance, bound: &Bound, range: Range<usize>, context: usize) -> wgpu::CommandBuffer {
         let mut encoder = self.device.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for i in range {
-            let (pipeline, weights) = &bound.0[i];
-            pass.set_pipeline(pipeline);
-            pass.set_bind_group(0, &instance.groups[context][i], &[]);
-            if let Some(weights) = weights {
-                pass.set_bind_group(1, weights, &[]);
-            }
-            let [x, y] = instance.dispatches[i].workgroups;
-            pass.dispatch_workgroups(x, y, 1);
-        }
+        record(&mut pass, instance, bound, range, context);
         drop(pass);
         encoder.finish()
     }

@@ -106,7 +106,7 @@ impl Webgpu {
     ) -> Result<f64> {
         let all = |encoder: &mut wgpu::CommandEncoder, times: usize| {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            (0..times).for_each(|_| self.record(&mut pass, played, dispatches.clone()));
+            (0..times).for_each(|_| played.record(&mut pass, dispatches.clone()));
         };
         self.by_clock(all, enough, cancel).await
     }
@@ -130,7 +130,7 @@ impl Webgpu {
                 end_of_pass_write_index: Some(1),
             }),
         });
-        (0..times).for_each(|_| self.record(&mut pass, played, dispatches.clone()));
+        (0..times).for_each(|_| played.record(&mut pass, dispatches.clone()));
         drop(pass);
         encoder.resolve_query_set(&watch.set.0, 0..2, watch.resolved.raw(), 0);
         self.device.submit(encoder.finish());
