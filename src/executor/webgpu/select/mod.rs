@@ -268,11 +268,11 @@ pub fn variants() -> Vec<Variant> {
             all.push(apply(bit(0), bit(1), bit(2)));
         }
     }
-    for shader in ["geglu", "add", "upsample"] {
-        all.extend([false, true].map(|scalar| Variant::new(shader).flag("SCALAR", scalar)));
+    for scalar in [false, true] {
+        all.extend(["geglu", "upsample"].map(|shader| Variant::new(shader).flag("SCALAR", scalar)));
+        all.push(Variant::new("add").flag("SCALAR", scalar).flag("ROWS", true));
     }
-    all.extend([false, true].map(|scalar| Variant::new("add").flag("SCALAR", scalar).flag("ROWS", true)));
-    all.push(Variant::new("unary"));
+    all.extend(["add", "unary"].map(Variant::new));
     let kept = |variant: Variant| ELEMENTS.map(|element| variant.clone().kept_in(element));
     let mut all: Vec<_> = all.into_iter().flat_map(kept).collect();
     for table in DTYPES {
