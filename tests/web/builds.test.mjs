@@ -1,4 +1,4 @@
-// The wasm is built twice; each browser fetches the one that it can run, and both draw the same.
+// The wasm is built three times; of the two for one thread each browser fetches the one that it can run, and both draw the same.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";

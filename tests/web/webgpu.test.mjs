@@ -10,6 +10,21 @@ import { DIST, send, shipped } from "./server.mjs";
 const SOFT = "/checkpoints/soft/";
 const FOX = { checkpoint: SOFT, prompt: "fox", seed: 7, steps: 4 };
 
+/** In the worker: tells the page, in their order, of each step and of each buffer that is read back. */
+const TELLS = `{
+  const log = new BroadcastChannel("log");
+  const { mapAsync } = GPUBuffer.prototype;
+  GPUBuffer.prototype.mapAsync = function (...sizes) {
+    log.postMessage("read");
+    return mapAsync.apply(this, sizes);
+  };
+  const told = self.postMessage.bind(self);
+  self.postMessage = (message, ...more) => {
+    if (message.value?.step) log.postMessage("step");
+    told(message, ...more);
+  };
+}`;
+
 describe("the WebGPU backend", { timeout: 1_200_000 }, () => {
   let api, close, page, site, faults;
 
@@ -82,6 +97,48 @@ describe("the WebGPU backend", { timeout: 1_200_000 }, () => {
     await api.load(folder);
     await assert.rejects(api.draw({ ...FOX, checkpoint: folder, steps: 1 }), { code: "corrupt", message: /not finite/ });
     assert.ok(isPicture((await api.draw({ ...FOX, steps: 1 })).images[0].rgba));
+  });
+
+  test("nothing is read back between the steps of a picture, and the page draws on", async (t) => {
+    const worker = "/tintype/worker.js";
+    site.instead.set(worker, (request, response) => {
+      send(request, response, Buffer.from(TELLS + readFileSync(path.join(DIST, worker), "utf8")), "text/javascript");
+    });
+    await api.create({ backend: "webgpu" });
+    site.instead.delete(worker);
+    await api.load(SOFT);
+    await page.evaluate(() => {
+      window.log = [];
+      new BroadcastChannel("log").onmessage = ({ data }) => window.log.push(data);
+    });
+    const told = async (options) => {
+      await page.evaluate(() => void (window.log.length = 0));
+      const { steps } = await api.draw({ ...FOX, steps: 4, sampler: "UniPC", guidanceScale: 4, ...options });
+      await page.evaluate(() => new Promise((done) => setTimeout(done, 100)));
+      return { steps, log: await page.evaluate(() => window.log) };
+    };
+    // What it would look like: previews are read back.
+    const previewed = (await told({ preview: true, steps: 2 })).log;
+    assert.ok(previewed.indexOf("read") < previewed.lastIndexOf("step"), previewed.join(" "));
+
+    await page.evaluate(() => {
+      window.drawn = [];
+      const frame = () => window.drawn.push(performance.now()) && requestAnimationFrame(frame);
+      requestAnimationFrame(frame);
+    });
+    const { steps, log } = await told();
+    const within = log.slice(log.indexOf("step"), log.lastIndexOf("step"));
+    assert.deepEqual(within, Array(3).fill("step"), log.join(" "));
+    assert.ok(log.lastIndexOf("read") > log.lastIndexOf("step"), `the picture is read: ${log.join(" ")}`);
+
+    const frames = await page.evaluate(() => window.drawn);
+    for (const [i, { at }] of steps.slice(1).entries()) {
+      const begin = steps[i].at;
+      const during = [begin, ...frames.filter((frame) => frame > begin && frame < at), at];
+      const longest = Math.round(Math.max(...during.slice(1).map((frame, i) => frame - during[i])));
+      t.diagnostic(`step ${i + 2}: ${during.length - 2} frames in ${Math.round(at - begin)} ms, the longest took ${longest} ms`);
+      assert.ok(during.length > 5 && longest < 500, `${during.length - 2} frames, of which one took ${longest} ms`);
+    }
   });
 
   test("nothing was logged as an error", () => assert.deepEqual(faults, []));
