@@ -406,6 +406,18 @@ impl Executor {
         each!(self, e => e.combine(dst, terms, None, Some(mask)))
     }
 
+    /// Makes what a GPU needs for [`Executor::combine`] of these operands, or for [`Executor::combine_where`], so that they make
+    /// nothing more. Coefficients don't matter.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if lengths differ or there are too many terms.
+    pub fn ready_to_combine(&self, dst: &View, terms: &[(View, f32)], mask: Option<&View>) -> Result<()> {
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Webgpu(e) => e.ready_to_combine(dst, terms, mask),
+        }
+    }
+
     /// Reads a range back.
     ///
     /// # Errors

@@ -137,7 +137,7 @@ impl Executor {
         }
     }
 
-    /// Submits of runs to a GPU so far.
+    /// Command buffers submitted to a GPU so far.
     pub fn submits(&self) -> u64 {
         match self {
             Self::Cpu(_) => 0,

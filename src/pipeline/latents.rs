@@ -60,7 +60,29 @@ impl<'a> Latents<'a> {
                 executor.fill(latents.view(Slot::Sample)?, &first)?;
             }
         }
+        latents.make_ready(schedule, denoiser)?;
         Ok(latents)
+    }
+
+    /// Makes what all steps need before the first: one that looks back on others combines more than those did.
+    fn make_ready(&self, schedule: &Schedule, denoiser: &Denoiser<'_>) -> Result<()> {
+        let ready = |combine: &Combine, dst: &View, mask| {
+            let terms = self.terms(combine)?;
+            self.executor.ready_to_combine(dst, &terms, mask)
+        };
+        for (i, step) in schedule.steps.iter().enumerate() {
+            for branch in &denoiser.branches {
+                ready(&step.model_input, &branch.input, None)?;
+            }
+            for combine in &step.update {
+                ready(combine, self.view(combine.dst)?, None)?;
+            }
+            if let Some(kept) = &self.kept {
+                let original = schedule.original_after(i);
+                ready(&original, self.view(original.dst)?, Some(kept))?;
+            }
+        }
+        Ok(())
     }
 
     /// A buffer of the sampler's.

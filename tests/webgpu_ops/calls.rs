@@ -90,13 +90,16 @@ fn combinations_of_buffers() {
     let (a, b) = (noise.take(2 * 1001), noise.take(1001));
     let (va, vb) = (fill(gpu, &a), fill(gpu, &b));
     let second = va.part(1, 2);
+    let submits = gpu.submits();
     gpu.combine(
         &vb,
         &[(va.part(0, 2), 2.0), (second.clone(), -3.0), (vb.clone(), 0.5)],
         Some(1.25),
     )
     .unwrap();
+    assert_eq!(gpu.submits(), submits + 1);
     let y = block_on(gpu.read(&vb)).unwrap();
+    assert_eq!(gpu.submits(), submits + 2, "reading is one, too");
     for i in 0..1001 {
         let e = (2.0 * a[i] - 3.0 * a[1001 + i] + 0.5 * b[i]).clamp(-1.25, 1.25);
         assert!((y[i] - e).abs() < 1e-5, "element {i} is {}, not {e}", y[i]);

@@ -211,7 +211,7 @@ impl Webgpu {
         let mut encoder = device.device.create_command_encoder(&Default::default());
         let size = len as u64 * 4;
         encoder.copy_buffer_to_buffer(buffer.raw(), offset as u64 * 4, staging.raw(), 0, size);
-        device.queue.submit([encoder.finish()]);
+        device.send(encoder.finish());
         let (tell, mapped) = oneshot::channel();
         let slice = staging.raw().slice(..size);
         slice.map_async(wgpu::MapMode::Read, move |result| {

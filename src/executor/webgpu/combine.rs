@@ -7,9 +7,8 @@ use super::select::Variant;
 use crate::error::{Error, Result};
 use crate::executor::View;
 use std::cell::RefCell;
-use std::collections::HashMap;
 
-/// Bind groups that are kept; buffers come and go.
+/// Bind groups that are kept, those that were used last; buffers come and go. A picture has far fewer.
 const KEPT: usize = 64;
 
 /// Terms at most.
@@ -23,7 +22,15 @@ pub(super) struct Combine {
     globals: Buffer,
     /// Bound where there are fewer sources than bindings.
     nothing: Buffer,
-    groups: RefCell<HashMap<[u64; READS + 1], wgpu::BindGroup>>,
+    /// By the numbers of what they bind, what was used last at the end.
+    groups: RefCell<Vec<([u64; READS + 1], wgpu::BindGroup)>>,
+}
+
+/// What a combination sets.
+struct Bound {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    args: Vec<u32>,
 }
 
 fn layout() -> Layout {
@@ -71,6 +78,35 @@ impl Webgpu {
         clamp: Option<f32>,
         mask: Option<&View>,
     ) -> Result<()> {
+        let Bound { pipeline, group, args } = self.combination(dst, terms, clamp, mask)?;
+        if dst.len == 0 {
+            return Ok(());
+        }
+        self.combine.args.write(&self.device, 0, bytemuck::cast_slice(&args))?;
+        let mut encoder = self.device.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        let most = self.device.limits.max_compute_workgroups_per_dimension as usize;
+        let workgroups = dst.len.div_ceil(64);
+        let y = workgroups.div_ceil(most);
+        pass.dispatch_workgroups(workgroups.div_ceil(y) as u32, y as u32, 1);
+        drop(pass);
+        // Submitted at once: the next call writes the same uniforms.
+        self.device.send(encoder.finish());
+        Ok(())
+    }
+
+    pub(in crate::executor) fn ready_to_combine(
+        &self,
+        dst: &View,
+        terms: &[(View, f32)],
+        mask: Option<&View>,
+    ) -> Result<()> {
+        self.combination(dst, terms, None, mask).map(drop)
+    }
+
+    fn combination(&self, dst: &View, terms: &[(View, f32)], clamp: Option<f32>, mask: Option<&View>) -> Result<Bound> {
         if terms.len() > TERMS {
             return Err(Error::Internal(format!(
                 "{} terms; at most {TERMS} are combined",
@@ -114,9 +150,6 @@ impl Webgpu {
             args.extend([number as u32, view.offset as u32, coefficient.to_bits(), 0]);
         }
         args.resize(8 + 4 * TERMS, 0);
-        if dst.len == 0 {
-            return Ok(());
-        }
 
         let state = &self.combine;
         sources.resize(TERMS, &state.nothing);
@@ -133,32 +166,21 @@ impl Webgpu {
             Some(mask) => buffer(mask)?,
             None => &state.nothing,
         });
-        let group = self.combination(target, &sources);
-        let pipeline = self.pipelines.get(&self.device, &Variant::new("combine"), &layout())?;
-        state.args.write(&self.device, 0, bytemuck::cast_slice(&args))?;
-        let mut encoder = self.device.device.create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        pass.set_pipeline(&pipeline);
-        pass.set_bind_group(0, &group, &[]);
-        let most = self.device.limits.max_compute_workgroups_per_dimension as usize;
-        let workgroups = dst.len.div_ceil(64);
-        let y = workgroups.div_ceil(most);
-        pass.dispatch_workgroups(workgroups.div_ceil(y) as u32, y as u32, 1);
-        drop(pass);
-        // Submitted at once: the next call writes the same uniforms.
-        self.device.queue.submit([encoder.finish()]);
-        Ok(())
+        Ok(Bound {
+            pipeline: self.pipelines.get(&self.device, &Variant::new("combine"), &layout())?,
+            group: self.group(target, &sources),
+            args,
+        })
     }
 
-    fn combination(&self, target: &Buffer, sources: &[&Buffer]) -> wgpu::BindGroup {
+    fn group(&self, target: &Buffer, sources: &[&Buffer]) -> wgpu::BindGroup {
         let state = &self.combine;
         let mut key = [target.id(); READS + 1];
         key.iter_mut().skip(1).zip(sources).for_each(|(k, s)| *k = s.id());
         let mut groups = state.groups.borrow_mut();
-        if groups.len() >= KEPT && !groups.contains_key(&key) {
-            groups.clear();
-        }
-        let make = || {
+        if let Some(at) = groups.iter().position(|(known, _)| *known == key) {
+            groups[at..].rotate_left(1);
+        } else {
             super::buffers::count_object();
             let bound = [&state.args, &state.globals, target]
                 .into_iter()
@@ -170,12 +192,16 @@ impl Webgpu {
                     resource: b.raw().as_entire_binding(),
                 })
                 .collect();
-            self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            let made = self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some("combine"),
                 layout: &self.pipelines.slots(&self.device, &layout()),
                 entries: &entries,
-            })
-        };
-        groups.entry(key).or_insert_with(make).clone()
+            });
+            if groups.len() == KEPT {
+                groups.remove(0);
+            }
+            groups.push((key, made));
+        }
+        groups[groups.len() - 1].1.clone()
     }
 }

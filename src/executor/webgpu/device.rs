@@ -31,7 +31,7 @@ pub(super) struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
-    /// Command buffers that were submitted by [`Device::submit`].
+    /// Command buffers that were submitted.
     pub submits: Cell<u64>,
     /// Shaders may compute with 16-bit floats.
     pub has_half: bool,
@@ -152,10 +152,15 @@ impl Device {
         made
     }
 
+    /// Submits a command buffer.
+    pub(super) fn send(&self, commands: wgpu::CommandBuffer) -> wgpu::SubmissionIndex {
+        self.submits.set(self.submits.get() + 1);
+        self.queue.submit([commands])
+    }
+
     /// Submits a command buffer; the fence tells when it is done.
     pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> Fence {
-        self.submits.set(self.submits.get() + 1);
-        let index = self.queue.submit([commands]);
+        let index = self.send(commands);
         let (tell, done) = oneshot::channel();
         self.queue.on_submitted_work_done(move || {
             // Who no longer waits needs no answer.

@@ -47,7 +47,7 @@ impl Webgpu {
         pass.set_bind_group(0, &group, &[]);
         pass.dispatch_workgroups((THREADS / 64) as u32, 1, 1);
         drop(pass);
-        device.queue.submit([encoder.finish()]);
+        device.send(encoder.finish());
         let each = self.read(&dst, 0, dst.len()).await?;
         let none = Difference {
             largest: 0.0,

@@ -39,7 +39,7 @@ impl Webgpu {
                 encoder.copy_buffer_to_buffer(numbers.raw(), 0, to.raw(), start as u64 * 4, bytes);
             }
         }
-        self.device.queue.submit([encoder.finish()]);
+        self.device.send(encoder.finish());
         Ok(())
     }
 }
