@@ -15,7 +15,8 @@ usage: ./build.sh COMMAND
   run [--port N] [--plain]
                       build, then serve the page on this machine (port 8080), with the headers that let it use several threads, or plain
   build               make dist/: the page, and dist/tintype/, the folder that a site copies
-  test [rust|web]     all tests, or one half: the crate's own, or those in a real browser
+  test [rust|wasm|web]
+                      all tests, or some: the crate's own, the CPU kernels' once more as WebAssembly in Node, or those in a real browser
                       (what follows goes to the runner: ./build.sh test rust sampler)
   bench [page|race|cpu|unet|store|real]
                       page: the page bench.html in the browser, on its software adapter unless --backend says otherwise: what the device
@@ -68,7 +69,7 @@ need_lints() {
     rustup component add rustfmt clippy
 }
 
-# Sets WASM_BINDGEN to a wasm-bindgen of the very version that the crate is built with: the two must match.
+# Sets WASM_BINDGEN to a wasm-bindgen of the very version that the crate is built with: the two must match. Tests need its runner too.
 need_wasm_bindgen() {
     need_rust
     local version root
@@ -76,12 +77,14 @@ need_wasm_bindgen() {
     [ -n "$version" ] || die "Cargo.lock names no wasm-bindgen"
     root="$CACHE/wasm-bindgen-$version"
     for WASM_BINDGEN in "$root/bin/wasm-bindgen" "$(command -v wasm-bindgen || true)"; do
-        [ -n "$WASM_BINDGEN" ] && [ "$("$WASM_BINDGEN" --version 2>/dev/null)" = "wasm-bindgen $version" ] && return
+        [ -n "$WASM_BINDGEN" ] && [ "$("$WASM_BINDGEN" --version 2>/dev/null)" = "wasm-bindgen $version" ] &&
+            [ -x "$WASM_BINDGEN${1:-}" ] && return
     done
     say "installing wasm-bindgen $version into $root (once; a few minutes)"
     # A light build: it rewrites one file in a second, however it was compiled.
     CARGO_TARGET_DIR="$CACHE/build" CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-        cargo install wasm-bindgen-cli --version "$version" --no-default-features --bin wasm-bindgen --root "$root" --quiet
+        cargo install wasm-bindgen-cli --version "$version" --no-default-features --bin wasm-bindgen \
+        --bin wasm-bindgen-test-runner --root "$root" --quiet
     rm -rf "$CACHE/build"
     WASM_BINDGEN="$root/bin/wasm-bindgen"
 }
@@ -187,6 +190,23 @@ test_rust() {
     cargo test --no-fail-fast "$@"
 }
 
+# The kernels have other bodies there than natively: their tests are compiled as the page's two builds are.
+test_wasm() {
+    need_wasm_target
+    need_node
+    need_wasm_bindgen -test-runner
+    local feature compiled flag=--experimental-wasm-relaxed-simd
+    # Node 20 has relaxed SIMD if it is told to; those after it know no such flag.
+    node "$flag" -e "" 2>/dev/null && export NODE_ARGS="$flag"
+    for feature in simd128 relaxed-simd; do
+        say "testing the CPU's kernels in Node $(node --version), with $feature"
+        # Only the crate itself is compiled twice.
+        compiled=$(cargo rustc --profile test --lib --target "$WASM_TARGET" --message-format json-render-diagnostics \
+            -- -C target-feature="+$feature" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+        "$WASM_BINDGEN-test-runner" "$compiled" "$@"
+    done
+}
+
 test_web() {
     need_chromium
     build
@@ -258,17 +278,18 @@ bench)
     esac
     ;;
 test)
-    half=${1:-}
-    case $half in
-    rust | web)
+    part=${1:-}
+    case $part in
+    rust | wasm | web)
         shift
-        "test_$half" "$@"
+        "test_$part" "$@"
         ;;
     "")
         test_rust
+        test_wasm
         test_web
         ;;
-    *) die "test knows rust and web, not $half" ;;
+    *) die "test knows rust, wasm and web, not $part" ;;
     esac
     ;;
 help | -h | --help) usage ;;

@@ -1,7 +1,7 @@
 //! What a page asks for, without JavaScript: jobs that load checkpoints and draw pictures, and that can be cancelled.
 
 mod asked;
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;
 
 use crate::cancel::CancelToken;

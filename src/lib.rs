@@ -22,7 +22,7 @@ pub mod platform;
 pub mod queue;
 pub mod sampler;
 pub mod text;
-#[cfg(target_arch = "wasm32")]
+#[cfg(all(target_arch = "wasm32", not(test)))]
 pub mod web;
 
 pub use error::{Error, Result};

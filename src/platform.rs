@@ -10,7 +10,7 @@ pub fn now_ms() -> f64 {
 }
 
 /// Lets other tasks run: in a worker, messages such as a cancellation arrive meanwhile.
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(any(test, not(target_arch = "wasm32")))]
 pub async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(|context| {
@@ -23,21 +23,27 @@ pub async fn yield_now() {
     .await;
 }
 
+/// Milliseconds since some moment in the past.
 #[cfg(target_arch = "wasm32")]
-pub(crate) use web::{logs, panicked};
-#[cfg(target_arch = "wasm32")]
-pub use web::{now_ms, yield_now};
-
-#[cfg(target_arch = "wasm32")]
-mod web {
+pub fn now_ms() -> f64 {
     use wasm_bindgen::prelude::*;
-    use wasm_bindgen_futures::JsFuture;
-
     #[wasm_bindgen]
     extern "C" {
         #[wasm_bindgen(js_namespace = performance, js_name = now)]
         fn performance_now() -> f64;
     }
+    performance_now()
+}
+
+#[cfg(all(target_arch = "wasm32", not(test)))]
+pub use web::yield_now;
+#[cfg(all(target_arch = "wasm32", not(test)))]
+pub(crate) use web::{logs, panicked};
+
+#[cfg(all(target_arch = "wasm32", not(test)))]
+mod web {
+    use wasm_bindgen::prelude::*;
+    use wasm_bindgen_futures::JsFuture;
 
     // A promise's continuation is a microtask: messages would not get in between. A message to oneself is a macrotask, and is
     // not delayed as a nested setTimeout is. In threads `thread.js` has what is done about panics.
@@ -61,11 +67,6 @@ mod web {
         pub fn logs() -> bool;
         /// A trap that says what happened.
         pub fn panicked(message: &str);
-    }
-
-    /// Milliseconds since some moment in the past.
-    pub fn now_ms() -> f64 {
-        performance_now()
     }
 
     /// Lets other tasks run: in a worker, messages such as a cancellation arrive meanwhile.

@@ -373,7 +373,7 @@ fn common_folder(folders: impl Iterator<Item = String>) -> String {
     common.unwrap_or_default()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use super::*;
 

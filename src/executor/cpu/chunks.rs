@@ -130,6 +130,8 @@ fn even(len: usize, most: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn tiles_cover_a_product_once_and_stay_small() {

@@ -221,6 +221,8 @@ mod web {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn ranges_are_cut_at_steps_and_cover_all() {

@@ -97,6 +97,8 @@ fn tanh(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     /// The error function in f64 by its Taylor series near zero and its continued fraction beyond.
     fn erf64(x: f64) -> f64 {

@@ -68,6 +68,8 @@ fn power_of_two(n: i32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     /// How far a number is off, in units of its last place.
     fn ulps(got: f32, want: f64) -> f64 {

@@ -140,6 +140,8 @@ fn each_row(sums: &mut Sums, to: &mut [&mut [f32]], at: Range<usize>, f: impl Fn
 mod tests {
     use super::super::strips;
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
         (0..len)

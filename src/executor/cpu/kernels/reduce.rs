@@ -58,6 +58,8 @@ pub(in super::super) fn deviations(rows: &[f32], channels: usize, first: usize, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn deviations_of_any_columns() {

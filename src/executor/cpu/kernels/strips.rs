@@ -24,6 +24,8 @@ pub(in super::super) fn strips<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn each_element_is_in_one_strip() {

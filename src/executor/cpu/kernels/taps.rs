@@ -85,6 +85,8 @@ fn line<const KNOWN: usize, const FOURS: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn each_tap_is_added_where_it_belongs() {

@@ -201,6 +201,8 @@ fn transform_weights(taps: [&[Wide]; 9], len: usize, to: &mut [Wide]) {
 mod tests {
     use super::super::Elements;
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
         (0..len)

@@ -6,6 +6,8 @@ use crate::graph::{Activation, Unary};
 use crate::models::autoencoder_kl::AutoencoderKlConfig;
 use crate::models::autoencoder_tiny::AutoencoderTinyConfig;
 use crate::nn;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const WHOLE: Sizes = Sizes {
     large: usize::MAX,

@@ -6,6 +6,7 @@ mod executor;
 mod naive;
 mod odd;
 mod ops;
+#[cfg(not(target_arch = "wasm32"))]
 mod speed;
 
 use super::*;

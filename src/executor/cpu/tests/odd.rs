@@ -3,6 +3,8 @@
 use super::naive::{self, After, Attention, Conv};
 use super::*;
 use crate::graph::{Activation, Epilogue, Prologue};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn conv(x: [usize; 4], co: usize, padding: [usize; 4], upsample: Option<[usize; 2]>) -> (Case, Conv) {
     let op = Op::Conv2d {

@@ -1,6 +1,8 @@
 use super::naive::{self, After, Attention, Conv, wide};
 use super::*;
 use crate::graph::{Activation, Epilogue, Prologue, Unary};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn epilogues() -> Vec<Epilogue> {
     let acts = [
