@@ -69,7 +69,8 @@ need_lints() {
     rustup component add rustfmt clippy
 }
 
-# Sets WASM_BINDGEN to a wasm-bindgen of the very version that the crate is built with: the two must match. Tests need its runner too.
+# Sets WASM_BINDGEN to a wasm-bindgen of the very version that the crate is built with: the two must match. Tests need its
+# "-test-runner" too.
 need_wasm_bindgen() {
     need_rust
     local version root
@@ -83,8 +84,8 @@ need_wasm_bindgen() {
     say "installing wasm-bindgen $version into $root (once; a few minutes)"
     # A light build: it rewrites one file in a second, however it was compiled.
     CARGO_TARGET_DIR="$CACHE/build" CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-        cargo install wasm-bindgen-cli --version "$version" --no-default-features --bin wasm-bindgen \
-        --bin wasm-bindgen-test-runner --root "$root" --quiet
+        cargo install wasm-bindgen-cli --version "$version" --no-default-features --force --bin wasm-bindgen \
+        ${1:+--bin "wasm-bindgen$1"} --root "$root" --quiet
     rm -rf "$CACHE/build"
     WASM_BINDGEN="$root/bin/wasm-bindgen"
 }
