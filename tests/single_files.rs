@@ -7,7 +7,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use common::{Golden, SD1, SD2, SDXL, Tensor, byte_distance, draw, golden_path, open, single_file};
+use common::{Golden, SD1, SD2, SDXL, Tensor, byte_distance, draw, eighths, golden_path, nearest, open, single_file};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value as Json, json};
@@ -15,7 +15,7 @@ use sha2::Digest;
 use tintype::cancel::CancelToken;
 use tintype::checkpoint::recognise;
 use tintype::checkpoint::single::{Layout, Part};
-use tintype::checkpoint::{Assets, Header, OpenOptions, ProgressSink, Source};
+use tintype::checkpoint::{Assets, ExpectedFile, Header, LoraSource, OpenOptions, ProgressSink, Source};
 use tintype::executor::Executor;
 use tintype::graph::Graph;
 use tintype::image::Rgba;
@@ -368,68 +368,41 @@ fn draws_the_same_over_images_from_one_file(executor: Executor) {
     }
 }
 
-on_each_executor!(draws_the_same_from_one_file, draws_the_same_over_images_from_one_file);
+on_each_executor!(
+    draws_the_same_from_one_file,
+    draws_the_same_over_images_from_one_file,
+    small_floats_draw_as_halves_do,
+);
 
-/// Floats of eight bits, some of the tensors of each kind, are the halves that torch makes of them.
-#[test]
-fn small_floats_draw_as_halves_do() {
-    let golden = open("dtypes.json");
-    let of = |t: &Tensor, name: &str| {
-        if name.contains("attn") || t.shape.len() % 2 == 1 {
-            Dtype::F8_E5M2
-        } else {
-            Dtype::F8_E4M3
-        }
-    };
-    let halves = |t: &Tensor| -> Vec<f32> {
+/// Floats of eight bits, some of the tensors of each kind, stay as they are, and draw what the halves that torch makes of them draw,
+/// with a LoRA over them too.
+fn small_floats_draw_as_halves_do(executor: Executor) {
+    let tables = [Dtype::F8_E4M3, Dtype::F8_E5M2].map(eighths);
+    let values = |t: &Tensor| -> Vec<f32> {
         match t.dtype {
             Dtype::F32 => t.f32(),
-            _ => t
-                .bytes
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|b| half::f16::from_le_bytes(*b).to_f32())
-                .collect(),
+            _ => {
+                let halves = t.bytes.as_chunks::<2>().0.iter();
+                halves.map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
+            }
         }
     };
-    // The byte whose value is nearest.
-    let tables: BTreeMap<&str, Vec<f32>> = ["F8_E4M3", "F8_E5M2"]
-        .into_iter()
-        .map(|name| {
-            let bits = golden[name]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|v| v.as_u64().unwrap() as u16);
-            (name, bits.map(|b| half::f16::from_bits(b).to_f32()).collect())
-        })
-        .collect();
-    let nearest = |table: &[f32], x: f32| -> u8 {
-        let finite = (0..=255u8).filter(|&b| table[usize::from(b)].is_finite());
-        finite
-            .min_by(|&a, &b| {
-                (table[usize::from(a)] - x)
-                    .abs()
-                    .total_cmp(&(table[usize::from(b)] - x).abs())
-            })
-            .unwrap()
-    };
-    let small = |name: &str, t: Tensor, wide: bool| -> Tensor {
+    let change = |name: &str, t: Tensor, to: Option<Dtype>| -> Tensor {
         if t.dtype == Dtype::I64 {
             return t;
         }
-        let dtype = of(&t, name);
-        let table = &tables[if dtype == Dtype::F8_E4M3 { "F8_E4M3" } else { "F8_E5M2" }];
-        let bytes = halves(&t).into_iter().map(|x| nearest(table, x));
-        let (dtype, bytes) = match wide {
-            true => (
+        let is_e5m2 = name.contains("attn") || t.shape.len() % 2 == 1;
+        let table = &tables[usize::from(is_e5m2)];
+        let small = values(&t).into_iter().map(|x| nearest(table, x));
+        let wide = |b: u8| table[usize::from(b)];
+        let (dtype, bytes) = match to {
+            None if is_e5m2 => (Dtype::F8_E5M2, small.collect()),
+            None => (Dtype::F8_E4M3, small.collect()),
+            Some(Dtype::F16) => (
                 Dtype::F16,
-                bytes
-                    .flat_map(|b| half::f16::from_f32(table[usize::from(b)]).to_le_bytes())
-                    .collect(),
+                small.flat_map(|b| half::f16::from_f32(wide(b)).to_le_bytes()).collect(),
             ),
-            false => (dtype, bytes.collect()),
+            Some(_) => (Dtype::F32, small.flat_map(|b| wide(b).to_le_bytes()).collect()),
         };
         Tensor {
             dtype,
@@ -437,15 +410,39 @@ fn small_floats_draw_as_halves_do() {
             bytes,
         }
     };
-    let library = Library::new(common::cpu(), None);
-    let pictures = [false, true].map(|wide| {
-        let bytes = single_file("sd1-ddim", SD1, |name, t| small(name, t, wide));
-        let resident = load(&library, Source::memory([(FILE.to_owned(), bytes)]), &options("x")).unwrap();
-        let unet = resident.components.iter().find(|c| c.name == "unet").unwrap();
-        assert_eq!(unet.dtypes, if wide { vec!["f16"] } else { vec!["f8_e4m3", "f8_e5m2"] });
-        draw(&library, &resident, &request("sd1-ddim"))
+    let library = Library::new(executor, None);
+    let all = [None, Some(Dtype::F16), Some(Dtype::F32)].map(|to| {
+        let bytes = single_file("sd1-ddim", SD1, |name, t| change(name, t, to));
+        load(&library, Source::memory([(FILE.to_owned(), bytes)]), &options("x")).unwrap()
     });
-    assert!(pictures[0] == pictures[1]);
+    let [dtypes, ..] = all.each_ref().map(|resident| {
+        let unet = resident.components.iter().find(|c| c.name == "unet");
+        unet.unwrap().dtypes.clone()
+    });
+    assert_eq!(dtypes, ["f8_e4m3", "f8_e5m2"]);
+    // Vectors are f32 always: what the others take less than f16 is half of what f16 takes less than f32.
+    let [small, halves, singles] = all.each_ref().map(|resident| resident.bytes as f64);
+    let ratio = (singles - halves) / (halves - small);
+    assert!((ratio - 2.0).abs() < 0.01, "{small}, {halves}, {singles} bytes");
+
+    let [small, halves, _] = all;
+    let lora = LoraSource {
+        source: Source::Dir(golden_path("lora")),
+        path: "locon.safetensors".into(),
+        expected: ExpectedFile::default(),
+        scale: 1.0,
+    };
+    let request = request("sd1-ddim");
+    let [small, halves] = [small, halves].map(|resident| {
+        let plain = draw(&library, &resident, &request);
+        let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
+        let loras = std::slice::from_ref(&lora);
+        let setting = library.set_loras(&resident.id, loras, Room::Any, &progress, &cancel);
+        let changed = draw(&library, &pollster::block_on(setting).unwrap(), &request);
+        assert!(changed != plain, "the LoRA changes nothing");
+        [plain, changed]
+    });
+    assert!(small == halves);
 }
 
 fn unsupported(header: &Header) -> String {
@@ -680,7 +677,7 @@ fn a_file_that_is_here_already_is_not_read_again() {
     let known = |name: &str| {
         let mut known = options(name);
         let sha256 = Some(hash.clone());
-        let file = tintype::checkpoint::ExpectedFile { size: None, sha256 };
+        let file = ExpectedFile { size: None, sha256 };
         known.open.files.insert(FILE.into(), file);
         known
     };
@@ -701,7 +698,7 @@ fn a_file_that_is_here_already_is_not_read_again() {
     wrong
         .open
         .files
-        .insert(FILE.into(), tintype::checkpoint::ExpectedFile { size: None, sha256 });
+        .insert(FILE.into(), ExpectedFile { size: None, sha256 });
     let source = Source::memory([(FILE.to_owned(), bytes.clone())]);
     assert_eq!(load(&library, source, &wrong).err().map(|e| e.code()), Some("corrupt"));
     for cut in [size as usize - 1, size as usize / 2] {

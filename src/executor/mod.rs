@@ -5,6 +5,7 @@
 //! runs the plan rate by rate. Latents live in [`Buffer`]s on the device and are changed by [`Executor::combine`].
 
 pub mod cpu;
+mod dtype;
 mod pack;
 mod profile;
 pub mod webgpu;
@@ -15,7 +16,8 @@ use crate::graph::{Graph, ParamSpec, Plan, Rate, Value};
 use std::rc::Rc;
 
 pub use cpu::product;
-pub use pack::{Packing, WeightDtype};
+pub use dtype::WeightDtype;
+pub use pack::Packing;
 pub use profile::NodeTimes;
 
 /// Which device an executor runs on, as JavaScript sees it.
@@ -182,6 +184,8 @@ impl Executor {
         match self {
             // What was merged has more digits, and only what a LoRA changes takes more room.
             Self::Cpu(_) => WeightDtype::F32,
+            // Eight bits would round most of what is added away.
+            Self::Webgpu(_) if dtype.size() == 1 => WeightDtype::F16,
             Self::Webgpu(_) => dtype,
         }
     }

@@ -1,35 +1,9 @@
 //! From tensors as a file has them to the layout that kernels read, piece by piece as the bytes arrive. Both executors use one
 //! layout but for its width: rows that are padded, or, where they are wider than that, panels of columns one after the other.
 
+use super::dtype::{WeightDtype, bf16_to_f32, e4m3_to_f32, e5m2_to_f32, half_to_f32};
 use crate::error::{Error, Result};
 use crate::graph::{Pack, ParamSpec};
-
-/// The types that weights are kept in; arithmetic is in f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WeightDtype {
-    /// IEEE single.
-    F32,
-    /// IEEE half.
-    F16,
-    /// The upper half of an f32.
-    Bf16,
-}
-
-impl WeightDtype {
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
-    }
-
-    /// The type that holds both without loss.
-    #[must_use]
-    pub fn join(self, other: Self) -> Self {
-        if self == other { self } else { Self::F32 }
-    }
-}
 
 /// Rows of a tensor that are transposed together, so that what is written next to each other is a cache line.
 const BLOCK: usize = 32;
@@ -183,11 +157,13 @@ impl Packing {
     /// # Errors
     /// Those of [`advance`](Self::advance); [`Error::Internal`] for half an element, or if `to` is not the packed parameter.
     pub fn widen(&mut self, part: usize, start: usize, from: WeightDtype, bytes: &[u8], to: &mut [f32]) -> Result<()> {
-        let (halves, words) = (bytes.as_chunks::<2>(), bytes.as_chunks::<4>());
+        let (each, halves, words) = (bytes.as_chunks(), bytes.as_chunks(), bytes.as_chunks());
         match from {
             WeightDtype::F32 => self.place(part, start, words, f32::from_le_bytes, to),
             WeightDtype::F16 => self.place(part, start, halves, |b| half_to_f32(u16::from_le_bytes(b)), to),
-            WeightDtype::Bf16 => self.place(part, start, halves, |b| half::bf16::from_le_bytes(b).to_f32(), to),
+            WeightDtype::Bf16 => self.place(part, start, halves, |b| bf16_to_f32(u16::from_le_bytes(b)), to),
+            WeightDtype::E4m3 => self.place(part, start, each, |[b]| e4m3_to_f32(b), to),
+            WeightDtype::E5m2 => self.place(part, start, each, |[b]| e5m2_to_f32(b), to),
         }
     }
 
@@ -203,29 +179,40 @@ impl Packing {
         bytes: &[u8],
         to: &mut [u16],
     ) -> Result<()> {
-        let (halves, words) = (bytes.as_chunks::<2>(), bytes.as_chunks::<4>());
+        let (each, halves, words) = (bytes.as_chunks(), bytes.as_chunks(), bytes.as_chunks());
         let narrow = move |x: f32| match kept {
             WeightDtype::Bf16 => half::bf16::from_f32(x).to_bits(),
-            WeightDtype::F16 | WeightDtype::F32 => half::f16::from_f32(x).to_bits(),
+            _ => half::f16::from_f32(x).to_bits(),
         };
         match from {
             _ if from == kept => self.place(part, start, halves, u16::from_le_bytes, to),
             WeightDtype::F32 => self.place(part, start, words, |b| narrow(f32::from_le_bytes(b)), to),
-            WeightDtype::F16 => self.place(
-                part,
-                start,
-                halves,
-                |b| narrow(half::f16::from_le_bytes(b).to_f32()),
-                to,
-            ),
-            WeightDtype::Bf16 => self.place(
-                part,
-                start,
-                halves,
-                |b| narrow(half::bf16::from_le_bytes(b).to_f32()),
-                to,
-            ),
+            WeightDtype::F16 => self.place(part, start, halves, |b| narrow(half_to_f32(u16::from_le_bytes(b))), to),
+            WeightDtype::Bf16 => self.place(part, start, halves, |b| narrow(bf16_to_f32(u16::from_le_bytes(b))), to),
+            WeightDtype::E4m3 => self.place(part, start, each, |[b]| narrow(e4m3_to_f32(b)), to),
+            WeightDtype::E5m2 => self.place(part, start, each, |[b]| narrow(e5m2_to_f32(b)), to),
         }
+    }
+
+    /// The same for elements of one byte, which are never rounded to.
+    ///
+    /// # Errors
+    /// Those of [`widen`](Self::widen); [`Error::Internal`] if `from` is not `kept`.
+    pub fn keep(
+        &mut self,
+        part: usize,
+        start: usize,
+        [from, kept]: [WeightDtype; 2],
+        bytes: &[u8],
+        to: &mut [u8],
+    ) -> Result<()> {
+        if from != kept {
+            let key = &self.key;
+            return Err(Error::Internal(format!(
+                "{key}: expected elements of {kept:?}, found {from:?}"
+            )));
+        }
+        self.place(part, start, bytes.as_chunks(), |[b]| b, to)
     }
 
     /// The tensors that the parameter is made of, as a file has them: the inverse of packing. `at` gives a packed element.
@@ -296,18 +283,6 @@ impl Packing {
     }
 }
 
-/// IEEE half to single, without a branch: scaling makes subnormal numbers right too.
-#[inline(always)]
-pub(super) fn half_to_f32(half: u16) -> f32 {
-    const SCALE: f32 = f32::from_bits((127 + 112) << 23);
-    // The sign is extended to where it belongs, and cleared in between.
-    let bits = (i32::from(half as i16) << 13) as u32 & 0x8fff_e000;
-    let scaled = f32::from_bits(bits) * SCALE;
-    // What is as large as no finite half is infinity, or no number.
-    let endless = if scaled.abs() >= 65536.0 { 0x7f80_0000 } else { 0 };
-    f32::from_bits(scaled.to_bits() | endless)
-}
-
 /// Elements from number `at` on of a tensor `[_, inner, taps]`, to columns of `taps · inner`.
 fn transpose<E: Element, T: Copy>(
     shape: [usize; 2],
@@ -374,24 +349,31 @@ trait Element: Copy {
     ) -> usize;
 }
 
-impl Element for [u8; 4] {
-    fn rows<const ROWS: usize, T: Copy>(
-        shape: [usize; 2],
-        elements: &[Self],
-        convert: &impl Fn(Self) -> T,
-        to: &mut [T],
-        stride: usize,
-    ) -> usize {
-        let len = shape[0] * shape[1];
-        let rows: [&[Self]; ROWS] = std::array::from_fn(|r| &elements[r * len..][..len]);
-        let mut place = Place::new(shape, 0);
-        for from in 0..len {
-            let to = &mut to[place.next_row() * stride..][..ROWS];
-            to.iter_mut().zip(&rows).for_each(|(to, row)| *to = convert(row[from]));
+/// Elements that are moved one by one.
+macro_rules! singly {
+    ($($size:literal)*) => {$(
+        impl Element for [u8; $size] {
+            fn rows<const ROWS: usize, T: Copy>(
+                shape: [usize; 2],
+                elements: &[Self],
+                convert: &impl Fn(Self) -> T,
+                to: &mut [T],
+                stride: usize,
+            ) -> usize {
+                let len = shape[0] * shape[1];
+                let rows: [&[Self]; ROWS] = std::array::from_fn(|r| &elements[r * len..][..len]);
+                let mut place = Place::new(shape, 0);
+                for from in 0..len {
+                    let to = &mut to[place.next_row() * stride..][..ROWS];
+                    to.iter_mut().zip(&rows).for_each(|(to, row)| *to = convert(row[from]));
+                }
+                ROWS * len
+            }
         }
-        ROWS * len
-    }
+    )*};
 }
+
+singly!(1 4);
 
 /// Rows and columns of a square of halves that is transposed in registers.
 const SQUARE: usize = 8;
@@ -566,14 +548,22 @@ mod tests {
     }
 
     #[test]
-    fn every_half_is_widened_as_it_should_be() {
-        for bits in 0..=u16::MAX {
-            let (ours, theirs) = (half_to_f32(bits), half::f16::from_bits(bits).to_f32());
-            assert!(
-                ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(),
-                "{bits:#06x}: {ours}, not {theirs}"
-            );
+    fn bytes_are_transposed_and_never_rounded_to() {
+        let spec = spec(Pack::Conv, &[&[33, 3, 2, 1]]);
+        let expected: Vec<u8> = packed(&spec, 33, 198).into_iter().map(|x| x as u8).collect();
+        let bytes: Vec<u8> = (0..198).collect();
+        let kept = [WeightDtype::E4m3; 2];
+        for piece in [4, 100, 198] {
+            let mut packing = Packing::new(&spec, 33).unwrap();
+            let mut to = vec![0; packing.elements()];
+            for (n, run) in bytes.chunks(piece).enumerate() {
+                packing.keep(0, n * piece, kept, run, &mut to).unwrap();
+            }
+            assert_eq!(to, expected, "in pieces of {piece}");
         }
+        let mut packing = Packing::new(&spec, 33).unwrap();
+        let error = packing.keep(0, 0, [WeightDtype::F16, WeightDtype::E4m3], &bytes, &mut [0; 198]);
+        assert_eq!(error.unwrap_err().message(), "p0: expected elements of E4m3, found F16");
     }
 
     #[test]

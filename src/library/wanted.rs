@@ -62,9 +62,7 @@ impl Wanted {
         let dtype = weight_dtype(tensor.dtype).ok_or_else(|| Error::Internal(tensor.name.clone()))?;
         // A tensor that does not fit into memory was refused when its room was made.
         let start = usize::try_from(start).map_err(|_| Error::Internal(tensor.name.clone()))?;
-        let start = start / (tensor.dtype.bitsize() / 8);
-        let widened = Eighth::of(tensor.dtype).map(|eighth| eighth.widen(piece));
-        let piece = widened.as_deref().unwrap_or(piece);
+        let start = start / dtype.size();
         for &(param, part) in self.places.get(&tensor.name).into_iter().flatten() {
             executor.upload(weights, &self.params[param].0, part, dtype, start, piece)?;
         }
@@ -102,68 +100,14 @@ fn find(component: &Component, part: &ParamPart) -> Result<WeightDtype> {
     })
 }
 
-/// What a tensor is handed over as: floats of eight bits are halves by then.
+/// What a tensor is handed over as.
 fn weight_dtype(dtype: DType) -> Option<WeightDtype> {
     match dtype {
         DType::F32 => Some(WeightDtype::F32),
         DType::F16 => Some(WeightDtype::F16),
         DType::BF16 => Some(WeightDtype::Bf16),
-        dtype => Eighth::of(dtype).map(|_| WeightDtype::F16),
-    }
-}
-
-/// Floats of eight bits. Each is a half of the same value.
-#[derive(Clone, Copy)]
-enum Eighth {
-    /// 4 bits of exponent, no infinity (torch's `float8_e4m3fn`).
-    E4m3,
-    /// 5 bits of exponent: the upper byte of a half (torch's `float8_e5m2`).
-    E5m2,
-}
-
-impl Eighth {
-    fn of(dtype: DType) -> Option<Self> {
-        match dtype {
-            DType::F8_E4M3 => Some(Self::E4m3),
-            DType::F8_E5M2 => Some(Self::E5m2),
-            _ => None,
-        }
-    }
-
-    /// The bits of the half.
-    fn half(self, byte: u8) -> u16 {
-        let bits = u16::from(byte);
-        let (sign, exponent, mantissa) = ((bits & 0x80) << 8, bits >> 3 & 15, bits & 7);
-        match self {
-            Self::E5m2 => bits << 8,
-            Self::E4m3 if bits & 0x7f == 0x7f => sign | 0x7e00,
-            // Where it has no leading one, a half has.
-            Self::E4m3 if exponent == 0 => sign | half::f16::from_f32(f32::from(mantissa) / 512.0).to_bits(),
-            Self::E4m3 => sign | (exponent + 8) << 10 | mantissa << 7,
-        }
-    }
-
-    fn widen(self, bytes: &[u8]) -> Vec<u8> {
-        bytes.iter().flat_map(|&byte| self.half(byte).to_le_bytes()).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn floats_of_eight_bits_are_the_halves_that_torch_makes_of_them() {
-        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/dtypes.json")).unwrap();
-        for (name, dtype) in [("F8_E4M3", DType::F8_E4M3), ("F8_E5M2", DType::F8_E5M2)] {
-            let eighth = Eighth::of(dtype).unwrap();
-            let all: Vec<u8> = (0..=255).collect();
-            let halves = eighth.widen(&all);
-            for (i, expected) in golden[name].as_array().unwrap().iter().enumerate() {
-                let found = half::f16::from_le_bytes([halves[2 * i], halves[2 * i + 1]]);
-                let found = if found.is_nan() { 0x7e00 } else { found.to_bits() };
-                assert_eq!(u64::from(found), expected.as_u64().unwrap(), "{name} {i:#x}");
-            }
-        }
+        DType::F8_E4M3 => Some(WeightDtype::E4m3),
+        DType::F8_E5M2 => Some(WeightDtype::E5m2),
+        _ => None,
     }
 }

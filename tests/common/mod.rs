@@ -3,6 +3,7 @@
 #![allow(unused_imports, unreachable_pub, reason = "the same")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
+mod eighths;
 mod executors;
 mod pictures;
 mod play;
@@ -10,6 +11,7 @@ mod random;
 mod single_file;
 mod tensors;
 
+pub use eighths::{eighths, nearest};
 pub use executors::{cpu, webgpu, webgpu_as_gpu, webgpu_in_halves};
 pub use pictures::{PIPELINES, byte_distance, draw, is_same_picture, load, load_encoder};
 pub use play::{distance, open, place, play};

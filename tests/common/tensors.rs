@@ -34,6 +34,8 @@ impl Tensor {
             Dtype::F32 => WeightDtype::F32,
             Dtype::F16 => WeightDtype::F16,
             Dtype::BF16 => WeightDtype::Bf16,
+            Dtype::F8_E4M3 => WeightDtype::E4m3,
+            Dtype::F8_E5M2 => WeightDtype::E5m2,
             other => panic!("weights of {other:?}"),
         }
     }

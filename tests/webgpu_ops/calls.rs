@@ -1,6 +1,6 @@
 //! What is asked of the executor itself: buffers, uploads, refusals, cancelling.
 
-use crate::case::{ACTS, Case, DTYPES, Noise, bytes, executors, round};
+use crate::case::{ACTS, Case, Noise, bytes, executors, round};
 use pollster::block_on;
 use std::rc::Rc;
 use tintype::cancel::CancelToken;
@@ -174,7 +174,7 @@ fn combinations_of_buffers() {
 #[test]
 fn joined_weights_arrive_in_any_order() {
     let Some([gpu, _]) = executors() else { return };
-    for dtype in DTYPES {
+    for dtype in WeightDtype::ALL {
         let (k, widths) = (6, [3usize, 5, 2]);
         let mut noise = Noise(9);
         let parts: Vec<Vec<f32>> = widths

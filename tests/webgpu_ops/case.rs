@@ -1,6 +1,8 @@
 //! A graph of one operation, run on the executors in every legal way and compared.
 
+use crate::eighth::{eighths, nearest};
 use pollster::block_on;
+use safetensors::Dtype;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -245,6 +247,7 @@ pub(crate) fn round(x: f32, dtype: WeightDtype) -> f32 {
         WeightDtype::F32 => x,
         WeightDtype::F16 => half::f16::from_f32(x).to_f32(),
         WeightDtype::Bf16 => half::bf16::from_f32(x).to_f32(),
+        WeightDtype::E4m3 | WeightDtype::E5m2 => of_eighths(dtype, |table| table[usize::from(nearest(table, x))]),
     }
 }
 
@@ -253,8 +256,17 @@ pub(crate) fn bytes(values: &[f32], dtype: WeightDtype) -> Vec<u8> {
         WeightDtype::F32 => x.to_le_bytes().to_vec(),
         WeightDtype::F16 => half::f16::from_f32(x).to_le_bytes().to_vec(),
         WeightDtype::Bf16 => half::bf16::from_f32(x).to_le_bytes().to_vec(),
+        WeightDtype::E4m3 | WeightDtype::E5m2 => vec![of_eighths(dtype, |table| nearest(table, x))],
     };
     values.iter().flat_map(each).collect()
+}
+
+/// By what the bytes of a dtype are.
+fn of_eighths<T>(dtype: WeightDtype, f: impl Fn(&[f32]) -> T) -> T {
+    thread_local! {
+        static TABLES: [Vec<f32>; 2] = [Dtype::F8_E4M3, Dtype::F8_E5M2].map(eighths);
+    }
+    TABLES.with(|tables| f(&tables[usize::from(dtype == WeightDtype::E5m2)]))
 }
 
 /// The error function by its series, and by its continued fraction where that converges better.
@@ -298,8 +310,6 @@ pub(crate) const ACTS: [Option<Activation>; 7] = [
     Some(Activation::Relu),
     Some(Activation::Tanh),
 ];
-
-pub(crate) const DTYPES: [WeightDtype; 3] = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16];
 
 /// Adds the operands of an epilogue to a case, and gives what it makes of a sum at (row, column).
 pub(crate) fn epilogue(

@@ -1,6 +1,6 @@
 //! Convolutions.
 
-use crate::case::{Case, DTYPES, epilogue, epilogues, prologue, prologues};
+use crate::case::{Case, epilogue, epilogues, prologue, prologues};
 use tintype::executor::WeightDtype;
 use tintype::graph::{Epilogue, Op, Pack, Prologue};
 
@@ -139,7 +139,7 @@ fn convolutions_in_odd_sizes() {
         three([1, 1, 64], 64),
     ];
     for (i, c) in cases.into_iter().enumerate() {
-        for dtype in DTYPES {
+        for dtype in WeightDtype::ALL {
             conv(i as u32, c, Epilogue::default(), dtype);
         }
     }
@@ -166,7 +166,7 @@ fn convolutions_that_join_scale_and_activate() {
     ];
     for (i, p) in prologues().into_iter().enumerate() {
         for c in cases {
-            conv_of(i as u32, c, p, Epilogue::default(), DTYPES[i % 3]);
+            conv_of(i as u32, c, p, Epilogue::default(), WeightDtype::ALL[i % 5]);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Linear layers.
 
-use crate::case::{Case, DTYPES, act, epilogue, epilogues, prologue, prologues};
+use crate::case::{Case, act, epilogue, epilogues, prologue, prologues};
 use tintype::executor::WeightDtype;
 use tintype::graph::{Activation, Epilogue, Op, Pack, Prologue};
 
@@ -51,7 +51,15 @@ fn linear_of(seed: u32, [b, m, k]: [usize; 3], n: usize, p: Prologue, e: Epilogu
 fn linear_layers_that_join_scale_and_activate() {
     for (i, p) in prologues().into_iter().enumerate() {
         for (shape, n) in [([2, 32, 64], 64), ([3, 5, 20], 8), ([2, 3, 7], 5), ([1, 77, 36], 68)] {
-            linear_of(i as u32, shape, n, p, Epilogue::default(), true, DTYPES[i % 3]);
+            linear_of(
+                i as u32,
+                shape,
+                n,
+                p,
+                Epilogue::default(),
+                true,
+                WeightDtype::ALL[i % 5],
+            );
         }
     }
 }
@@ -73,7 +81,7 @@ fn linear_layers_with_gates() {
     .into_iter()
     .enumerate()
     {
-        linear(i as u32, m, k, n, gate, i % 2 == 0, DTYPES[i % 3]);
+        linear(i as u32, m, k, n, gate, i % 2 == 0, WeightDtype::ALL[i % 5]);
     }
 }
 
@@ -91,7 +99,7 @@ fn linear_layers_in_the_sizes_of_texts() {
     .into_iter()
     .enumerate()
     {
-        linear(i as u32, m, k, n, Epilogue::default(), true, DTYPES[i % 3]);
+        linear(i as u32, m, k, n, Epilogue::default(), true, WeightDtype::ALL[i % 5]);
     }
 }
 
@@ -108,7 +116,7 @@ fn linear_layers_in_odd_sizes() {
     .iter()
     .enumerate()
     {
-        for dtype in DTYPES {
+        for dtype in WeightDtype::ALL {
             linear(i as u32, m, k, n, Epilogue::default(), true, dtype);
         }
         linear(i as u32, m, k, n, Epilogue::default(), false, WeightDtype::F32);

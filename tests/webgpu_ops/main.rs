@@ -7,6 +7,10 @@ mod attention;
 mod calls;
 mod case;
 mod conv;
+#[path = "../common/eighths.rs"]
+#[allow(unreachable_pub, reason = "other tests share it")]
+mod eighth;
+mod eighths;
 #[path = "../common/executors.rs"]
 #[allow(dead_code, unreachable_pub, reason = "these tests make executors of their own")]
 mod executors;

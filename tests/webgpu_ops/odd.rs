@@ -1,6 +1,6 @@
 //! Every operation in sizes that fill no tile, in every way that it may run, against the CPU executor.
 
-use crate::case::{ACTS, Case, DTYPES, epilogues};
+use crate::case::{ACTS, Case, epilogues};
 use tintype::executor::WeightDtype;
 use tintype::graph::{Element, Epilogue, Op, Pack, Prologue, Rate, Unary};
 
@@ -32,7 +32,7 @@ fn linear_layers() {
         let mut case = Case::new(i as u32);
         case.step = i % 3;
         case.input(&[1, m, k]);
-        case.param(Pack::Matrix, &[n, k], DTYPES[i % 3]);
+        case.param(Pack::Matrix, &[n, k], WeightDtype::ALL[i % 5]);
         if i % 2 == 0 {
             case.param(Pack::Vector, &[n], WeightDtype::F32);
         }
@@ -54,7 +54,7 @@ fn convolutions() {
         let mut case = Case::new(i as u32);
         case.step = i % 3;
         case.input(&[1, h, w, ci]);
-        case.param(Pack::Conv, &[co, ci, 3, 3], DTYPES[i % 3]);
+        case.param(Pack::Conv, &[co, ci, 3, 3], WeightDtype::ALL[i % 5]);
         case.param(Pack::Vector, &[co], WeightDtype::F32);
         operands(&mut case, e, &[1, h.div_ceil(stride), w.div_ceil(stride), co]);
         case.check_with_cpu(Op::Conv2d {
@@ -146,7 +146,7 @@ fn embeddings() {
         let value = case.graph.input("ids", [1, tokens], Element::U32, Rate::Step);
         case.inputs.push((value, "ids".into(), Vec::new()));
         case.ids.insert("ids".into(), ids);
-        case.param(Pack::Table, &[50, c], DTYPES[i % 3]);
+        case.param(Pack::Table, &[50, c], WeightDtype::ALL[i % 5]);
         case.param(Pack::Table, &[tokens, c], WeightDtype::F32);
         case.check_with_cpu(Op::Embedding);
     }

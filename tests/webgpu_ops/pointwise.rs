@@ -105,7 +105,13 @@ fn nearest_neighbours() {
 
 #[test]
 fn embeddings() {
-    for (c, dtype) in [(8, WeightDtype::F32), (6, WeightDtype::F16), (5, WeightDtype::Bf16)] {
+    for (c, dtype) in [
+        (8, WeightDtype::F32),
+        (6, WeightDtype::F16),
+        (5, WeightDtype::Bf16),
+        (7, WeightDtype::E4m3),
+        (4, WeightDtype::E5m2),
+    ] {
         let mut case = Case::new(c as u32);
         let (vocabulary, tokens) = (50, 7);
         let ids: Vec<u32> = (0..2 * tokens).map(|i| (i * 17 % vocabulary) as u32).collect();

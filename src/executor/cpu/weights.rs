@@ -28,6 +28,7 @@ struct Filling {
 enum Data {
     F32(Vec<f32>),
     Half(Vec<u16>, WeightDtype),
+    Byte(Vec<u8>, WeightDtype),
 }
 
 impl Data {
@@ -36,6 +37,8 @@ impl Data {
             Self::F32(x) => Elements::F32(x),
             Self::Half(x, WeightDtype::Bf16) => Elements::Bf16(x),
             Self::Half(x, _) => Elements::F16(x),
+            Self::Byte(x, WeightDtype::E5m2) => Elements::E5m2(x),
+            Self::Byte(x, _) => Elements::E4m3(x),
         }
     }
 }
@@ -122,7 +125,7 @@ impl Weights {
     pub(in super::super) fn dtype(&self, spec: &ParamSpec) -> Result<WeightDtype> {
         Ok(match self.param(spec)?.filling.borrow().data {
             Data::F32(_) => WeightDtype::F32,
-            Data::Half(_, dtype) => dtype,
+            Data::Half(_, dtype) | Data::Byte(_, dtype) => dtype,
         })
     }
 
@@ -142,9 +145,11 @@ impl Cpu {
         for (spec, dtype) in params {
             let key = spec.key();
             let packing = Packing::new(spec, stride(spec))?;
-            let data = match kept_in(spec, *dtype) {
-                WeightDtype::F32 => Data::F32(filled(packing.elements(), 0.0, &key)?),
-                half => Data::Half(filled(packing.elements(), 0, &key)?, half),
+            let kept = kept_in(spec, *dtype);
+            let data = match kept.size() {
+                1 => Data::Byte(filled(packing.elements(), 0, &key)?, kept),
+                2 => Data::Half(filled(packing.elements(), 0, &key)?, kept),
+                _ => Data::F32(filled(packing.elements(), 0.0, &key)?),
             };
             let param = Param {
                 packed: spec.packed(),
@@ -169,6 +174,7 @@ impl Cpu {
         match data {
             Data::F32(to) => packing.widen(part, start, from, bytes, to),
             Data::Half(to, kept) => packing.halve(part, start, [from, *kept], bytes, to),
+            Data::Byte(to, kept) => packing.keep(part, start, [from, *kept], bytes, to),
         }
     }
 

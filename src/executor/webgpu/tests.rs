@@ -332,10 +332,10 @@ fn every_way(plan: &Plan, registers: bool, mut see: impl FnMut(&kernels::Dispatc
 /// Each variant that is listed is one that some operation runs, and no other is run.
 #[test]
 fn what_is_listed_is_what_is_selected() {
-    const DTYPES: [WeightDtype; 3] = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16];
     let graphs = operations()
         .into_iter()
         .chain(Layer::all().into_iter().map(Layer::graph));
+    let pairs = WeightDtype::ALL.map(|a| WeightDtype::ALL.map(|b| (a, b)));
     // What samplers and races run, of no plan.
     let mut selected: BTreeSet<String> = ["combine", "compare"].map(String::from).into();
     for mut graph in graphs {
@@ -343,7 +343,7 @@ fn what_is_listed_is_what_is_selected() {
         for plan in [Plan::new(graph.clone()), Plan::in_halves(graph)] {
             for registers in [false, true] {
                 every_way(&plan, registers, |dispatch| {
-                    for (first, second) in DTYPES.into_iter().flat_map(|a| DTYPES.map(|b| (a, b))) {
+                    for (first, second) in pairs.into_iter().flatten() {
                         let dtype = |p: usize| Ok(if p == dispatch.weights[0] { first } else { second });
                         selected.insert(dispatch.variant_with(&plan, dtype).unwrap().to_string());
                     }

@@ -4,6 +4,7 @@ use super::Webgpu;
 use super::buffers::Buffer;
 use super::policy;
 use crate::error::{Error, Result};
+use crate::executor::dtype::{bf16_to_f32, e4m3_to_f32, e5m2_to_f32, half_to_f32};
 use crate::executor::{Packing, WeightDtype};
 use crate::graph::{Pack, ParamSpec};
 use std::cell::RefCell;
@@ -144,18 +145,31 @@ impl Webgpu {
             room.map_err(|_| Error::OutOfMemory(format!("{}: {words} words to pack it in", spec.key())))?;
             staging.resize(words, 0);
         }
-        if *dtype == WeightDtype::F32 {
-            packing.widen(part, start, from, bytes, bytemuck::cast_slice_mut(staging))?;
-        } else {
-            let halves: &mut [u16] = bytemuck::cast_slice_mut(staging);
-            packing.halve(part, start, [from, *dtype], bytes, &mut halves[..elements])?;
+        let dtypes = [from, *dtype];
+        match dtype.size() {
+            1 => packing.keep(
+                part,
+                start,
+                dtypes,
+                bytes,
+                &mut bytemuck::cast_slice_mut(staging)[..elements],
+            )?,
+            2 => packing.halve(
+                part,
+                start,
+                dtypes,
+                bytes,
+                &mut bytemuck::cast_slice_mut(staging)[..elements],
+            )?,
+            _ => packing.widen(part, start, from, bytes, bytemuck::cast_slice_mut(staging))?,
         }
         if packing.is_whole() {
             if spec.pack == Pack::Gated {
                 let [_, columns] = spec.packed();
-                match dtype {
-                    WeightDtype::F32 => beside(staging, columns),
-                    _ => beside::<u16>(&mut bytemuck::cast_slice_mut(staging)[..elements], columns),
+                match dtype.size() {
+                    1 => beside::<u8>(&mut bytemuck::cast_slice_mut(staging)[..elements], columns),
+                    2 => beside::<u16>(&mut bytemuck::cast_slice_mut(staging)[..elements], columns),
+                    _ => beside(staging, columns),
                 }
             }
             for (i, piece) in staging.chunks(policy::UPLOAD_PIECE / 4).enumerate() {
@@ -180,11 +194,14 @@ impl Webgpu {
             _ => i,
         };
         let half = |i: usize| (words[i / 2] >> (i % 2 * 16)) as u16;
-        match dtype {
-            WeightDtype::F32 => packing.unpack(|i| f32::from_bits(words[place(i)])),
-            WeightDtype::F16 => packing.unpack(|i| half::f16::from_bits(half(place(i))).to_f32()),
-            WeightDtype::Bf16 => packing.unpack(|i| half::bf16::from_bits(half(place(i))).to_f32()),
-        }
+        let byte = |i: usize| (words[i / 4] >> (i % 4 * 8)) as u8;
+        packing.unpack(|i| match (dtype, place(i)) {
+            (WeightDtype::F32, i) => f32::from_bits(words[i]),
+            (WeightDtype::F16, i) => half_to_f32(half(i)),
+            (WeightDtype::Bf16, i) => bf16_to_f32(half(i)),
+            (WeightDtype::E4m3, i) => e4m3_to_f32(byte(i)),
+            (WeightDtype::E5m2, i) => e5m2_to_f32(byte(i)),
+        })
     }
 
     /// The queue keeps copies of what it was handed until something is submitted.

@@ -1,7 +1,7 @@
 //! Weights in panels of columns, and products with them.
 
 use super::tile::{COLUMNS, ROWS, Sums, Tall, Wide, interleave, tile};
-use crate::executor::pack::half_to_f32;
+use crate::executor::dtype::{bf16_to_f32, e4m3_to_f32, e5m2_to_f32, half_to_f32};
 use std::ops::Range;
 
 /// Steps that are multiplied before the next panel's turn: what a panel has of them stays in the nearest cache.
@@ -13,6 +13,8 @@ pub(in super::super) enum Elements<'a> {
     F32(&'a [f32]),
     F16(&'a [u16]),
     Bf16(&'a [u16]),
+    E4m3(&'a [u8]),
+    E5m2(&'a [u8]),
 }
 
 impl Elements<'_> {
@@ -32,7 +34,9 @@ impl Elements<'_> {
         match self {
             Self::F32(x) => to.copy_from_slice(&x[at]),
             Self::F16(x) => each(&x[at], to, half_to_f32),
-            Self::Bf16(x) => each(&x[at], to, |x| f32::from_bits(u32::from(x) << 16)),
+            Self::Bf16(x) => each(&x[at], to, bf16_to_f32),
+            Self::E4m3(x) => each(&x[at], to, e4m3_to_f32),
+            Self::E5m2(x) => each(&x[at], to, e5m2_to_f32),
         }
     }
 }
@@ -57,9 +61,9 @@ impl Panels<'_> {
         let first = panel * self.steps + steps.start;
         match self.elements {
             Elements::F32(x) => &x.as_chunks().0[first..first + steps.len()],
-            halves => {
+            narrow => {
                 let scratch = &mut scratch[..steps.len()];
-                halves.widen(first * COLUMNS, scratch.as_flattened_mut());
+                narrow.widen(first * COLUMNS, scratch.as_flattened_mut());
                 scratch
             }
         }
@@ -226,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_are_widened_on_the_way() {
+    fn what_is_kept_in_less_is_widened_on_the_way() {
         let (rows, steps, columns) = (6, 700, 19);
         let (a, b) = (
             numbers(rows * steps, 1),
@@ -236,7 +240,14 @@ mod tests {
         stack_all(rows, steps, &a, &mut stacked);
         let f16: Vec<u16> = b.iter().map(|&x| half::f16::from_f32(x).to_bits()).collect();
         let bf16: Vec<u16> = b.iter().map(|&x| half::bf16::from_f32(x).to_bits()).collect();
-        for elements in [Elements::F16(&f16), Elements::Bf16(&bf16)] {
+        // All of them are numbers, of either kind.
+        let bytes: Vec<u8> = (0..b.len()).map(|i| (i % 251) as u8 & 0xfb).collect();
+        for elements in [
+            Elements::F16(&f16),
+            Elements::Bf16(&bf16),
+            Elements::E4m3(&bytes),
+            Elements::E5m2(&bytes),
+        ] {
             let mut wide = vec![0.0; b.len()];
             elements.widen(0, &mut wide);
             let product = |elements| {

@@ -59,6 +59,8 @@ impl Variant {
             WeightDtype::F32 => "f32",
             WeightDtype::F16 => "f16",
             WeightDtype::Bf16 => "bf16",
+            WeightDtype::E4m3 => "e4m3",
+            WeightDtype::E5m2 => "e5m2",
         };
         self.value(if index == 0 { "W0" } else { "W1" }, name)
     }
@@ -82,9 +84,6 @@ impl fmt::Display for Variant {
         if self.macros.is_empty() { Ok(()) } else { write!(f, "]") }
     }
 }
-
-/// The kinds of weights that a kernel has a variant for.
-const DTYPES: [WeightDtype; 3] = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16];
 
 /// What a plan's values may be kept in.
 const ELEMENTS: [Element; 2] = [Element::F32, Element::F16];
@@ -275,12 +274,12 @@ pub fn variants() -> Vec<Variant> {
     all.extend(["add", "unary"].map(Variant::new));
     let kept = |variant: Variant| ELEMENTS.map(|element| variant.clone().kept_in(element));
     let mut all: Vec<_> = all.into_iter().flat_map(kept).collect();
-    for table in DTYPES {
+    for table in WeightDtype::ALL {
         let embedding = kept(Variant::new("embedding")).map(|kind| kind.weight(0, table));
         all.extend(
             embedding
                 .iter()
-                .flat_map(|kind| DTYPES.map(|d| kind.clone().weight(1, d))),
+                .flat_map(|kind| WeightDtype::ALL.map(|d| kind.clone().weight(1, d))),
         );
     }
     all.extend(["group_finish", "timestep", "combine", "compare"].map(Variant::new));

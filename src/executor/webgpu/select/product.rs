@@ -1,7 +1,8 @@
 //! Products: linear layers and convolutions. A [`Product`] is what is known of one before it runs; a [`Choice`] is one of the legal
 //! ways to run it.
 
-use super::{DTYPES, ELEMENTS, Variant};
+use super::{ELEMENTS, Variant};
+use crate::executor::WeightDtype;
 use crate::graph::{Activation, Element};
 
 /// How a product finds its left operand.
@@ -306,7 +307,7 @@ pub(super) fn variants() -> Vec<Variant> {
     all.into_values()
         .flat_map(|(variant, weights)| {
             if weights {
-                DTYPES.map(|d| variant.clone().weight(0, d)).to_vec()
+                WeightDtype::ALL.map(|d| variant.clone().weight(0, d)).to_vec()
             } else {
                 vec![variant]
             }

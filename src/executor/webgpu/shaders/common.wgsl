@@ -21,6 +21,8 @@ struct Globals {
 // Four values of a weight in memory, and as the kernels compute with them.
 alias packed_f32 = vec4<f32>;
 alias packed_bf16 = vec2<u32>;
+alias packed_e4m3 = u32;
+alias packed_e5m2 = u32;
 
 fn widen_f32(w: packed_f32) -> vec4<f32> {
     return w;
@@ -42,6 +44,22 @@ fn widen_f16(w: packed_f16) -> vec4<f32> {
 
 fn widen_bf16(w: packed_bf16) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(w.x << 16u, w.x & 0xffff0000u, w.y << 16u, w.y & 0xffff0000u));
+}
+
+// Without floats that are subnormal on the way: an adapter may take those for zero.
+fn widen_e4m3(w: packed_e4m3) -> vec4<f32> {
+    let bytes = vec4<u32>(w, w >> 8u, w >> 16u, w >> 24u) & vec4<u32>(0xffu);
+    let size = bytes & vec4<u32>(0x7fu);
+    let small = bitcast<vec4<u32>>(vec4<f32>(size) * 0x1p-9f);
+    var bits = select((size + vec4<u32>(120u << 3u)) << vec4<u32>(20u), small, size < vec4<u32>(8u));
+    bits = select(bits, vec4<u32>(0x7fc00000u), size == vec4<u32>(0x7fu));
+    return bitcast<vec4<f32>>(bits | ((bytes >> vec4<u32>(7u)) << vec4<u32>(31u)));
+}
+
+// The upper bytes of halves.
+fn widen_e5m2(w: packed_e5m2) -> vec4<f32> {
+    let low = unpack2x16float(((w & 0xffu) << 8u) | ((w & 0xff00u) << 16u));
+    return vec4<f32>(low, unpack2x16float(((w >> 8u) & 0xff00u) | (w & 0xff000000u)));
 }
 
 // A grid is folded where one dimension would be too long, and parted where it would run too long: `args.first` is then the number of

@@ -92,7 +92,7 @@ fn name_of(product: &Product, dtype: WeightDtype) -> String {
 
 /// How most of these weights are kept.
 fn most<'a>(params: impl Iterator<Item = (&'a ParamSpec, WeightDtype)>) -> WeightDtype {
-    let mut sums = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16].map(|dtype| (dtype, 0));
+    let mut sums = WeightDtype::ALL.map(|dtype| (dtype, 0));
     for (spec, dtype) in params {
         let [rows, columns] = spec.packed();
         let own = sums.iter_mut().filter(|(other, _)| *other == dtype);
