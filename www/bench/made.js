@@ -2,13 +2,17 @@
 // be, and an autoencoder of TAESD's shape. It draws noise, as fast as a real one of that shape draws pictures.
 
 import { decoderGraph, textGraph } from "./parts.js";
+import { half } from "./read.js";
 import { unetGraph } from "./unet.js";
 
 /**
- * Floats of 8 bits, which the engine keeps as halves: a browser without a disk (a private window, a headless one) holds 500 MB of what
- * pages make, and no more.
+ * Floats of fewer bits: how they are made, that 1 is `one`, and their values. A browser without a disk (a private window, a headless one)
+ * holds 500 MB of what pages make, and no more: the largest model is of 8 bits for that.
  */
-const BYTES = "F8_E4M3";
+const NARROW = {
+  F16: { Values: Uint16Array, one: 0x3c00, signs: 0x83ff83ff, exponent: (power) => Math.max(0, 15 + power) * 0x04000400, float: half },
+  F8_E4M3: { Values: Uint8Array, one: 0x38, signs: 0x87878787, exponent: (power) => Math.max(0, 7 + power) * 0x08080808, float: (bits) => EIGHTHS[bits] },
+};
 
 const product = (shape) => shape.reduce((a, b) => a * b, 1);
 
@@ -35,14 +39,13 @@ class Random {
     return values;
   }
 
-  /** Floats of 8 bits (e4m3) of either sign, of about that size. */
-  bytes(values, bound) {
-    // Sign and mantissa are random, the exponent is that of the bound; four at once.
-    const exponent = Math.max(0, 6 + Math.floor(Math.log2(bound))) * 0x08080808;
-    const words = new Uint32Array(Math.ceil(values.length / 4));
-    for (let i = 0; i < words.length; i++) words[i] = (this.#next() & 0x87878787) | exponent;
-    values.set(new Uint8Array(words.buffer, 0, values.length));
-    return values;
+  /** Floats of fewer bits, of either sign, up to the bound. */
+  narrow(length, { Values, signs, exponent }, bound) {
+    // Sign and mantissa are random, the exponent is that below the bound; several at once.
+    const fixed = exponent(Math.floor(Math.log2(bound)) - 1);
+    const words = new Uint32Array(Math.ceil((length * Values.BYTES_PER_ELEMENT) / 4));
+    for (let i = 0; i < words.length; i++) words[i] = (this.#next() & signs) | fixed;
+    return new Values(words.buffer, 0, length);
   }
 }
 
@@ -50,16 +53,17 @@ class Random {
 function fill(name, shape, dtype, seed) {
   const random = new Random(seed);
   const isVector = shape.length === 1;
+  const narrow = NARROW[dtype];
   if (isVector && name.endsWith("weight")) {
-    if (dtype === BYTES) return new Uint8Array(product(shape)).fill(0x38);
+    if (narrow) return new narrow.Values(product(shape)).fill(narrow.one);
     return random.floats(new Float32Array(product(shape)), 0.1).map((value) => 1 + value);
   }
   const bound = isVector ? 0.05 : Math.sqrt(3 / product(shape.slice(1)));
-  return dtype === BYTES ? random.bytes(new Uint8Array(product(shape)), bound) : random.floats(new Float32Array(product(shape)), bound);
+  return narrow ? random.narrow(product(shape), narrow, bound) : random.floats(new Float32Array(product(shape)), bound);
 }
 
 /** The value of each float of 8 bits, by its bits. */
-const VALUES = Float32Array.from({ length: 256 }, (_, bits) => {
+const EIGHTHS = Float32Array.from({ length: 256 }, (_, bits) => {
   const exponent = (bits >> 3) & 15;
   const size = exponent === 0 ? (bits & 7) * 2 ** -9 : (8 + (bits & 7)) * 2 ** (exponent - 10);
   return bits >> 7 ? -size : size;
@@ -79,7 +83,7 @@ export class Weights {
   /** The same in f32. */
   floats = (name) => {
     const values = this.values(name);
-    return this.dtype === BYTES ? Float32Array.from(values, (bits) => VALUES[bits]) : values;
+    return NARROW[this.dtype] ? Float32Array.from(values, NARROW[this.dtype].float) : values;
   };
 
   get count() {
@@ -88,7 +92,7 @@ export class Weights {
 
   /** A safetensors file of them. */
   file() {
-    const size = this.dtype === BYTES ? 1 : 4;
+    const size = NARROW[this.dtype]?.Values.BYTES_PER_ELEMENT ?? 4;
     const header = { __metadata__: { format: "pt" } };
     let end = 0;
     for (const [name, shape] of this.shapes) {

@@ -4,7 +4,7 @@ import { decoderGraph, textGraph } from "./parts.js";
 import { unetGraph } from "./unet.js";
 
 /** The value of a half, by its bits. */
-function half(bits) {
+export function half(bits) {
   const [exponent, mantissa] = [(bits >> 10) & 31, bits & 1023];
   const size = exponent === 0 ? mantissa * 2 ** -24 : exponent === 31 ? (mantissa ? NaN : Infinity) : (1024 + mantissa) * 2 ** (exponent - 25);
   return bits >> 15 ? -size : size;
