@@ -81,6 +81,8 @@ pub(super) fn e5m2_to_f32(byte: u8) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn every_half_is_widened_as_it_should_be() {
