@@ -12,8 +12,8 @@ export async function startHashing({ build, module }) {
   try {
     await start(build, module);
   } catch (error) {
+    if (build !== "threads") throw error;
     const one = choose(false).build;
-    if (one === build) throw error;
     // Memory to share was had once, and may not be had again.
     await start(one, BUILDS[one].wasmUrl);
   }
