@@ -339,41 +339,27 @@ impl Place {
 
 /// An element as a file has it.
 trait Element: Copy {
-    /// The first `ROWS` rows of `elements` at once. Gives how many elements that were.
+    /// The first `ROWS` rows of `elements` at once, one element after the other. Gives how many elements that were.
     fn rows<const ROWS: usize, T: Copy>(
         shape: [usize; 2],
         elements: &[Self],
         convert: &impl Fn(Self) -> T,
         to: &mut [T],
         stride: usize,
-    ) -> usize;
-}
-
-/// Elements that are moved one by one.
-macro_rules! singly {
-    ($($size:literal)*) => {$(
-        impl Element for [u8; $size] {
-            fn rows<const ROWS: usize, T: Copy>(
-                shape: [usize; 2],
-                elements: &[Self],
-                convert: &impl Fn(Self) -> T,
-                to: &mut [T],
-                stride: usize,
-            ) -> usize {
-                let len = shape[0] * shape[1];
-                let rows: [&[Self]; ROWS] = std::array::from_fn(|r| &elements[r * len..][..len]);
-                let mut place = Place::new(shape, 0);
-                for from in 0..len {
-                    let to = &mut to[place.next_row() * stride..][..ROWS];
-                    to.iter_mut().zip(&rows).for_each(|(to, row)| *to = convert(row[from]));
-                }
-                ROWS * len
-            }
+    ) -> usize {
+        let len = shape[0] * shape[1];
+        let rows: [&[Self]; ROWS] = std::array::from_fn(|r| &elements[r * len..][..len]);
+        let mut place = Place::new(shape, 0);
+        for from in 0..len {
+            let to = &mut to[place.next_row() * stride..][..ROWS];
+            to.iter_mut().zip(&rows).for_each(|(to, row)| *to = convert(row[from]));
         }
-    )*};
+        ROWS * len
+    }
 }
 
-singly!(1 4);
+impl Element for [u8; 1] {}
+impl Element for [u8; 4] {}
 
 /// Rows and columns of a square of halves that is transposed in registers.
 const SQUARE: usize = 8;

@@ -121,5 +121,10 @@ export async function startSite({ isolated = false } = {}) {
     requests: log,
     /** Handlers in place of files, by their addresses: also of those that a worker's worker asks for, which a test sees nothing of. */
     instead,
+    /** Gives a script of dist/ as `change` leaves its text, until `instead` lets go of it. */
+    rewrite(pathname, change) {
+      const changed = () => Buffer.from(change(readFileSync(path.join(DIST, pathname), "utf8")));
+      instead.set(pathname, (request, response) => send(request, response, changed(), "text/javascript", headers));
+    },
   };
 }

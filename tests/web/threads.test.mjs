@@ -1,15 +1,15 @@
 // Pages that may share memory compute by several threads, and draw the same bytes; all others by one, and nothing has to be set up.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Api, isPicture, openApi, openPage, startBrowser, startSite } from "./harness.mjs";
-import { ISOLATION } from "../../tools/serve.mjs";
 import { golden, startHub } from "./hub.mjs";
-import { DIST, broken, send } from "./server.mjs";
+import { broken } from "./server.mjs";
 
 const FOX = { checkpoint: "/checkpoints/soft/", prompt: "fox", seed: 7, steps: 2 };
 const THREAD = "/tintype/thread.js";
+/** Where it gets what it does. */
+const PART = "part = exports.tintype_part;";
 const CPU = { backend: "cpu", debug: true };
 
 /** Names of the files of wasm and its glue that a browser's context fetches from now on. */
@@ -152,11 +152,9 @@ describe("a page that is isolated by its host's headers", { timeout: 600_000 }, 
   ]) {
     test(`a thread that ${what} over its work is a worker that died, and says of what`, async () => {
       let asked = 0;
-      site.instead.set(THREAD, (request, response) => {
-        const script = readFileSync(path.join(DIST, THREAD), "utf8");
-        const part = "part = exports.tintype_part;";
-        assert.ok(script.includes(part));
-        send(request, response, Buffer.from(asked++ === 0 ? script.replace(part, fails) : script), "text/javascript", ISOLATION);
+      site.rewrite(THREAD, (script) => {
+        assert.ok(script.includes(PART));
+        return asked++ === 0 ? script.replace(PART, fails) : script;
       });
       const { rgba } = await drawOn(api, 2);
       assert.ok(rgba.equals(one.rgba));
@@ -186,11 +184,8 @@ describe("a page that is isolated by its host's headers", { timeout: 600_000 }, 
         };`;
       const scripts = script.split(",");
       for (const name of scripts) {
-        site.instead.set(name, (request, response) => {
-          if (harm !== "refused") return harm(request, response);
-          const text = refuses + readFileSync(path.join(DIST, name), "utf8");
-          send(request, response, Buffer.from(text), "text/javascript", ISOLATION);
-        });
+        if (harm === "refused") site.rewrite(name, (text) => refuses + text);
+        else site.instead.set(name, harm);
       }
       const fetched = watch(page.context());
       const { backend, rgba } = await drawOn(api, 2);
@@ -216,11 +211,7 @@ describe("a page that is isolated by its host's headers", { timeout: 600_000 }, 
   });
 
   test("does without threads that fail each time", async () => {
-    site.instead.set(THREAD, (request, response) => {
-      const script = readFileSync(path.join(DIST, THREAD), "utf8");
-      const fails = script.replace("part = exports.tintype_part;", "part = () => { throw new Error('as asked'); };");
-      send(request, response, Buffer.from(fails), "text/javascript", ISOLATION);
-    });
+    site.rewrite(THREAD, (script) => script.replace(PART, "part = () => { throw new Error('as asked'); };"));
     await api.create({ ...CPU, threads: 2 });
     await api.load(FOX.checkpoint);
     await assert.rejects(api.draw(FOX), { code: "internal", message: /as asked/ });
@@ -233,10 +224,9 @@ describe("a page that is isolated by its host's headers", { timeout: 600_000 }, 
     const worker = "/tintype/worker.js";
     const wasm = "/tintype/wasm/tintype_threads_bg.wasm";
     site.instead.set(wasm, () => {});
-    site.instead.set(worker, (request, response) => {
-      const script = readFileSync(path.join(DIST, worker), "utf8");
+    site.rewrite(worker, (script) => {
       assert.ok(script.includes("[30_000, 300_000]"));
-      send(request, response, Buffer.from(script.replace("[30_000, 300_000]", "[500, 300_000]")), "text/javascript", ISOLATION);
+      return script.replace("[30_000, 300_000]", "[500, 300_000]");
     });
     const { backend, rgba } = await drawOn(api, 2);
     [wasm, worker].forEach((name) => site.instead.delete(name));

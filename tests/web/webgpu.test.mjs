@@ -1,11 +1,9 @@
 // WebGPU on the browser's software adapter: slow, and the very code that a GPU runs.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { difference, isPicture, openApi } from "./harness.mjs";
 import { withNaN } from "./safetensors.mjs";
-import { DIST, send, shipped } from "./server.mjs";
+import { shipped } from "./server.mjs";
 
 const SOFT = "/checkpoints/soft/";
 const FOX = { checkpoint: SOFT, prompt: "fox", seed: 7, steps: 4 };
@@ -48,10 +46,10 @@ describe("the WebGPU backend", { timeout: 1_200_000 }, () => {
   ]) {
     test(`auto takes the CPU where a browser's WebGPU ${what}`, async () => {
       const worker = "/tintype/worker.js";
-      site.instead.set(worker, (request, response) => {
-        const script = readFileSync(path.join(DIST, worker), "utf8");
-        const named = script.replace(/const \{ vendor, .* = adapter\.info;/, 'const [vendor, architecture, device, description, isFallbackAdapter] = ["a", "gpu", "", "", false];').replace("ADAPTER_MS = 30_000", "ADAPTER_MS = 500");
-        send(request, response, Buffer.from(`${named}\n${spoils}`), "text/javascript");
+      const named = 'const [vendor, architecture, device, description, isFallbackAdapter] = ["a", "gpu", "", "", false];';
+      site.rewrite(worker, (script) => {
+        const hasty = script.replace("ADAPTER_MS = 30_000", "ADAPTER_MS = 500");
+        return `${hasty.replace(/const \{ vendor, .* = adapter\.info;/, named)}\n${spoils}`;
       });
       const { kind, reason } = await api.create({ backend: "auto", store: "off" });
       site.instead.delete(worker);
@@ -101,9 +99,7 @@ describe("the WebGPU backend", { timeout: 1_200_000 }, () => {
 
   test("nothing is read back between the steps of a picture, and the page draws on", async (t) => {
     const worker = "/tintype/worker.js";
-    site.instead.set(worker, (request, response) => {
-      send(request, response, Buffer.from(TELLS + readFileSync(path.join(DIST, worker), "utf8")), "text/javascript");
-    });
+    site.rewrite(worker, (script) => TELLS + script);
     await api.create({ backend: "webgpu" });
     site.instead.delete(worker);
     await api.load(SOFT);

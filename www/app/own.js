@@ -1,6 +1,7 @@
 // Checkpoints of a person's own as entries like the catalogue's, and what is remembered of them for the next visit.
 
 import { isSingle, shownAddress } from "../tintype/address.js";
+import { loras as checked } from "../tintype/options.js";
 import { addressOf, fromAddress, isLasting } from "./things.js";
 
 const DATABASE = "tintype-page";
@@ -12,16 +13,12 @@ let made = 0;
 export const loraOf = ({ name, source }, scale = 1) => ({ key: (made += 1), name, source, scale, on: true });
 
 /** The LoRAs that an entry of a catalogue has. */
-export function lorasOf(loras) {
-  if (!Array.isArray(loras)) throw new Error("loras: expected an array of { source, scale }");
-  return loras.map((lora, index) => {
-    const thing = typeof lora?.source === "string" ? fromAddress(lora.source) : undefined;
+export const lorasOf = (loras) =>
+  checked(loras, "loras").map(({ source, scale }, index) => {
+    const thing = typeof source === "string" ? fromAddress(source) : undefined;
     if (!thing) throw new Error(`loras[${index}].source: expected an address`);
-    const scale = lora.scale ?? 1;
-    if (!Number.isFinite(scale)) throw new Error(`loras[${index}].scale: expected a finite number`);
     return loraOf(thing, scale);
   });
-}
 
 /** The entry of a thing that is loaded so. */
 export function entryOf(thing, { options = {}, defaults, loras = [] } = {}) {

@@ -48,7 +48,6 @@ export const models = async () => [...MADE, ...(await shipped())];
  */
 export async function measure(model, { backend = "auto", arithmetic = "f32", threads, raced = false, rounds, signal, onPhase = () => {} } = {}) {
   const notices = [];
-  const note = (kind, message) => notices.push({ kind, message });
   onPhase("Starting");
   const adapter = await adapterFacts();
   const tintype = await Tintype.create({ backend, arithmetic, threads, store: "off", debug: true });
@@ -65,7 +64,9 @@ export async function measure(model, { backend = "auto", arithmetic = "f32", thr
     const options = { checkpoint, prompt: "a fox", width, height, guidanceScale: 1, signal };
 
     onPhase("Finding the fastest ways");
-    if (!(await settle(tintype, options))) note("tuning", `not all ways were raced after ${MOST_DRAWS} pictures: times may hold races of others`);
+    if (!(await settle(tintype, options))) {
+      notices.push({ kind: "tuning", message: `not all ways were raced after ${MOST_DRAWS} pictures: times may hold races of others` });
+    }
 
     onPhase("Measuring what the device can do, a step and a decoding");
     const { unet, vae, ...profile } = await tintype.profile({ ...options, tensors: raced });
@@ -100,7 +101,8 @@ export async function measure(model, { backend = "auto", arithmetic = "f32", thr
       notices,
     };
     if (raced) {
-      const models = () => made ?? readCheckpoint(model.source);
+      let read = made;
+      const models = () => (read ??= readCheckpoint(model.source));
       const about = { report, rounds, isSlow, signal, onPhase };
       report.race = await racing(tintype, models, options, { ...about, measured: () => tensors });
       const others = profile.backend.kind === "cpu" ? (model.others ?? []) : [];

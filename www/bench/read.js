@@ -50,18 +50,15 @@ export async function readCheckpoint({ url }) {
     if (!response.ok) throw new Error(`${response.url}: the server answered ${response.status}`);
     return response;
   };
-  const part = async (folder, file, graphOf) => {
-    const [config, weights] = await Promise.all([get(`${folder}/config.json`), get(`${folder}/${file}.safetensors`)]);
-    return { graph: graphOf(await config.json()), weights: new FileWeights(await weights.arrayBuffer()) };
-  };
-  const { sample_size: side } = await (await get("unet/config.json")).json();
-  const { max_position_embeddings: tokens } = await (await get("text_encoder/config.json")).json();
+  const configs = ["unet", "vae", "text_encoder"].map(async (folder) => (await get(`${folder}/config.json`)).json());
+  const [ofUnet, ofVae, ofText] = await Promise.all(configs);
+  const [side, tokens] = [ofUnet.sample_size, ofText.max_position_embeddings];
   const size = { height: side, width: side };
-  const diffusion = "diffusion_pytorch_model";
+  const part = async (graph, file) => ({ graph, weights: new FileWeights(await (await get(file)).arrayBuffer()) });
   const [unet, vae, text] = await Promise.all([
-    part("unet", diffusion, (config) => unetGraph(config, { ...size, tokens })),
-    part("vae", diffusion, (config) => decoderGraph(config, size)),
-    part("text_encoder", "model", (config) => textGraph(config)),
+    part(unetGraph(ofUnet, { ...size, tokens }), "unet/diffusion_pytorch_model.safetensors"),
+    part(decoderGraph(ofVae, size), "vae/diffusion_pytorch_model.safetensors"),
+    part(textGraph(ofText), "text_encoder/model.safetensors"),
   ]);
   return { ...unet, vae, text };
 }

@@ -19,6 +19,7 @@ async function within(mode, work) {
   // Nobody who wants it gone has to wait for this.
   database.onversionchange = () => database.close();
   try {
+    // One that lacks it is of no use, as what follows says: the next is made anew.
     if (!database.objectStoreNames.contains(STORE)) indexedDB.deleteDatabase(NAME);
     const transaction = database.transaction(STORE, mode);
     const kept = new Promise((resolve, reject) => {
