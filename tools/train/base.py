@@ -110,8 +110,8 @@ def run(minutes, batch=None, start=None):
         begin_with(start, s.tokenizer, unet, text)
     unet, text = unet.to(s.where), text.to(s.where)
     fast = models.trained(unet, batch, len(STYLES))
-    lr, horizon = (2e-3, 3_000_000) if on_gpu() else (1.2e-3, 1_000_000)
-    trainer = Trainer("base", {"unet": unet, "text_encoder": text}, lr, horizon, warmup=batch * 300)
+    lr, horizon = (2e-3, 3_000_000) if on_gpu() else (1.2e-3, 400_000)
+    trainer = Trainer("base", {"unet": unet, "text_encoder": text}, lr, horizon, warmup=batch * 100, muon=True)
     clock = Clock(minutes)
     trainer.save()  # from now on the encoder stays as it is
     pool = Pool("all", s.subjects, s.renderer, s.vae)

@@ -176,13 +176,11 @@ class Ema:
 class Trainer:
     """Modules with optimizer and average, counters, and the file they are kept in (the last two of it)."""
 
-    def __init__(self, stage, modules, lr, horizon, warmup=20_000, weight_decay=0.01):
+    def __init__(self, stage, modules, lr, horizon, warmup=20_000, weight_decay=0.01, muon=False):
         self.stage = stage
         self.modules = modules
         self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
-        )
+        self.optimizers = self._optimizers(lr, weight_decay, muon)
         self.lr, self.horizon, self.warmup = lr, horizon, warmup
         self.ema = Ema(list(modules.values()))
         self.samples = self.steps = 0
@@ -193,6 +191,16 @@ class Trainer:
         self.lock = self._locked()
         self.before = time.time()
         self._load()
+
+    def _optimizers(self, lr, weight_decay, muon):
+        """AdamW; or Muon where it is for, and AdamW for what is left."""
+        from .muon import Muon, is_matrix
+
+        named = [(n, p) for m in self.modules.values() for n, p in m.named_parameters() if p.requires_grad]
+        matrices = [p for n, p in named if muon and is_matrix(n, p)]
+        rest = [p for n, p in named if not (muon and is_matrix(n, p))]
+        adam = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+        return [Muon(matrices, lr, weight_decay=weight_decay), adam] if muon else [adam]
 
     def _locked(self):
         """Held while this lives: two runs of one stage would spoil each other's state."""
@@ -215,12 +223,14 @@ class Trainer:
         return torch.Generator(where).manual_seed(number % 2**62)
 
     def step(self, loss, count):
-        self.optimizer.zero_grad(set_to_none=True)
+        for p in self.parameters:
+            p.grad = None
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate()
+            optimizer.step()
         self.ema.update()
         self.samples += count
         self.steps += 1
@@ -232,7 +242,7 @@ class Trainer:
         self.before = now
         state = {
             "modules": {k: m.state_dict() for k, m in self.modules.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
             "ema": self.ema.state_dict(),
             "samples": self.samples,
             "steps": self.steps,
@@ -266,9 +276,10 @@ class Trainer:
                 continue
             for name, module in self.modules.items():
                 module.load_state_dict(state["modules"][name])
-            self.optimizer.load_state_dict(state["optimizer"])
-            for p, kept in self.optimizer.state.items():  # in the weights' layout of memory, which may be another now
-                kept |= {k: torch.empty_like(p).copy_(v) for k, v in kept.items() if torch.is_tensor(v) and v.shape == p.shape}
+            for optimizer, its in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(its)
+                for p, kept in optimizer.state.items():  # in the weights' layout of memory, which may be another now
+                    kept |= {k: torch.empty_like(p).copy_(v) for k, v in kept.items() if torch.is_tensor(v) and v.shape == p.shape}
             self.ema.load_state_dict(state["ema"])
             self.samples, self.steps = state["samples"], state["steps"]
             self.seconds, self.extra = state["seconds"], state["extra"]

@@ -54,7 +54,8 @@ def train(s, name, minutes):
     fast = models.trained(unet, batch)
 
     def trainer_of():
-        return Trainer(stage, {"unet": unet}, 8e-4 if on_gpu() else 5e-4, horizon=1_000_000 if on_gpu() else 100_000, warmup=batch * 50)
+        lr, horizon = (8e-4, 1_000_000) if on_gpu() else (5e-4, 100_000)
+        return Trainer(stage, {"unet": unet}, lr, horizon, warmup=batch * 50, muon=True)
 
     trainer = trainer_of()
     if trainer.samples and trainer.extra.get("base") != base["samples"]:
