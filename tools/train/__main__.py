@@ -49,6 +49,7 @@ def run(args):
 
     import torch
 
+    torch.set_flush_denormal(True)  # before there are other threads, which take it over
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     stage = args.pop("stage")
     if stage in ("pack", "unpack", "status"):

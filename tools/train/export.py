@@ -60,6 +60,7 @@ def entry(out, name, steps=None):
     said = {
         "id": ident,
         "name": of["name"] + {None: "", 1: " in one step", 4: " in four steps"}[steps],
+        "way": {1: "1 step"}.get(steps, f"{steps or STEPS} steps"),
         "url": f"{name}/",
         "description": of["description"] + ("; quicker and rougher" if steps else ""),
         "style": of["style"],
@@ -71,6 +72,7 @@ def entry(out, name, steps=None):
         "files": files,
     }
     if steps:
+        said["of"] = name
         said["license"] = ALL
         said["loras"] = [{"source": LORA, "scale": 1}]
     return said

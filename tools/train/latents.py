@@ -1,8 +1,9 @@
 """A pool of scenes that are encoded already, so that a step of training costs the UNet alone. It grows with the samples seen
-(each scene serves about `reuse()` times) and, once full, gives its oldest shard for a new one."""
+(each scene serves about `REUSE` times) and, once full, gives its oldest shard for a new one."""
 
 import functools
 import hashlib
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -11,14 +12,10 @@ import torch
 
 from . import tokenizer as tokens
 from .captions import Writer
-from .common import device, home, on_gpu, stop_asked, write_atomic
+from .common import autocast, device, home, on_gpu, stop_asked, write_atomic
 from .render import pack
 
-
-
-def reuse():
-    """How often each scene serves. Drawing scenes would keep a GPU from training, and it learns from millions all the same."""
-    return 16 if on_gpu() else 8
+REUSE = 16
 
 
 def written(subjects, only, count, seed, style):
@@ -41,6 +38,7 @@ class Pool:
         self.first, self.most = (6 if style is None else 2, 64) if on_gpu() else (2, 400)
         self.shards = []
         self.made = 0
+        self.seconds = 0.0  # spent on encoding
         weights = hashlib.sha256()
         for p in vae.encoder.parameters():
             weights.update(p.detach().cpu().numpy().tobytes())
@@ -70,8 +68,9 @@ class Pool:
                 return None
             part = {k: v[start : start + (256 if on_gpu() else 32)] for k, v in packed.items()}
             pictures = self.renderer.picture(part).contiguous(memory_format=torch.channels_last)
-            with torch.no_grad():
-                latents.append((self.vae.encoder(pictures * 2 - 1) * scale).half())
+            with torch.no_grad(), autocast():
+                made = self.vae.encoder(pictures * 2 - 1)
+            latents.append((made.float() * scale).half())
         shard = {"latents": torch.cat(latents), "tokens": ids.to(device()), "style": packed["style"].to(device(), torch.uint8)}
         if not on_gpu():
 
@@ -84,10 +83,12 @@ class Pool:
 
     def grow(self, samples):
         """As many shards as there should be after so many samples."""
-        want = self.first + int(samples / (reuse() * self.size))
+        want = self.first + int(samples / (REUSE * self.size))
         self.made = max(self.made, want - self.most, 0)
         while self.made < want and not stop_asked():
+            began = time.time()
             shard = self._shard(self.made)
+            self.seconds += time.time() - began
             if shard is None:
                 return
             self.made += 1

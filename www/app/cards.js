@@ -1,6 +1,8 @@
-// The checkpoints as cards: a group of radio buttons, each with a sample picture, its key and how much of it is here.
+// The checkpoints as cards: a group of radio buttons, each with a sample picture, its key and how much of it is here. Entries that are
+// other ways of drawing with a checkpoint share its card; which way is chosen for all cards at once, below them.
 
 import { make } from "./dom.js";
+import { Ways } from "./ways.js";
 import { downloaded } from "./words.js";
 
 /** What a card says of where its checkpoint is, and what that means. */
@@ -12,17 +14,30 @@ const KEYS = 9;
 
 export class Cards extends EventTarget {
   #root;
-  /** By entry: the nodes of its card that change. */
+  #ways;
+  /** By the first entry of a card: all of its entries, and the nodes that change. */
   #cards = new Map();
+  /** The address of each entry's sample picture. */
+  #pictures = new Map();
   #chosen = null;
 
-  constructor(root) {
+  constructor(root, ways) {
     super();
     this.#root = root;
+    this.#ways = new Ways(ways, () => {
+      this.#chosen = this.#shown(this.#cardOf(this.#chosen));
+      this.#showWays();
+      this.dispatchEvent(new Event("way"));
+    });
   }
 
   get entries() {
-    return [...this.#cards.keys()];
+    return this.groups.flat();
+  }
+
+  /** The entries of each card. */
+  get groups() {
+    return [...this.#cards.values()].map(({ entries }) => entries);
   }
 
   get chosen() {
@@ -30,6 +45,14 @@ export class Cards extends EventTarget {
   }
 
   add(entry) {
+    this.#pictures.set(entry, entry.image);
+    const card = [...this.#cards.values()].find(({ entries: [first] }) => !first.own && !entry.own && first.id === entry.of);
+    if (!card) return this.#addCard(entry);
+    card.entries.push(entry);
+    this.#showWays();
+  }
+
+  #addCard(entry) {
     const place = make("div", { className: "place" });
     const label = make("label", { className: "card" });
     const radio = make("input", { type: "radio", name: "checkpoint", value: entry.id });
@@ -47,11 +70,13 @@ export class Cards extends EventTarget {
     place.append(label);
     if (entry.own) place.append(this.#removal(entry));
     this.#root.append(place);
-    this.#cards.set(entry, { place, label, radio, frame, key, mark, about, bar });
+    const card = { entries: [entry], place, label, radio, frame, key, mark, about, bar };
+    this.#cards.set(entry, card);
     this.#number();
-    this.picture(entry, entry.image);
+    this.#showPicture(card);
     radio.addEventListener("change", () => {
-      this.#chosen = entry;
+      this.#chosen = this.#shown(card);
+      this.#showWays();
       this.dispatchEvent(new Event("choose"));
     });
   }
@@ -65,13 +90,31 @@ export class Cards extends EventTarget {
     return button;
   }
 
-  has(entry) {
-    return this.#cards.has(entry);
+  #cardOf(entry) {
+    return [...this.#cards.values()].find(({ entries }) => entries.includes(entry));
   }
 
+  /** Of a card's entries the one that it stands for now. */
+  #shown({ entries }) {
+    return entries.find(({ way }) => way === this.#ways.chosen) ?? entries[0];
+  }
+
+  /** The ways of the chosen card to choose from, and what all cards stand for. */
+  #showWays() {
+    this.#ways.offer(this.#chosen ? this.#cardOf(this.#chosen).entries : []);
+    for (const card of this.#cards.values()) this.#showPicture(card);
+    this.dispatchEvent(new Event("show"));
+  }
+
+  has(entry) {
+    return this.#cardOf(entry) !== undefined;
+  }
+
+  /** Takes the card of a single entry away. */
   remove(entry) {
     this.#cards.get(entry).place.remove();
     this.#cards.delete(entry);
+    this.#pictures.delete(entry);
     this.#number();
   }
 
@@ -86,21 +129,33 @@ export class Cards extends EventTarget {
 
   /** The sample picture; until there is one, the name's first letter. */
   picture(entry, url) {
-    const { frame } = this.#cards.get(entry);
-    if (!url) return frame.replaceChildren([...entry.name][0] ?? "?");
-    const image = make("img", { src: url, alt: "", loading: "lazy", decoding: "async" });
-    image.addEventListener("error", () => frame.replaceChildren([...entry.name][0] ?? "?"));
-    frame.replaceChildren(image);
+    this.#pictures.set(entry, url);
+    this.#showPicture(this.#cardOf(entry));
   }
 
   hasPicture(entry) {
-    return this.#cards.get(entry).frame.querySelector("img") !== null;
+    return Boolean(this.#pictures.get(entry));
+  }
+
+  #showPicture(card) {
+    const entry = this.#shown(card);
+    const url = this.#pictures.get(entry);
+    if (!url) return card.frame.replaceChildren([...entry.name][0] ?? "?");
+    if (card.frame.querySelector("img")?.src === new URL(url, document.baseURI).href) return;
+    const image = make("img", { src: url, alt: "", loading: "lazy", decoding: "async" });
+    image.addEventListener("error", () => {
+      if (this.#pictures.get(entry) === url) this.#pictures.delete(entry);
+      if (image.isConnected) this.#showPicture(card);
+    });
+    card.frame.replaceChildren(image);
   }
 
   /** Marks a card as chosen without saying so to those who listen. */
   choose(entry) {
     this.#chosen = entry;
-    const { radio, label } = this.#cards.get(entry);
+    const { entries, radio, label } = this.#cardOf(entry);
+    if (entries.length > 1) this.#ways.choose(entry.way);
+    this.#showWays();
     // Focus within the group stays on what is chosen.
     if (this.#root.contains(document.activeElement)) radio.focus({ preventScroll: true });
     radio.checked = true;
@@ -109,16 +164,18 @@ export class Cards extends EventTarget {
 
   /** Chooses the n-th card and tells; gives false where there is none. */
   pick(n) {
-    const entry = this.entries[n - 1];
-    if (!entry) return false;
-    this.choose(entry).scrollIntoView({ block: "nearest" });
+    const card = [...this.#cards.values()][n - 1];
+    if (!card) return false;
+    this.choose(this.#shown(card)).scrollIntoView({ block: "nearest" });
     this.dispatchEvent(new Event("pick"));
     return true;
   }
 
   /** Shows how far each is: `stateOf(entry)` gives { state, progress }. */
   update(stateOf) {
-    for (const [entry, { label, mark, about, bar }] of this.#cards) {
+    for (const card of this.#cards.values()) {
+      const { label, mark, about, bar } = card;
+      const entry = this.#shown(card);
       const { state, progress } = stateOf(entry);
       const [word, meaning] = MARKS[state] ?? ["", ""];
       label.dataset.state = state;

@@ -1,13 +1,19 @@
-// Side by side: one prompt and seed in several checkpoints, a cell for each.
+// Side by side: one prompt and seed in several checkpoints, a cell for each; where they have several ways of drawing, in each of
+// those that are ticked, a row for each checkpoint.
 
 import { Cell } from "./cell.js";
 import { el, make } from "./dom.js";
 import { sheet } from "./sheet.js";
 import { fileName } from "./words.js";
 
+const wayOf = ({ way, name }) => way ?? name;
+
 export class Compare extends EventTarget {
-  /** The checkbox of each entry. */
+  /** The checkbox of each group of entries, by its first. */
   #boxes = new Map();
+  /** The checkbox of each way. */
+  #ways = new Map();
+  #groups = [];
   #cells = [];
   #work = null;
   #begin;
@@ -26,27 +32,33 @@ export class Compare extends EventTarget {
     el("compare-draw").addEventListener("click", () => this.#run());
     el("compare-cancel").addEventListener("click", () => this.cancel());
     el("compare-save").addEventListener("click", () => this.#save());
-    el("compare-which").addEventListener("change", () => this.#show());
+    for (const boxes of ["compare-which", "compare-ways"]) el(boxes).addEventListener("change", () => this.#show());
   }
 
   get isDrawing() {
     return this.#work !== null;
   }
 
-  /** The checkpoints there are; what a person chose among them stays. */
-  offer(entries) {
-    for (const [entry, label] of this.#boxes) {
-      if (entries.includes(entry)) continue;
-      label.remove();
-      this.#boxes.delete(entry);
-    }
-    for (const entry of entries) {
-      if (this.#boxes.has(entry)) continue;
-      const label = make("label", { className: "chip" });
-      label.append(make("input", { type: "checkbox", checked: true, value: entry.id }), ` ${entry.name}`);
-      el("compare-which").append(label);
-      this.#boxes.set(entry, label);
-    }
+  /** The checkpoints there are, each with its ways of drawing; what a person chose among them stays. */
+  offer(groups) {
+    this.#groups = groups;
+    const boxes = (root, known, wanted) => {
+      for (const [key, label] of known) {
+        if (wanted.has(key)) continue;
+        label.remove();
+        known.delete(key);
+      }
+      for (const [key, { value, name }] of wanted) {
+        if (known.has(key)) continue;
+        const label = make("label", { className: "chip" });
+        label.append(make("input", { type: "checkbox", checked: true, value }), ` ${name}`);
+        root.append(label);
+        known.set(key, label);
+      }
+    };
+    boxes(el("compare-which"), this.#boxes, new Map(groups.map(([first]) => [first, { value: first.id, name: first.name }])));
+    const ways = groups.filter(({ length }) => length > 1).flatMap((entries) => entries.map(wayOf));
+    boxes(el("compare-ways"), this.#ways, new Map(ways.map((way) => [way, { value: way, name: way }])));
     this.#show();
   }
 
@@ -54,16 +66,21 @@ export class Compare extends EventTarget {
     this.#work?.abort();
   }
 
-  #chosen() {
-    return [...this.#boxes].filter(([, label]) => label.querySelector("input").checked).map(([entry]) => entry);
+  /** The entries to draw in, those of each checkpoint by themselves. */
+  #rows() {
+    const isTicked = (label) => label.querySelector("input").checked;
+    const rows = this.#groups.filter(([first]) => isTicked(this.#boxes.get(first)));
+    return rows.map((entries) => (entries.length === 1 ? entries : entries.filter((entry) => isTicked(this.#ways.get(wayOf(entry))))));
   }
 
   #show() {
-    const { length } = this.#chosen();
+    const rows = this.#rows().filter(({ length }) => length > 0);
+    const { length } = rows.flat();
     const draw = el("compare-draw");
     const cancel = el("compare-cancel");
     const held = document.activeElement === draw || document.activeElement === cancel;
-    draw.textContent = `Draw in ${length} ${length === 1 ? "checkpoint" : "checkpoints"}`;
+    const pictures = length > rows.length ? `${length} pictures in ` : "in ";
+    draw.textContent = `Draw ${pictures}${rows.length} ${rows.length === 1 ? "checkpoint" : "checkpoints"}`;
     draw.disabled = length === 0;
     draw.hidden = this.isDrawing;
     cancel.hidden = !this.isDrawing;
@@ -73,9 +90,18 @@ export class Compare extends EventTarget {
   }
 
   async #run() {
-    const entries = this.#chosen();
+    const rows = this.#rows();
+    const entries = rows.flat();
     const recipe = !this.isDrawing && this.#begin();
     if (!recipe) return;
+    const most = Math.max(...rows.map(({ length }) => length));
+    // Steps and guidance are what ways differ by.
+    if (most > 1) {
+      delete recipe.steps;
+      delete recipe.guidanceScale;
+    }
+    const isTable = most > 1 && rows.every(({ length }) => length === most);
+    el("compare-cells").style.setProperty("--ways", isTable ? most : "");
     const controller = new AbortController();
     this.#work = controller;
     this.#cells = entries.map((entry) => new Cell(entry, recipe, (detail) => this.dispatchEvent(new CustomEvent("pick", { detail }))));

@@ -25,7 +25,7 @@ import { fromAddress } from "./things.js";
 const CHOICE_SETTLES_MS = 250;
 
 const maker = new Maker();
-const cards = new Cards(el("cards"));
+const cards = new Cards(el("cards"), el("ways"));
 const controls = new Controls(el("form"));
 const stage = new Stage();
 const strip = new Strip(el("strip"));
@@ -203,9 +203,10 @@ function showPrompts(entry) {
   el("tries").replaceChildren(...buttons);
 }
 
-function chosen(entry, { settled = maker.state(entry).state === "ready" } = {}) {
+/** `brings`: its settings go before those that a person made for another way of the same checkpoint. */
+function chosen(entry, { settled = maker.state(entry).state === "ready", brings = false } = {}) {
   showChosen(entry);
-  controls.offer({ ...entry.defaults, ...maker.state(entry).checkpoint?.defaults });
+  controls[brings ? "bring" : "offer"]({ ...entry.defaults, ...maker.state(entry).checkpoint?.defaults });
   showActions();
   clearTimeout(choiceTimer);
   if (settled) settle(entry);
@@ -258,7 +259,7 @@ function restoreFromAddress() {
 }
 
 function cardsChanged() {
-  compare.offer(cards.entries);
+  compare.offer(cards.groups);
   shelf.refresh();
 }
 
@@ -284,17 +285,17 @@ function bringDefaults(entry, { defaults }, loras) {
 async function addCatalogue() {
   const entries = await Tintype.catalogue("checkpoints/checkpoints.json");
   const offered = entries.filter((source, index) => {
-    const { id, name, description, image, prompts, defaults } = source;
+    const { id, of, way, name, description, image, prompts, defaults } = source;
     try {
       const loras = lorasOf(source.loras ?? []);
-      cards.add({ id, name: name ?? id, description, image, prompts, defaults, source, loras, vae: null });
+      cards.add({ id, of, way, name: name ?? id, description, image, prompts, defaults, source, loras, vae: null });
       return true;
     } catch ({ message }) {
       notices.add(`checkpoints.json: checkpoints[${index}] is left out: ${message}`);
       return false;
     }
   });
-  const credits = offered.filter(({ credits }) => credits).map(({ name, credits }) => `${name} from ${credits}`);
+  const credits = offered.filter(({ credits, of }) => credits && !offered.some(({ id }) => id === of)).map(({ name, credits }) => `${name} from ${credits}`);
   el("credits").firstElementChild.textContent = `What the checkpoints learned from: ${credits.join("; ")}.`;
   el("credits").hidden = credits.length === 0;
 }
@@ -352,6 +353,11 @@ addEventListener("keydown", (event) => {
   }
 });
 cards.addEventListener("choose", () => chosen(cards.chosen));
+cards.addEventListener("way", () => {
+  chosen(cards.chosen, { settled: true, brings: true });
+  say(`${cards.chosen.name} is chosen.`);
+});
+cards.addEventListener("show", () => showStates());
 cards.addEventListener("pick", () => {
   chosen(cards.chosen, { settled: true });
   say(`${cards.chosen.name} is chosen.`);

@@ -100,6 +100,10 @@ export interface PathFile {
 export interface CatalogueEntry {
   id?: string;
   name?: string;
+  /** The `id` of the entry that this is another way of drawing with, such as one in fewer steps: a page may show them as one. */
+  of?: string;
+  /** What tells this way from the others, in a word or two: "4 steps". */
+  way?: string;
   /** A folder's or a single file's address, relative to the `checkpoints.json`, or a repository's name, such as `hf:org/name`. */
   url: string;
   description?: string;

@@ -1,0 +1,106 @@
+// Ways of drawing with one checkpoint, in many steps or in few: one card for all of them.
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { openPage, startBrowser, startSite } from "./harness.mjs";
+import { send, shipped } from "./server.mjs";
+
+const DRAWN = { timeout: 120_000 };
+
+/** Two of the shipped checkpoints, each in three ways, and one by itself. */
+function catalogue() {
+  const { checkpoints } = JSON.parse(shipped("", "checkpoints.json"));
+  const [first, second, third] = checkpoints.filter(({ of }) => of === undefined);
+  const ways = (entry) => [
+    { ...entry, way: "3 steps", defaults: { ...entry.defaults, steps: 3 } },
+    ...[2, 1].map((steps) => ({
+      ...entry,
+      id: `${entry.id}-${steps}`,
+      of: entry.id,
+      name: `${entry.name} in ${steps}`,
+      way: `${steps} steps`,
+      defaults: { ...entry.defaults, steps, guidanceScale: 1 },
+    })),
+  ];
+  return { checkpoints: [...ways(first), ...ways(second), { ...third, defaults: { ...third.defaults, steps: 2 } }] };
+}
+
+describe("the page with ways of drawing", { timeout: 600_000 }, () => {
+  let site, browser, page, faults;
+
+  before(async () => {
+    site = await startSite();
+    const text = JSON.stringify(catalogue());
+    site.instead.set("/checkpoints/checkpoints.json", (request, response) => send(request, response, Buffer.from(text), "application/json"));
+    browser = await startBrowser();
+    ({ page, faults } = await openPage(browser, site.url));
+    await page.waitForSelector("#generate:enabled", DRAWN);
+  });
+  after(async () => {
+    await browser?.close();
+    await site?.close();
+  });
+
+  const made = (count) => page.waitForFunction((count) => document.querySelectorAll("#strip li").length === count, count, DRAWN);
+  const chosen = () => page.$eval("#cards input:checked", ({ value }) => value);
+  const way = () => page.$eval("#ways input:checked", ({ value }) => value);
+  const settings = async () => [await page.inputValue("#steps"), await page.inputValue("#guidance")];
+
+  test("there is a card for each checkpoint, and the chosen one's ways are below them", async () => {
+    assert.deepEqual(await page.$$eval("#cards .name", (names) => names.map((name) => name.textContent)), ["Soft", "Flat", "3D"]);
+    assert.deepEqual(await page.$$eval("#ways input", (ways) => ways.map(({ value }) => value)), ["3 steps", "2 steps", "1 steps"]);
+    assert.deepEqual([await chosen(), await way(), await settings()], ["soft", "3 steps", ["3", "3"]]);
+  });
+
+  test("a way brings its settings, before those that were set, and draws", async () => {
+    await page.fill("#prompt", "fox");
+    await page.$eval("#steps", (field) => { field.value = 5; field.dispatchEvent(new Event("input", { bubbles: true })); });
+    await page.check('#ways [value="2 steps"]', { force: true });
+    assert.deepEqual(await settings(), ["2", "1"]);
+    await page.click("#generate");
+    await made(1);
+    assert.equal(await page.getAttribute("#image", "alt"), "fox, drawn by Soft in 2");
+    assert.match(page.url(), /checkpoint=soft-2&/);
+    await page.check('#ways [value="3 steps"]', { force: true });
+    assert.deepEqual(await settings(), ["5", "3"], "what was set before comes back");
+    await page.$eval("#reset", (button) => button.click());
+    assert.deepEqual(await settings(), ["3", "3"]);
+  });
+
+  test("the way stays when another card is chosen, and through one that has none", async () => {
+    await page.check('#ways [value="1 steps"]', { force: true });
+    await page.keyboard.press("Alt+2");
+    assert.deepEqual([await chosen(), await way(), await settings()], ["flat", "1 steps", ["1", "1"]]);
+    await page.keyboard.press("Alt+3");
+    assert.ok(await page.isHidden("#ways"));
+    assert.deepEqual(await settings(), ["2", "3"]);
+    await page.keyboard.press("Alt+1");
+    assert.deepEqual([await chosen(), await way(), await settings()], ["soft", "1 steps", ["1", "1"]]);
+  });
+
+  test("side by side they are a table: a row for each checkpoint", async () => {
+    assert.deepEqual(await page.$$eval("#compare-which input", (boxes) => boxes.map(({ value }) => value)), ["soft", "flat", "3d"]);
+    assert.equal(await page.textContent("#compare-draw"), "Draw 7 pictures in 3 checkpoints");
+    await page.uncheck('#compare-ways [value="2 steps"]');
+    await page.uncheck('#compare-which [value="3d"]');
+    assert.equal(await page.textContent("#compare-draw"), "Draw 4 pictures in 2 checkpoints");
+    await page.click("#compare-draw");
+    await made(5);
+    const cells = () => page.$$eval("#compare-cells li", (all) => all.map((cell) => [cell.querySelector(".title").textContent, cell.offsetLeft, cell.offsetTop]));
+    const [a, b, c, d] = await cells();
+    assert.deepEqual([a, b, c, d].map(([name]) => name), ["Soft", "Soft in 1", "Flat", "Flat in 1"]);
+    assert.ok(a[1] === c[1] && b[1] === d[1] && a[1] < b[1] && a[2] === b[2] && a[2] < c[2], "no table");
+    await page.click("#compare-cells li:nth-child(4) button");
+    assert.deepEqual([await chosen(), await way(), await settings()], ["flat", "1 steps", ["1", "1"]]);
+  });
+
+  test("a link is for its way", async () => {
+    const other = await openPage(browser, `${site.url}#checkpoint=flat-2&prompt=cat&seed=3`);
+    await other.page.waitForSelector("#generate:enabled", DRAWN);
+    const shown = await other.page.$$eval("#cards input:checked, #ways input:checked", (all) => all.map(({ value }) => value));
+    assert.deepEqual([...shown, await other.page.inputValue("#steps")], ["flat", "2 steps", "2"]);
+    assert.deepEqual(other.faults, []);
+    await other.page.close();
+  });
+
+  test("nothing was logged as an error", () => assert.deepEqual(faults, []));
+});
