@@ -5,7 +5,7 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { openPage, startBrowser, startSite } from "./harness.mjs";
 import { textChunks } from "./png.mjs";
-import { DIST } from "./server.mjs";
+import { DIST, fourStyles } from "./server.mjs";
 import { tasksDuring } from "./trace.mjs";
 
 const DRAWN = { timeout: 120_000 };
@@ -15,7 +15,7 @@ describe("the page", { timeout: 1_200_000 }, () => {
   let site, browser, page, faults;
 
   before(async () => {
-    site = await startSite();
+    site = await startSite({ checkpoints: fourStyles() });
     browser = await startBrowser();
     ({ page, faults } = await openPage(browser, site.url));
   });

@@ -9,7 +9,7 @@ import { openPage, startBrowser, startSite } from "./harness.mjs";
 import { lora } from "./made.mjs";
 import { textChunks } from "./png.mjs";
 import { join, parse, tensors, wholeVocabulary } from "./safetensors.mjs";
-import { send, shipped } from "./server.mjs";
+import { fourStyles, shipped } from "./server.mjs";
 
 const GOLDEN = fileURLToPath(new URL("../golden", import.meta.url));
 const DRAWN = { timeout: 120_000 };
@@ -50,7 +50,7 @@ describe("LoRAs and VAEs in the page", { timeout: 1_200_000 }, () => {
       "unet.safetensors": shipped("soft", "unet/diffusion_pytorch_model.safetensors"),
     };
     for (const [name, bytes] of Object.entries(files)) writeFileSync(path.join(folder, name), bytes);
-    site = await startSite();
+    site = await startSite({ checkpoints: fourStyles() });
     browser = await startBrowser();
     at = (name) => new URL(`${site.folder("over", folder)}${name}`, site.url).href;
     ({ page, faults } = await openPage(browser, site.url));
@@ -438,16 +438,14 @@ describe("LoRAs and VAEs in the page", { timeout: 1_200_000 }, () => {
   });
 
   test("an entry of the catalogue whose own LoRAs are no list of them is left out alone, and that is said", async () => {
-    const { checkpoints } = JSON.parse(shipped("", "checkpoints.json"));
-    const [first, second, third, ...others] = checkpoints;
+    const [first, second, third, ...others] = fourStyles();
     const wrong = [{ ...first, loras: {} }, { ...second, loras: [{ source: 7 }] }, { ...third, loras: [{ source: "a.safetensors", scale: "1" }] }];
     const fine = others.map((entry, i) => (i === 0 ? { ...entry, loras: [{ source: at("paper.safetensors"), scale: 0.5 }] } : entry));
     assert.ok(fine.length > 0);
-    const text = JSON.stringify({ checkpoints: [...wrong, ...fine] });
-    site.instead.set("/checkpoints/checkpoints.json", (request, response) => send(request, response, Buffer.from(text), "application/json"));
+    site.offer([...wrong, ...fine]);
     const { page, faults } = await openPage(browser, site.url);
     await page.waitForSelector("#generate:enabled");
-    site.instead.delete("/checkpoints/checkpoints.json");
+    site.offer(fourStyles());
     assert.deepEqual(await page.$$eval("#cards input", (cards) => cards.map(({ value }) => value)), fine.map(({ id }) => id));
     const told = await page.$$eval("#notices p", (lines) => lines.map(({ textContent }) => textContent));
     assert.equal(told.length, 3);

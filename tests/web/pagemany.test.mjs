@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { openPage, startBrowser, startSite } from "./harness.mjs";
+import { fourStyles } from "./server.mjs";
 
 const DRAWN = { timeout: 120_000 };
 
@@ -10,7 +11,7 @@ describe("the page with several checkpoints", { timeout: 600_000 }, () => {
   let site, browser, page, faults;
 
   before(async () => {
-    site = await startSite();
+    site = await startSite({ checkpoints: fourStyles() });
     browser = await startBrowser();
     ({ page, faults } = await openPage(browser, site.url));
     await page.waitForSelector('#backend[data-kind="cpu"]', DRAWN);

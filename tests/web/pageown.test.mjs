@@ -9,7 +9,7 @@ import { openPage, startBrowser, startSite } from "./harness.mjs";
 import { golden, startHub } from "./hub.mjs";
 import { lora, withoutVae } from "./made.mjs";
 import { wholeVocabulary } from "./safetensors.mjs";
-import { DIST, notFound, send, shipped, silent } from "./server.mjs";
+import { DIST, fourStyles, notFound, send, shipped, silent } from "./server.mjs";
 
 const GOLDEN = fileURLToPath(new URL("../golden", import.meta.url));
 const KL = path.join(GOLDEN, "vae/kl-ldm.safetensors");
@@ -30,7 +30,7 @@ describe("a person's own checkpoints in the page", { timeout: 1_200_000 }, () =>
       "picture.png": Buffer.from("no weights"),
     };
     for (const [name, bytes] of Object.entries(files)) writeFileSync(path.join(folder, name), bytes);
-    site = await startSite();
+    site = await startSite({ checkpoints: fourStyles() });
     browser = await startBrowser();
     url = new URL(`${site.folder("own", folder)}tiny%20model.safetensors`, site.url).href;
     ({ page, faults } = await openPage(browser, site.url));

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { openPage, startBrowser, startPersistent, startSite } from "./harness.mjs";
+import { fourStyles } from "./server.mjs";
 
 const DRAWN = { timeout: 120_000 };
 
@@ -12,7 +13,7 @@ describe("the page's memory and storage", { timeout: 600_000 }, () => {
   let site, browser, context, page, faults;
 
   before(async () => {
-    site = await startSite();
+    site = await startSite({ checkpoints: fourStyles() });
     browser = await startBrowser();
     // Pages of one context share what is kept.
     context = await browser.newContext();

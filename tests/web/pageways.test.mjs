@@ -2,14 +2,13 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { openPage, startBrowser, startSite } from "./harness.mjs";
-import { send, shipped } from "./server.mjs";
+import { fourStyles } from "./server.mjs";
 
 const DRAWN = { timeout: 120_000 };
 
 /** Two of the shipped checkpoints, each in three ways, and one by itself. */
 function catalogue() {
-  const { checkpoints } = JSON.parse(shipped("", "checkpoints.json"));
-  const [first, second, third] = checkpoints.filter(({ of }) => of === undefined);
+  const [first, second, third] = fourStyles();
   const ways = (entry) => [
     { ...entry, way: "3 steps", defaults: { ...entry.defaults, steps: 3 } },
     ...[2, 1].map((steps) => ({
@@ -21,16 +20,14 @@ function catalogue() {
       defaults: { ...entry.defaults, steps, guidanceScale: 1 },
     })),
   ];
-  return { checkpoints: [...ways(first), ...ways(second), { ...third, defaults: { ...third.defaults, steps: 2 } }] };
+  return [...ways(first), ...ways(second), { ...third, defaults: { ...third.defaults, steps: 2 } }];
 }
 
 describe("the page with ways of drawing", { timeout: 600_000 }, () => {
   let site, browser, page, faults;
 
   before(async () => {
-    site = await startSite();
-    const text = JSON.stringify(catalogue());
-    site.instead.set("/checkpoints/checkpoints.json", (request, response) => send(request, response, Buffer.from(text), "application/json"));
+    site = await startSite({ checkpoints: catalogue() });
     browser = await startBrowser();
     ({ page, faults } = await openPage(browser, site.url));
     await page.waitForSelector("#generate:enabled", DRAWN);

@@ -61,17 +61,31 @@ export const broken = (request, response) => {
   response.end("out of order");
 };
 
+/** The entries of the shipped catalogue. */
+export const shippedEntries = () => JSON.parse(shipped("", "checkpoints.json")).checkpoints;
+
+/** Four of them, each without other ways of drawing: what most tests of the page are about. */
+export const fourStyles = () =>
+  ["soft", "flat", "3d", "ink"].map((id) => {
+    const { way, ...entry } = shippedEntries().find((entry) => entry.id === id);
+    return entry;
+  });
+
+const CATALOGUE = "/checkpoints/checkpoints.json";
+const catalogueOf = (checkpoints) => (request, response) =>
+  send(request, response, Buffer.from(JSON.stringify({ checkpoints })), "application/json");
+
 /**
  * A server on a free port of loopback, whose pages may use several threads if it is `isolated`: by the policy that the static server
- * has, or the one that is named.
+ * has, or the one that is named. The catalogue has the shipped entries, or `checkpoints`.
  */
-export async function startSite({ isolated = false } = {}) {
+export async function startSite({ isolated = false, checkpoints } = {}) {
   const headers = isolated ? { ...ISOLATION, ...(typeof isolated === "string" && { "cross-origin-embedder-policy": isolated }) } : {};
   const dist = staticFiles(DIST, headers);
   const reference = staticFiles(REFERENCE);
   const inPage = staticFiles(HERE);
   const folders = new Map();
-  const instead = new Map();
+  const instead = new Map(checkpoints ? [[CATALOGUE, catalogueOf(checkpoints)]] : []);
   const log = [];
 
   const server = await listen(async (request, response) => {
@@ -121,6 +135,8 @@ export async function startSite({ isolated = false } = {}) {
     requests: log,
     /** Handlers in place of files, by their addresses: also of those that a worker's worker asks for, which a test sees nothing of. */
     instead,
+    /** Gives other entries for the catalogue. */
+    offer: (checkpoints) => instead.set(CATALOGUE, catalogueOf(checkpoints)),
     /** Gives a script of dist/ as `change` leaves its text, until `instead` lets go of it. */
     rewrite(pathname, change) {
       const changed = () => Buffer.from(change(readFileSync(path.join(DIST, pathname), "utf8")));
