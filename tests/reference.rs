@@ -4,21 +4,21 @@
 mod common;
 
 use common::{byte_distance, draw, golden_path, is_same_picture, load};
-use std::fs::File;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tintype::cancel::CancelToken;
+use tintype::checkpoint::{ExpectedFile, LoraSource, ProgressSink, Source};
 use tintype::executor::Executor;
-use tintype::library::Library;
+use tintype::library::{Library, Room};
 use tintype::pipeline::Request;
 
-const STYLES: [&str; 4] = ["soft", "flat", "3d", "ink"];
 const PROMPTS: [&str; 3] = ["fox", "rocket", "birthday cake"];
 
-fn reference(style: &str, prompt: usize) -> Vec<u8> {
-    let name = format!(
-        "reference/{style}-{}-seed{prompt}.png",
-        PROMPTS[prompt].replace(' ', "-")
-    );
+fn reference(id: &str, prompt: usize) -> Vec<u8> {
+    let name = format!("reference/{id}-{}-seed{prompt}.png", PROMPTS[prompt].replace(' ', "-"));
     let file = BufReader::new(File::open(golden_path(&name)).unwrap());
     let mut reader = png::Decoder::new(file).read_info().unwrap();
     let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
@@ -31,38 +31,105 @@ fn reference(style: &str, prompt: usize) -> Vec<u8> {
     bytes
 }
 
-/// All styles are in memory at once, and each draws some of the prompts.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("www/checkpoints")
+}
+
+#[derive(Deserialize)]
+struct Catalogue {
+    checkpoints: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    id: String,
+    url: String,
+    #[serde(default)]
+    loras: Vec<Lora>,
+    defaults: Defaults,
+}
+
+#[derive(Deserialize)]
+struct Lora {
+    source: String,
+    scale: f32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Defaults {
+    steps: usize,
+    guidance_scale: f32,
+}
+
+fn entries() -> Vec<Entry> {
+    let bytes = fs::read(folder().join("checkpoints.json")).unwrap();
+    serde_json::from_slice::<Catalogue>(&bytes).unwrap().checkpoints
+}
+
+fn lora(Lora { source, scale }: &Lora) -> LoraSource {
+    LoraSource {
+        source: Source::Dir(folder()),
+        path: source.clone(),
+        expected: ExpectedFile::default(),
+        scale: *scale,
+    }
+}
+
+fn request(prompt: usize, defaults: &Defaults) -> Request {
+    Request {
+        prompt: PROMPTS[prompt].into(),
+        negative_prompt: String::new(),
+        width: 128,
+        height: 128,
+        steps: defaults.steps,
+        guidance_scale: defaults.guidance_scale,
+        sampler: None,
+        seed: prompt as u64,
+        preview: false,
+        image: None,
+    }
+}
+
+/// How far a picture is from the reference's, if it is another.
+fn wrong(id: &str, prompt: usize, picture: &[u8]) -> Option<String> {
+    let far = byte_distance(picture, &reference(id, prompt));
+    let said = format!(
+        "{id}, {}: off by at most {}, by {:.4} in the mean",
+        PROMPTS[prompt], far.0, far.1
+    );
+    println!("{said}");
+    (!is_same_picture(far)).then_some(said)
+}
+
+/// All checkpoints are in memory at once, and each draws some of the prompts; the first alone with its LoRAs, which are for few steps.
 fn draws(executor: Executor, prompts: impl Fn(usize) -> Vec<usize>) {
     let library = Library::new(executor, None);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/checkpoints");
-    let residents = STYLES.map(|style| load(&library, &folder.join(style)));
-    let mut wrong = Vec::new();
-    for (i, (style, resident)) in STYLES.iter().zip(&residents).enumerate() {
-        for prompt in prompts(i) {
-            let request = Request {
-                prompt: PROMPTS[prompt].into(),
-                negative_prompt: String::new(),
-                width: 128,
-                height: 128,
-                steps: 20,
-                guidance_scale: 3.0,
-                sampler: None,
-                seed: prompt as u64,
-                preview: false,
-                image: None,
-            };
-            let far = byte_distance(&draw(&library, resident, &request), &reference(style, prompt));
-            let said = format!(
-                "{style}, {}: off by at most {}, by {:.4} in the mean",
-                PROMPTS[prompt], far.0, far.1
-            );
-            println!("{said}");
-            if !is_same_picture(far) {
-                wrong.push(said);
-            }
+    let mut residents = HashMap::new();
+    for entry in entries() {
+        let resident = residents.entry(entry.url.clone());
+        resident.or_insert_with(|| load(&library, &folder().join(&entry.url)));
+    }
+    let mut found = Vec::new();
+    let mut plain = 0;
+    for entry in entries() {
+        let resident = &residents[&entry.url];
+        let loras: Vec<LoraSource> = entry.loras.iter().map(lora).collect();
+        let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
+        let laid = library.set_loras(&resident.id, &loras, Room::Any, &progress, &cancel);
+        let resident = pollster::block_on(laid).unwrap();
+        let drawn = if loras.is_empty() {
+            plain += 1;
+            prompts(plain - 1)
+        } else {
+            vec![0]
+        };
+        for prompt in drawn {
+            let request = request(prompt, &entry.defaults);
+            found.extend(wrong(&entry.id, prompt, &draw(&library, &resident, &request)));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
@@ -70,10 +137,10 @@ fn on_cpu() {
     draws(common::cpu(), |_| vec![0, 1, 2]);
 }
 
-/// A software adapter is slow: one picture a style, each prompt at least once.
+/// A software adapter is slow: one picture of each checkpoint, each prompt at least once.
 #[test]
 fn on_webgpu() {
     if let Some(executor) = common::webgpu() {
-        draws(executor, |style| vec![style % PROMPTS.len()]);
+        draws(executor, |i| vec![i % PROMPTS.len()]);
     }
 }

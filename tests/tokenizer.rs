@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -58,43 +59,52 @@ fn ids_are_those_of_transformers() {
     assert!(compared > 150);
 }
 
+/// The number that a token has in the shipped vocabulary, and how many there are.
+fn vocabulary() -> (impl Fn(&str) -> u32, usize) {
+    let words: HashMap<String, u32> = serde_json::from_slice(&shipped("vocab.json")).unwrap();
+    let size = words.len();
+    (move |token: &str| words[token], size)
+}
+
 #[test]
 fn the_text_encoder_bounds_length_and_ids() {
+    let (id, size) = vocabulary();
     let of = |config: Value, positions, vocab_size| -> Result<Tokenizer> {
         Tokenizer::new(&files("pair", config, Value::Null), positions, vocab_size)
     };
-    assert_eq!(of(json!({"model_max_length": 16}), 8, 2247).unwrap().length(), 8);
-    assert_eq!(of(json!({"model_max_length": 12}), 16, 2247).unwrap().length(), 12);
+    assert_eq!(of(json!({"model_max_length": 16}), 8, size).unwrap().length(), 8);
+    assert_eq!(of(json!({"model_max_length": 12}), 16, size).unwrap().length(), 12);
     assert_eq!(
-        of(json!({"model_max_length": "Infinity"}), 16, 2247).unwrap().length(),
+        of(json!({"model_max_length": "Infinity"}), 16, size).unwrap().length(),
         16
     );
-    assert_eq!(of(json!({}), 16, 2247).unwrap().length(), 16);
-    let short = of(json!({"model_max_length": 2}), 16, 2247).unwrap().encode("red fox");
+    assert_eq!(of(json!({}), 16, size).unwrap().length(), 16);
+    let short = of(json!({"model_max_length": 2}), 16, size).unwrap().encode("red fox");
     assert_eq!(
         (short.ids, short.dropped.as_deref()),
-        (vec![2245, 2246], Some("red fox"))
+        (vec![id("<|startoftext|>"), id("<|endoftext|>")], Some("red fox"))
     );
 
+    let [fewer, all] = [size - 1, size].map(|number| format!("found {number}"));
     for (config, vocab_size, found) in [
-        (json!({}), 2246, "found 2246"),
-        (json!({"model_max_length": 1}), 2247, "found 1"),
-        (json!({"model_max_length": -1}), 2247, "found -1"),
-        (json!({"model_max_length": "many"}), 2247, "many"),
-        (json!({"pad_token": 7}), 2247, "pad_token"),
-        (json!({"pad_token": ""}), 2247, "empty"),
-        (json!({"pad_token": "<|pad|>"}), 2247, "<|pad|>"),
+        (json!({}), size - 1, fewer.as_str()),
+        (json!({"model_max_length": 1}), size, "found 1"),
+        (json!({"model_max_length": -1}), size, "found -1"),
+        (json!({"model_max_length": "many"}), size, "many"),
+        (json!({"pad_token": 7}), size, "pad_token"),
+        (json!({"pad_token": ""}), size, "empty"),
+        (json!({"pad_token": "<|pad|>"}), size, "<|pad|>"),
         (
             json!({"added_tokens_decoder": {"x": {"content": "a"}}}),
-            2247,
+            size,
             "added_tokens_decoder",
         ),
         (
-            json!({"added_tokens_decoder": {"2247": {"content": "<new>"}}}),
-            2247,
-            "found 2247",
+            json!({"added_tokens_decoder": {size.to_string(): {"content": "<new>"}}}),
+            size,
+            all.as_str(),
         ),
-        (json!({"added_tokens_decoder": []}), 2247, "added_tokens_decoder"),
+        (json!({"added_tokens_decoder": []}), size, "added_tokens_decoder"),
     ] {
         let error = of(config, 16, vocab_size).unwrap_err();
         assert_eq!(error.code(), "corrupt", "{error}");
@@ -109,12 +119,13 @@ fn the_text_encoder_bounds_length_and_ids() {
 #[test]
 fn many_added_tokens_take_no_longer_than_few() {
     const COUNT: usize = 100_000;
+    const FREE: usize = 10_000;
     let mut json: Value = serde_json::from_slice(&shipped("tokenizer.json")).unwrap();
     let content = |i: usize| format!("<Many{i:05}>");
     let tokens = json["added_tokens"].as_array_mut().unwrap();
-    tokens.extend((0..COUNT).map(|i| json!({"id": 3000 + i, "content": content(i)})));
+    tokens.extend((0..COUNT).map(|i| json!({"id": FREE + i, "content": content(i)})));
     // Again with another id; half of them are looked for in the text as it is, and half in the normalised text.
-    let again = |i| json!({"id": 3000 + COUNT - 1 - i, "content": content(i), "normalized": i % 2 == 1});
+    let again = |i| json!({"id": FREE + COUNT - 1 - i, "content": content(i), "normalized": i % 2 == 1});
     tokens.extend((0..COUNT).map(again));
     let files = TokenizerFiles {
         place: "tokenizer".into(),
@@ -122,12 +133,15 @@ fn many_added_tokens_take_no_longer_than_few() {
         config: json!({}),
         special_tokens_map: Value::Null,
     };
-    let tokenizer = Tokenizer::new(&files, 16, 3000 + COUNT).unwrap();
+    let tokenizer = Tokenizer::new(&files, 16, FREE + COUNT).unwrap();
     let prompt = format!("<Many00007><Many12346> fox{}", "<Many1234".repeat(COUNT / 9));
     let tokens = tokenizer.encode(&prompt);
     // What is listed last holds.
-    let id = |i: u32| 3000 + COUNT as u32 - 1 - i;
-    assert_eq!(tokens.ids[..5], [2245, id(7), id(12346), 402, 276]);
+    let id = |i: u32| FREE as u32 + COUNT as u32 - 1 - i;
+    let (known, size) = vocabulary();
+    assert_eq!(tokens.ids[..3], [known("<|startoftext|>"), id(7), id(12346)]);
+    let plain = Tokenizer::new(&self::files("pair", json!({}), Value::Null), 16, size).unwrap();
+    assert_eq!(tokens.ids[3..5], plain.encode("fox<").ids[1..3]);
     assert!(tokens.dropped.unwrap().len() > COUNT);
 }
 
@@ -188,7 +202,7 @@ fn vocabularies_that_are_none_are_refused() {
             config: Value::Null,
             special_tokens_map: Value::Null,
         };
-        let error = Tokenizer::new(&files, 16, 2247).unwrap_err();
+        let error = Tokenizer::new(&files, 16, 300).unwrap_err();
         assert_eq!(error.code(), code, "{error}");
         assert!(
             error.message().starts_with("tokenizer") && error.message().contains(found),

@@ -6,7 +6,7 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Api, openPage, startPersistent, startSite } from "./harness.mjs";
 import { parse, join } from "./safetensors.mjs";
-import { shipped } from "./server.mjs";
+import { fourStyles, shipped } from "./server.mjs";
 import { median } from "./store-speed.mjs";
 import { openTargets } from "./targets.mjs";
 
@@ -31,7 +31,7 @@ describe("switching", { timeout: 600_000 }, () => {
   let site, context, page, faults, api, fifth;
 
   before(async () => {
-    site = await startSite();
+    site = await startSite({ checkpoints: fourStyles() });
     fifth = site.changed("fifth", { [UNET]: changed("soft") });
     context = await startPersistent(profile, { webgpu: true });
     ({ page, faults } = await openPage(context, `${site.url}blank.html`));
