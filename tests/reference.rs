@@ -102,7 +102,7 @@ fn wrong(id: &str, prompt: usize, picture: &[u8]) -> Option<String> {
     (!is_same_picture(far)).then_some(said)
 }
 
-/// All checkpoints are in memory at once, and each draws some of the prompts; the first alone with its LoRAs, which are for few steps.
+/// All checkpoints are in memory at once, and each draws some of the prompts; those with LoRAs the first alone.
 fn draws(executor: Executor, prompts: impl Fn(usize) -> Vec<usize>) {
     let library = Library::new(executor, None);
     let mut residents = HashMap::new();

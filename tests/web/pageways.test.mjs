@@ -1,5 +1,6 @@
 // Ways of drawing with one checkpoint, in many steps or in few: one card for all of them.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { openPage, startBrowser, startSite } from "./harness.mjs";
 import { fourStyles } from "./server.mjs";
@@ -88,6 +89,62 @@ describe("the page with ways of drawing", { timeout: 600_000 }, () => {
     assert.ok(a[1] === c[1] && b[1] === d[1] && a[1] < b[1] && a[2] === b[2] && a[2] < c[2], "no table");
     await page.click("#compare-cells li:nth-child(4) button");
     assert.deepEqual([await chosen(), await way(), await settings()], ["flat", "1 steps", ["1", "1"]]);
+    await page.check('#ways [value="3 steps"]', { force: true });
+    assert.deepEqual(await settings(), ["3", "3"], "a picture's settings went before the way's");
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click("#compare-save")]);
+    const bytes = readFileSync(await download.path());
+    assert.deepEqual([bytes.readUInt32BE(16), bytes.readUInt32BE(20)], [16 + 2 * (256 + 16), 56 + 2 * (256 + 34) + 16]);
+  });
+
+  test("a card without ways stands in the first column; one way alone has its own settings", async () => {
+    await page.check('#compare-which [value="3d"]');
+    await page.click("#compare-draw");
+    await made(10);
+    const places = await page.$$eval("#compare-cells li", (all) => all.map(({ style }) => style.gridArea.replaceAll(" ", "")));
+    assert.deepEqual(places, ["1/1", "1/2", "2/1", "2/2", "3/1"]);
+    await page.uncheck('#compare-ways [value="3 steps"]');
+    await page.uncheck('#compare-which [value="3d"]');
+    await page.uncheck('#compare-which [value="flat"]');
+    await page.$eval("#steps", (field) => { field.value = 4; field.dispatchEvent(new Event("input", { bubbles: true })); });
+    await page.click("#compare-draw");
+    await made(11);
+    assert.equal(await page.getAttribute("#compare-cells li", "style").then((style) => /grid-area/.test(style)), false);
+    await page.click("#compare-cells button");
+    assert.deepEqual([await chosen(), await settings()], ["soft", ["1", "1"]]);
+  });
+
+  test("the focus is not lost with the ways", async () => {
+    await page.focus("#ways input:checked");
+    await page.keyboard.press("3");
+    assert.equal(await page.evaluate(() => document.activeElement.value), "3d");
+    await page.keyboard.press("1");
+    assert.deepEqual([await page.evaluate(() => document.activeElement.value), await way()], ["soft", "1 steps"]);
+  });
+
+  test("entries that are odd are no others' ways, and keep none from being shown", async () => {
+    const [first, second] = fourStyles();
+    const { id, name, ...nameless } = first;
+    site.offer([
+      nameless,
+      { ...second, of: undefined },
+      { ...second, id: "self", of: "self" },
+      { ...second, id: "later", of: "last" },
+      { ...second, id: "numbered", of: 7, way: 7, name: 7 },
+      { ...second, id: "way", of: "flat" },
+      { ...second, id: "twice", of: "flat", name: "Twice", way: "Flat" },
+      { ...second, id: "last", name: "Last", credits: "no one" },
+    ]);
+    const other = await openPage(browser, site.url);
+    await other.page.waitForSelector("#generate:enabled", DRAWN);
+    const on = (selector) => other.page.$$eval(selector, (all) => all.map(({ textContent }) => textContent));
+    const names = await on("#cards .name");
+    assert.match(names.shift(), /checkpoints\/soft\/$/);
+    assert.deepEqual(names, ["Flat", "Flat", "Flat", "7", "Last"]);
+    assert.equal((await on("#notices p")).length, 2, "both have the name of the first");
+    assert.match((await on("#credits span"))[0], /Last from no one\.$/);
+    assert.deepEqual(other.faults, []);
+    await other.page.close();
+    site.offer(catalogue());
   });
 
   test("a link is for its way", async () => {

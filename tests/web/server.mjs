@@ -62,7 +62,7 @@ export const broken = (request, response) => {
 };
 
 /** The entries of the shipped catalogue. */
-export const shippedEntries = () => JSON.parse(shipped("", "checkpoints.json")).checkpoints;
+const shippedEntries = () => JSON.parse(shipped("", "checkpoints.json")).checkpoints;
 
 /** Four of them, each without other ways of drawing: what most tests of the page are about. */
 export const fourStyles = () =>

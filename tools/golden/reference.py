@@ -27,11 +27,14 @@ def main():
     for entry in json.loads((CHECKPOINTS / "checkpoints.json").read_text())["checkpoints"]:
         pipe = StableDiffusionPipeline.from_pretrained(CHECKPOINTS / entry["url"], dtype=torch.float32, local_files_only=True)
         pipe.set_progress_bar_config(disable=True)
-        for lora in entry.get("loras", []):
-            pipe.load_lora_weights(CHECKPOINTS, weight_name=lora["source"])
+        loras = entry.get("loras", [])
+        for i, lora in enumerate(loras):
+            pipe.load_lora_weights(CHECKPOINTS, weight_name=lora["source"], adapter_name=f"a{i}")
+        if loras:
+            pipe.set_adapters([f"a{i}" for i in range(len(loras))], [lora["scale"] for lora in loras])
             pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
         steps, guidance = entry["defaults"]["steps"], entry["defaults"]["guidanceScale"]
-        for seed, prompt in enumerate(FEW if entry.get("loras") else PROMPTS):
+        for seed, prompt in enumerate(FEW if loras else PROMPTS):
             picture = pipe(
                 prompt, width=128, height=128, num_inference_steps=steps, guidance_scale=guidance,
                 generator=torch.Generator("cpu").manual_seed(seed),

@@ -145,7 +145,7 @@ def run(minutes, batch=None, start=None):
         if clock.due("log", 30 if on_gpu() else 120):
             say(
                 "base", samples=trainer.samples, loss=torch.stack(losses).mean().item(), lr=trainer.rate(),
-                per_second=(trainer.samples - seen) / (time.time() - began), shards=pool.made, encoding=pool.seconds,
+                per_second=(trainer.samples - seen) / (time.time() - began), shards=pool.made, on_shards=pool.seconds,
             )  # fmt: skip
             losses, began, seen = [], time.time(), trainer.samples
         if clock.due("look", max(30, minutes * 60 / LOOKS)):

@@ -242,6 +242,7 @@ class Trainer:
         self.before = now
         state = {
             "modules": {k: m.state_dict() for k, m in self.modules.items()},
+            "kinds": [type(o).__name__ for o in self.optimizers],
             "optimizers": [o.state_dict() for o in self.optimizers],
             "ema": self.ema.state_dict(),
             "samples": self.samples,
@@ -276,6 +277,9 @@ class Trainer:
                 continue
             for name, module in self.modules.items():
                 module.load_state_dict(state["modules"][name])
+            kinds = [type(o).__name__ for o in self.optimizers]
+            if state.get("kinds") != kinds:
+                raise SystemExit(f"{path}: expected the state of {kinds}, found {state.get('kinds')}'s; without that file training goes on from model.pt")
             for optimizer, its in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(its)
                 for p, kept in optimizer.state.items():  # in the weights' layout of memory, which may be another now

@@ -38,7 +38,7 @@ class Pool:
         self.first, self.most = (6 if style is None else 2, 64) if on_gpu() else (2, 400)
         self.shards = []
         self.made = 0
-        self.seconds = 0.0  # spent on encoding
+        self.seconds = 0.0  # spent on making shards, or on reading them
         weights = hashlib.sha256()
         for p in vae.encoder.parameters():
             weights.update(p.detach().cpu().numpy().tobytes())

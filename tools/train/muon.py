@@ -33,8 +33,11 @@ class Muon(torch.optim.Optimizer):
     def step(self):
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
+            if not weights:
+                continue
             for p in weights:
-                self.state[p].setdefault("mean", torch.zeros_like(p))
+                if "mean" not in self.state[p]:
+                    self.state[p]["mean"] = torch.zeros_like(p)
             grads, means = [p.grad for p in weights], [self.state[p]["mean"] for p in weights]
             torch._foreach_lerp_(means, grads, 1 - group["momentum"])
             ahead = torch._foreach_lerp(grads, means, group["momentum"])

@@ -17,7 +17,7 @@ export class Cards extends EventTarget {
   #ways;
   /** By the first entry of a card: all of its entries, and the nodes that change. */
   #cards = new Map();
-  /** The address of each entry's sample picture. */
+  /** The address of an entry's sample picture, where it is another than the entry's own; null where that can't be had. */
   #pictures = new Map();
   #chosen = null;
 
@@ -35,6 +35,11 @@ export class Cards extends EventTarget {
     return this.groups.flat();
   }
 
+  /** What each card stands for now. */
+  get shown() {
+    return [...this.#cards.values()].map((card) => this.#shown(card));
+  }
+
   /** The entries of each card. */
   get groups() {
     return [...this.#cards.values()].map(({ entries }) => entries);
@@ -45,11 +50,11 @@ export class Cards extends EventTarget {
   }
 
   add(entry) {
-    this.#pictures.set(entry, entry.image);
-    const card = [...this.#cards.values()].find(({ entries: [first] }) => !first.own && !entry.own && first.id === entry.of);
+    const card = [...this.#cards.values()].find(({ entries: [first] }) => typeof entry.of === "string" && !first.own && first.id === entry.of);
     if (!card) return this.#addCard(entry);
+    for (const each of [card.entries[0], entry]) each.way ??= each.name;
+    if (card.entries.some(({ way }) => way === entry.way)) throw new Error(`way: there is one already that is named "${entry.way}"`);
     card.entries.push(entry);
-    this.#showWays();
   }
 
   #addCard(entry) {
@@ -101,7 +106,9 @@ export class Cards extends EventTarget {
 
   /** The ways of the chosen card to choose from, and what all cards stand for. */
   #showWays() {
-    this.#ways.offer(this.#chosen ? this.#cardOf(this.#chosen).entries : []);
+    const card = this.#cardOf(this.#chosen);
+    const isLost = this.#ways.offer(card?.entries ?? []);
+    if (isLost) card.radio.focus({ preventScroll: true });
     for (const card of this.#cards.values()) this.#showPicture(card);
     this.dispatchEvent(new Event("show"));
   }
@@ -129,22 +136,27 @@ export class Cards extends EventTarget {
 
   /** The sample picture; until there is one, the name's first letter. */
   picture(entry, url) {
+    if (!this.has(entry)) return;
     this.#pictures.set(entry, url);
     this.#showPicture(this.#cardOf(entry));
   }
 
   hasPicture(entry) {
-    return Boolean(this.#pictures.get(entry));
+    return Boolean(this.#pictureOf(entry));
+  }
+
+  #pictureOf(entry) {
+    return this.#pictures.has(entry) ? this.#pictures.get(entry) : entry.image;
   }
 
   #showPicture(card) {
     const entry = this.#shown(card);
-    const url = this.#pictures.get(entry);
+    const url = this.#pictureOf(entry);
     if (!url) return card.frame.replaceChildren([...entry.name][0] ?? "?");
     if (card.frame.querySelector("img")?.src === new URL(url, document.baseURI).href) return;
     const image = make("img", { src: url, alt: "", loading: "lazy", decoding: "async" });
     image.addEventListener("error", () => {
-      if (this.#pictures.get(entry) === url) this.#pictures.delete(entry);
+      if (this.#pictureOf(entry) === url) this.#pictures.set(entry, null);
       if (image.isConnected) this.#showPicture(card);
     });
     card.frame.replaceChildren(image);
@@ -154,7 +166,7 @@ export class Cards extends EventTarget {
   choose(entry) {
     this.#chosen = entry;
     const { entries, radio, label } = this.#cardOf(entry);
-    if (entries.length > 1) this.#ways.choose(entry.way);
+    if (entry !== this.#shown({ entries })) this.#ways.choose(entry.way);
     this.#showWays();
     // Focus within the group stays on what is chosen.
     if (this.#root.contains(document.activeElement)) radio.focus({ preventScroll: true });

@@ -12,9 +12,14 @@ export class Cell {
   #meta = make("span", { className: "meta" });
   #pixels = null;
 
-  constructor(entry, { width, height }, onPick) {
+  /** `at`: its [row, column], where the cells are a table. */
+  constructor(entry, recipe, { at, onPick }) {
+    const { width, height } = recipe;
     this.entry = entry;
+    this.recipe = recipe;
+    this.at = at;
     this.place = document.createElement("li");
+    if (at) this.place.style.gridArea = at.map((number) => number + 1).join(" / ");
     const frame = make("span", { className: "frame" });
     frame.append(this.#canvas);
     this.#button.append(frame, make("span", { className: "title", textContent: entry.name }), this.#meta);

@@ -1,12 +1,12 @@
-// Side by side: one prompt and seed in several checkpoints, a cell for each; where they have several ways of drawing, in each of
-// those that are ticked, a row for each checkpoint.
+// Side by side: one prompt and seed in several checkpoints, a cell for each. Where they have several ways of drawing it is a table: a
+// row for each checkpoint, a column for each way that is ticked.
 
 import { Cell } from "./cell.js";
 import { el, make } from "./dom.js";
 import { sheet } from "./sheet.js";
 import { fileName } from "./words.js";
 
-const wayOf = ({ way, name }) => way ?? name;
+const hasWays = ({ length }) => length > 1;
 
 export class Compare extends EventTarget {
   /** The checkbox of each group of entries, by its first. */
@@ -57,7 +57,7 @@ export class Compare extends EventTarget {
       }
     };
     boxes(el("compare-which"), this.#boxes, new Map(groups.map(([first]) => [first, { value: first.id, name: first.name }])));
-    const ways = groups.filter(({ length }) => length > 1).flatMap((entries) => entries.map(wayOf));
+    const ways = groups.filter(hasWays).flatMap((entries) => entries.map(({ way }) => way));
     boxes(el("compare-ways"), this.#ways, new Map(ways.map((way) => [way, { value: way, name: way }])));
     this.#show();
   }
@@ -69,12 +69,28 @@ export class Compare extends EventTarget {
   /** The entries to draw in, those of each checkpoint by themselves. */
   #rows() {
     const isTicked = (label) => label.querySelector("input").checked;
-    const rows = this.#groups.filter(([first]) => isTicked(this.#boxes.get(first)));
-    return rows.map((entries) => (entries.length === 1 ? entries : entries.filter((entry) => isTicked(this.#ways.get(wayOf(entry))))));
+    const ticked = this.#groups.filter(([first]) => isTicked(this.#boxes.get(first)));
+    const rows = ticked.map((entries) => (hasWays(entries) ? entries.filter(({ way }) => isTicked(this.#ways.get(way))) : entries));
+    return rows.filter(({ length }) => length > 0);
+  }
+
+  /** The cells of these rows. What ways differ by is left to each of them. */
+  #cellsOf(rows, recipe) {
+    const { steps, guidanceScale, ...rest } = recipe;
+    const isOfWays = new Set(this.#groups.filter(hasWays).flat());
+    const ways = [...new Set(rows.flat().filter((entry) => isOfWays.has(entry)).map(({ way }) => way))];
+    el("compare-cells").style.setProperty("--ways", ways.length > 1 ? ways.length : "");
+    const onPick = (detail) => this.dispatchEvent(new CustomEvent("pick", { detail }));
+    return rows.flatMap((entries, row) =>
+      entries.map((entry) => {
+        const at = ways.length > 1 ? [row, Math.max(0, ways.indexOf(entry.way))] : undefined;
+        return new Cell(entry, isOfWays.has(entry) ? { ...rest, sampler: "" } : recipe, { at, onPick });
+      }),
+    );
   }
 
   #show() {
-    const rows = this.#rows().filter(({ length }) => length > 0);
+    const rows = this.#rows();
     const { length } = rows.flat();
     const draw = el("compare-draw");
     const cancel = el("compare-cancel");
@@ -91,38 +107,29 @@ export class Compare extends EventTarget {
 
   async #run() {
     const rows = this.#rows();
-    const entries = rows.flat();
     const recipe = !this.isDrawing && this.#begin();
     if (!recipe) return;
-    const most = Math.max(...rows.map(({ length }) => length));
-    // Steps and guidance are what ways differ by.
-    if (most > 1) {
-      delete recipe.steps;
-      delete recipe.guidanceScale;
-    }
-    const isTable = most > 1 && rows.every(({ length }) => length === most);
-    el("compare-cells").style.setProperty("--ways", isTable ? most : "");
     const controller = new AbortController();
     this.#work = controller;
-    this.#cells = entries.map((entry) => new Cell(entry, recipe, (detail) => this.dispatchEvent(new CustomEvent("pick", { detail }))));
+    this.#cells = this.#cellsOf(rows, recipe);
     el("compare-cells").replaceChildren(...this.#cells.map(({ place }) => place));
     el("compare-title-of").textContent = `${recipe.prompt || "untitled"} · seed ${recipe.seed}`;
     this.#show();
     for (const [index, cell] of this.#cells.entries()) {
       if (controller.signal.aborted) cell.fail("Not drawn");
-      else await this.#fill(cell, recipe, controller.signal, entries[index + 1]);
+      else await this.#fill(cell, controller.signal, this.#cells[index + 1]?.entry);
     }
     this.#work = null;
     this.#show();
     const drawn = this.#cells.filter(({ item }) => item).length;
-    el("compare-said").textContent = `${drawn} of ${entries.length} ${entries.length === 1 ? "picture is" : "pictures are"} drawn.`;
+    el("compare-said").textContent = `${drawn} of ${this.#cells.length} ${this.#cells.length === 1 ? "picture is" : "pictures are"} drawn.`;
   }
 
   /** Draws one; while it does, `next` is loaded. */
-  async #fill(cell, recipe, signal, next) {
+  async #fill(cell, signal, next) {
     el("compare-said").textContent = `Drawing in ${cell.entry.name}.`;
     try {
-      const item = await this.#draw(cell.entry, recipe, {
+      const item = await this.#draw(cell.entry, cell.recipe, {
         signal,
         onLoading: (progress) => cell.loading(progress),
         onLoaded: () => {
@@ -143,9 +150,11 @@ export class Compare extends EventTarget {
   }
 
   async #save() {
-    const items = this.#cells.map(({ item }) => item).filter(Boolean);
+    const drawn = this.#cells.filter(({ item }) => item);
+    const items = drawn.map(({ item }) => item);
+    const places = drawn.map(({ at }) => at);
     const { prompt, seed } = items[0].parameters;
-    const url = URL.createObjectURL(await sheet(items));
+    const url = URL.createObjectURL(await sheet(items, places.every(Boolean) ? places : undefined));
     make("a", { href: url, download: fileName({ prompt: `${prompt} side by side`, seed }) }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   }

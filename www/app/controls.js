@@ -13,7 +13,7 @@ export class Controls {
   /** Fields that a person or a restored picture has set: a checkpoint's defaults leave these alone. */
   #set = new Set();
   #defaults = {};
-  /** What a person had set before a LoRA brought other defaults: { default, value } by name. */
+  /** What a person had set before a LoRA or another way brought other defaults: { default, value } by name. */
   #aside = new Map();
   #seedIsUsed = false;
 
@@ -115,7 +115,7 @@ export class Controls {
   }
 
   /**
-   * Takes other defaults of the same checkpoint, as a LoRA brings them. Where one is another, it goes before what a person has
+   * Takes other defaults of the same checkpoint, as a LoRA or another way of drawing brings them. Where one is another, it goes before what a person has
    * set; that comes back with the former default, unless they set something since. With `keepsSet` what is set stays. Gives the names
    * of those that were taken.
    */

@@ -54,6 +54,8 @@ let work = null;
 /** LoRAs that bring no settings any more: they did, or came with a recipe that has its own. Each is an entry's list of them. */
 const settled = new WeakSet();
 let choiceTimer = 0;
+/** The entry whose settings the form has. */
+let offered = null;
 
 async function startEngine() {
   showStarting();
@@ -203,10 +205,17 @@ function showPrompts(entry) {
   el("tries").replaceChildren(...buttons);
 }
 
-/** `brings`: its settings go before those that a person made for another way of the same checkpoint. */
-function chosen(entry, { settled = maker.state(entry).state === "ready", brings = false } = {}) {
+const defaultsOf = (entry) => ({ ...entry.defaults, ...maker.state(entry).checkpoint?.defaults });
+
+/** Another way's settings go before those that a person made for the one before. */
+function offerDefaults(entry) {
+  controls[offered && offered.way !== entry.way ? "bring" : "offer"](defaultsOf(entry));
+  offered = entry;
+}
+
+function chosen(entry, { settled = maker.state(entry).state === "ready" } = {}) {
   showChosen(entry);
-  controls[brings ? "bring" : "offer"]({ ...entry.defaults, ...maker.state(entry).checkpoint?.defaults });
+  offerDefaults(entry);
   showActions();
   clearTimeout(choiceTimer);
   if (settled) settle(entry);
@@ -232,6 +241,7 @@ function restore(item) {
     showChosen(entry);
     over.restore({ loras, vae });
     settled.add(entry.loras);
+    offerDefaults(entry);
   }
   controls.restore(recipe);
   hideError();
@@ -248,7 +258,7 @@ function restoreFromAddress() {
     showChosen(entry);
     over.restore(layersFor(recipe, entry));
     settled.add(entry.loras);
-    controls.offer(entry.defaults ?? {});
+    offerDefaults(entry);
   } else if (recipe.from) {
     // Whoever made the link chose what it loads: it is looked at, and a person decides.
     const thing = thingFor(recipe);
@@ -284,18 +294,18 @@ function bringDefaults(entry, { defaults }, loras) {
 
 async function addCatalogue() {
   const entries = await Tintype.catalogue("checkpoints/checkpoints.json");
-  const offered = entries.filter((source, index) => {
-    const { id, of, way, name, description, image, prompts, defaults } = source;
+  for (const [index, source] of entries.entries()) {
+    const { id, of, description, image, prompts, defaults } = source;
+    const name = String(source.name ?? id ?? source.url);
+    const way = source.way == null ? undefined : String(source.way);
     try {
       const loras = lorasOf(source.loras ?? []);
-      cards.add({ id, of, way, name: name ?? id, description, image, prompts, defaults, source, loras, vae: null });
-      return true;
+      cards.add({ id, of, way, name, description, image, prompts, defaults, source, loras, vae: null });
     } catch ({ message }) {
       notices.add(`checkpoints.json: checkpoints[${index}] is left out: ${message}`);
-      return false;
     }
-  });
-  const credits = offered.filter(({ credits, of }) => credits && !offered.some(({ id }) => id === of)).map(({ name, credits }) => `${name} from ${credits}`);
+  }
+  const credits = cards.groups.flatMap(([{ name, source }]) => (source.credits ? `${name} from ${source.credits}` : []));
   el("credits").firstElementChild.textContent = `What the checkpoints learned from: ${credits.join("; ")}.`;
   el("credits").hidden = credits.length === 0;
 }
@@ -305,7 +315,7 @@ function chooseFirst() {
   if (!first) return;
   cards.choose(first);
   showChosen(first);
-  controls.offer(first.defaults ?? {});
+  offerDefaults(first);
 }
 
 async function flash(button, action, done = "Copied") {
@@ -352,11 +362,7 @@ addEventListener("keydown", (event) => {
     else hideError({ refocus: true });
   }
 });
-cards.addEventListener("choose", () => chosen(cards.chosen));
-cards.addEventListener("way", () => {
-  chosen(cards.chosen, { settled: true, brings: true });
-  say(`${cards.chosen.name} is chosen.`);
-});
+for (const type of ["choose", "way"]) cards.addEventListener(type, () => chosen(cards.chosen));
 cards.addEventListener("show", () => showStates());
 cards.addEventListener("pick", () => {
   chosen(cards.chosen, { settled: true });

@@ -47,7 +47,7 @@ export class Mine {
   }
 
   /** If it was chosen, `next` is chosen in its place. */
-  #takeAway(entry, next = this.#cards.entries.find((other) => other !== entry)) {
+  #takeAway(entry, next = this.#cards.shown.find((other) => other !== entry)) {
     this.#cards.remove(entry);
     this.#hooks.onChange();
     if (this.#cards.chosen !== entry || !this.#cards.has(next)) return;

@@ -22,10 +22,11 @@ function words(context, text, x, y, width, font) {
   context.fillText(shown === text ? text : `${shown}…`, x, y);
 }
 
-/** The PNG of these items: { imageData, name, parameters }. */
-export async function sheet(items) {
-  const columns = columnsFor(items.length);
-  const rows = Math.ceil(items.length / columns);
+/** The PNG of these items: { imageData, name, parameters }; each at its [row, column], if there are `places`. */
+export async function sheet(items, places) {
+  const side = columnsFor(items.length);
+  const at = places ?? items.map((_, index) => [Math.floor(index / side), index % side]);
+  const [rows, columns] = [0, 1].map((axis) => 1 + Math.max(...at.map((place) => place[axis])));
   const [wide, high] = ["width", "height"].map((side) => Math.max(...items.map(({ imageData }) => imageData[side])));
   const scale = Math.max(1, Math.ceil(SMALLEST / Math.max(wide, high)));
   const [width, height] = [wide * scale, high * scale];
@@ -41,8 +42,9 @@ export async function sheet(items) {
   const { prompt, seed } = items[0].parameters;
   words(context, `${prompt || "untitled"} · seed ${seed}`, GAP, HEAD / 2, canvas.width - 2 * GAP, `italic 22px ${FONT}`);
   items.forEach(({ imageData, name }, index) => {
-    const x = GAP + (index % columns) * (width + GAP);
-    const y = HEAD + Math.floor(index / columns) * (height + NAME);
+    const [row, column] = at[index];
+    const x = GAP + column * (width + GAP);
+    const y = HEAD + row * (height + NAME);
     const fit = Math.min(width / imageData.width, height / imageData.height);
     const [w, h] = [imageData.width * fit, imageData.height * fit];
     context.drawImage(toCanvas(imageData), x + (width - w) / 2, y + (height - h) / 2, w, h);

@@ -22,17 +22,19 @@ export class Ways {
     this.#chosen = way;
   }
 
-  /** The entries to choose from. */
+  /** The entries to choose from. Gives true where the focus was on one of those before, and there is none now. */
   offer(entries) {
-    const ways = entries.length > 1 ? entries.map(({ way, name }) => way ?? name) : [];
+    const held = this.#root.contains(document.activeElement);
+    const ways = entries.length > 1 ? entries.map(({ way }) => way) : [];
     const shown = [...this.#root.querySelectorAll("input")];
     if (ways.join("\n") !== shown.map(({ value }) => value).join("\n")) {
       this.#root.querySelector(".options").replaceChildren(...ways.map((way) => this.#option(way)));
     }
     this.#root.hidden = ways.length === 0;
-    const index = Math.max(0, entries.findIndex(({ way }) => way === this.#chosen));
-    const radio = this.#root.querySelectorAll("input")[index];
+    const radio = this.#root.querySelectorAll("input")[Math.max(0, ways.indexOf(this.#chosen))];
     if (radio) radio.checked = true;
+    if (held) radio?.focus({ preventScroll: true });
+    return held && !radio;
   }
 
   #option(way) {

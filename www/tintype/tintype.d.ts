@@ -100,9 +100,9 @@ export interface PathFile {
 export interface CatalogueEntry {
   id?: string;
   name?: string;
-  /** The `id` of the entry that this is another way of drawing with, such as one in fewer steps: a page may show them as one. */
+  /** The `id` of an earlier entry that this is another way of drawing with, such as one in fewer steps: a page may show them as one. */
   of?: string;
-  /** What tells this way from the others, in a word or two: "4 steps". */
+  /** What tells this way from the others, in a word or two ("4 steps"); the same words mean the same way of other entries. */
   way?: string;
   /** A folder's or a single file's address, relative to the `checkpoints.json`, or a repository's name, such as `hf:org/name`. */
   url: string;
