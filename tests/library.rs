@@ -4,9 +4,8 @@
 
 mod common;
 
-use common::{cpu, load};
+use common::{catalogue, cpu, load, shipped};
 use futures_util::future::join;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tintype::cancel::CancelToken;
 use tintype::checkpoint::{ProgressSink, Source};
@@ -17,12 +16,6 @@ use tintype::{Error, Result};
 
 const STYLES: [&str; 4] = ["soft", "flat", "3d", "ink"];
 
-fn folder(style: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("www/checkpoints")
-        .join(style)
-}
-
 fn recipe(style: &str) -> Recipe {
     let mut options = LoadOptions {
         id: Some(style.into()),
@@ -30,17 +23,10 @@ fn recipe(style: &str) -> Recipe {
     };
     (options.defaults.width, options.defaults.height) = (Some(64), Some(64));
     // With their hashes, shared components are known before they are read.
-    let catalogue = std::fs::read(folder("checkpoints.json")).unwrap();
-    let catalogue: serde_json::Value = serde_json::from_slice(&catalogue).unwrap();
-    let entries = catalogue["checkpoints"].as_array().unwrap();
-    let entry = entries
-        .iter()
-        .find(|e| e["url"].as_str().unwrap().trim_end_matches('/') == style);
-    options.open.files = serde_json::from_value(entry.unwrap()["files"].clone()).unwrap();
-    Recipe {
-        source: Source::Dir(folder(style)),
-        options,
-    }
+    let entry = catalogue().into_iter().find(|entry| entry.id == style).unwrap();
+    let source = Source::Dir(entry.folder());
+    options.open.files = entry.files;
+    Recipe { source, options }
 }
 
 fn ids(library: &Library) -> Vec<String> {
@@ -50,7 +36,7 @@ fn ids(library: &Library) -> Vec<String> {
 /// The bytes that a library holds of all styles, and of the first one alone.
 fn weights(styles: &[&str]) -> u64 {
     let library = Library::new(cpu(), None);
-    styles.iter().for_each(|style| drop(load(&library, &folder(style))));
+    styles.iter().for_each(|style| drop(load(&library, &shipped(style))));
     library.memory().weights
 }
 
@@ -69,10 +55,10 @@ async fn draw(engine: &Engine, style: &str) -> Result<Generated> {
 #[test]
 fn shared_components_are_held_once() {
     let library = Library::new(cpu(), None);
-    let soft = load(&library, &folder("soft"));
+    let soft = load(&library, &shipped("soft"));
     let alone = library.memory().weights;
     assert_eq!(alone, soft.bytes);
-    let flat = load(&library, &folder("flat"));
+    let flat = load(&library, &shipped("flat"));
     let ids = |r: &tintype::library::Resident| -> Vec<String> { r.components.iter().map(|c| c.id.clone()).collect() };
     let (soft_ids, flat_ids) = (ids(&soft), ids(&flat));
     assert_eq!(
@@ -124,12 +110,12 @@ fn who_was_asked_for_longest_ago_gives_way() {
 fn what_can_never_fit_is_refused_and_nobody_goes() {
     let budget = weights(&STYLES[..1]) + 40_000_000;
     let library = Library::new(cpu(), Some(budget));
-    let soft = load(&library, &folder("soft"));
+    let soft = load(&library, &shipped("soft"));
     let (id, mut options) = (soft.id.clone(), LoadOptions::default());
     drop(soft);
     (options.defaults.width, options.defaults.height) = (Some(2048), Some(2048));
     let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
-    let source = Source::Dir(folder("flat"));
+    let source = Source::Dir(shipped("flat"));
     let refused = pollster::block_on(library.load(source, &options, Room::Any, &progress, &cancel));
     let message = match refused {
         Err(Error::OutOfMemory(message)) => message,
@@ -161,7 +147,7 @@ fn pictures_with_more_checkpoints_than_fit_are_drawn_one_after_the_other() {
 fn a_checkpoint_that_draws_does_not_give_way() {
     let working = 4_000_000;
     let library = Library::new(cpu(), Some(weights(&STYLES[..1]) + working));
-    let source = |style| Source::Dir(folder(style));
+    let source = |style| Source::Dir(shipped(style));
     let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
     let options = recipe("soft").options;
     let soft = pollster::block_on(library.load(source("soft"), &options, Room::Any, &progress, &cancel)).unwrap();
@@ -238,14 +224,14 @@ fn a_checkpoint_is_inspected_without_being_loaded() {
         let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
         pollster::block_on(library.inspect(source, options, &progress, &cancel))
     };
-    let said = inspect(Source::Dir(folder("soft")), &LoadOptions::default()).unwrap();
+    let said = inspect(Source::Dir(shipped("soft")), &LoadOptions::default()).unwrap();
     assert_eq!(
         (said.kind, said.layout, said.unsupported.len(), said.warnings.len()),
         (Some("checkpoint"), "diffusers", 0, 0)
     );
     let nothing = library.memory();
     assert_eq!((nothing.weights, nothing.working), (0, 0));
-    let loaded = load(&library, &folder("soft"));
+    let loaded = load(&library, &shipped("soft"));
     let held = library.memory();
     let needs = said.memory.unwrap();
     assert_eq!((needs.weights, needs.working), (held.weights, held.working));
@@ -290,7 +276,7 @@ fn a_checkpoint_is_inspected_without_being_loaded() {
     let small = Library::new(cpu(), Some(1000));
     let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
     let options = LoadOptions::default();
-    let tight = pollster::block_on(small.inspect(Source::Dir(folder("soft")), &options, &progress, &cancel)).unwrap();
+    let tight = pollster::block_on(small.inspect(Source::Dir(shipped("soft")), &options, &progress, &cancel)).unwrap();
     assert_eq!((tight.memory, tight.budget), (said.memory, Some(1000)));
     assert!(
         tight.unsupported[0].contains("memoryBudget is 1000"),

@@ -3,14 +3,12 @@
 
 mod common;
 
-use common::{byte_distance, draw, golden_path, is_same_picture, load};
-use serde::Deserialize;
+use common::{Defaults, byte_distance, catalogue, draw, golden_path, is_same_picture, load};
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
 use tintype::cancel::CancelToken;
-use tintype::checkpoint::{ExpectedFile, LoraSource, ProgressSink, Source};
+use tintype::checkpoint::ProgressSink;
 use tintype::executor::Executor;
 use tintype::library::{Library, Room};
 use tintype::pipeline::Request;
@@ -29,51 +27,6 @@ fn reference(id: &str, prompt: usize) -> Vec<u8> {
         "{name}"
     );
     bytes
-}
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("www/checkpoints")
-}
-
-#[derive(Deserialize)]
-struct Catalogue {
-    checkpoints: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    id: String,
-    url: String,
-    #[serde(default)]
-    loras: Vec<Lora>,
-    defaults: Defaults,
-}
-
-#[derive(Deserialize)]
-struct Lora {
-    source: String,
-    scale: f32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Defaults {
-    steps: usize,
-    guidance_scale: f32,
-}
-
-fn entries() -> Vec<Entry> {
-    let bytes = fs::read(folder().join("checkpoints.json")).unwrap();
-    serde_json::from_slice::<Catalogue>(&bytes).unwrap().checkpoints
-}
-
-fn lora(Lora { source, scale }: &Lora) -> LoraSource {
-    LoraSource {
-        source: Source::Dir(folder()),
-        path: source.clone(),
-        expected: ExpectedFile::default(),
-        scale: *scale,
-    }
 }
 
 fn request(prompt: usize, defaults: &Defaults) -> Request {
@@ -105,16 +58,17 @@ fn wrong(id: &str, prompt: usize, picture: &[u8]) -> Option<String> {
 /// All checkpoints are in memory at once, and each draws some of the prompts; those with LoRAs the first alone.
 fn draws(executor: Executor, prompts: impl Fn(usize) -> Vec<usize>) {
     let library = Library::new(executor, None);
+    let entries = catalogue();
     let mut residents = HashMap::new();
-    for entry in entries() {
-        let resident = residents.entry(entry.url.clone());
-        resident.or_insert_with(|| load(&library, &folder().join(&entry.url)));
+    for entry in &entries {
+        let resident = residents.entry(&entry.url);
+        resident.or_insert_with(|| load(&library, &entry.folder()));
     }
     let mut found = Vec::new();
     let mut plain = 0;
-    for entry in entries() {
+    for entry in &entries {
         let resident = &residents[&entry.url];
-        let loras: Vec<LoraSource> = entry.loras.iter().map(lora).collect();
+        let loras = entry.loras();
         let (progress, cancel) = (ProgressSink::none(), CancelToken::default());
         let laid = library.set_loras(&resident.id, &loras, Room::Any, &progress, &cancel);
         let resident = pollster::block_on(laid).unwrap();

@@ -8,6 +8,7 @@ mod executors;
 mod pictures;
 mod play;
 mod random;
+mod shipped;
 mod single_file;
 mod tensors;
 
@@ -16,6 +17,7 @@ pub use executors::{cpu, webgpu, webgpu_as_gpu, webgpu_in_halves};
 pub use pictures::{PIPELINES, byte_distance, draw, is_same_picture, load, load_encoder};
 pub use play::{distance, open, place, play};
 pub use random::random_weights;
+pub use shipped::{Defaults, Entry, catalogue, shipped, tokens_of};
 pub use single_file::{SD1, SD2, SDXL, single_file};
 pub use tensors::{Golden, Tensor, golden_path};
 

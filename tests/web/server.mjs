@@ -61,15 +61,14 @@ export const broken = (request, response) => {
   response.end("out of order");
 };
 
-/** The entries of the shipped catalogue. */
-const shippedEntries = () => JSON.parse(shipped("", "checkpoints.json")).checkpoints;
-
-/** Four of them, each without other ways of drawing: what most tests of the page are about. */
-export const fourStyles = () =>
-  ["soft", "flat", "3d", "ink"].map((id) => {
-    const { way, ...entry } = shippedEntries().find((entry) => entry.id === id);
+/** Four entries of the shipped catalogue, each without other ways of drawing: what most tests of the page are about. */
+export function fourStyles() {
+  const { checkpoints } = JSON.parse(shipped("", "checkpoints.json"));
+  return ["soft", "flat", "3d", "ink"].map((id) => {
+    const { way, ...entry } = checkpoints.find((entry) => entry.id === id);
     return entry;
   });
+}
 
 const CATALOGUE = "/checkpoints/checkpoints.json";
 const catalogueOf = (checkpoints) => (request, response) =>
