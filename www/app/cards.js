@@ -15,8 +15,8 @@ const KEYS = 9;
 export class Cards extends EventTarget {
   #root;
   #ways;
-  /** By the first entry of a card: all of its entries, and the nodes that change. */
-  #cards = new Map();
+  /** Each card's entries, and the nodes that change. */
+  #cards = [];
   /** The address of an entry's sample picture, where it is another than the entry's own; null where that can't be had. */
   #pictures = new Map();
   #chosen = null;
@@ -24,11 +24,7 @@ export class Cards extends EventTarget {
   constructor(root, ways) {
     super();
     this.#root = root;
-    this.#ways = new Ways(ways, () => {
-      this.#chosen = this.#shown(this.#cardOf(this.#chosen));
-      this.#showWays();
-      this.dispatchEvent(new Event("way"));
-    });
+    this.#ways = new Ways(ways, () => this.#turnTo(this.#cardOf(this.#chosen)));
   }
 
   get entries() {
@@ -37,12 +33,12 @@ export class Cards extends EventTarget {
 
   /** What each card stands for now. */
   get shown() {
-    return [...this.#cards.values()].map((card) => this.#shown(card));
+    return this.#cards.map((card) => this.#shown(card));
   }
 
   /** The entries of each card. */
   get groups() {
-    return [...this.#cards.values()].map(({ entries }) => entries);
+    return this.#cards.map(({ entries }) => entries);
   }
 
   get chosen() {
@@ -50,7 +46,7 @@ export class Cards extends EventTarget {
   }
 
   add(entry) {
-    const card = [...this.#cards.values()].find(({ entries: [first] }) => typeof entry.of === "string" && !first.own && first.id === entry.of);
+    const card = this.#cards.find(({ entries: [first] }) => typeof entry.of === "string" && !first.own && first.id === entry.of);
     if (!card) return this.#addCard(entry);
     for (const each of [card.entries[0], entry]) each.way ??= each.name;
     if (card.entries.some(({ way }) => way === entry.way)) throw new Error(`way: there is one already that is named "${entry.way}"`);
@@ -76,14 +72,17 @@ export class Cards extends EventTarget {
     if (entry.own) place.append(this.#removal(entry));
     this.#root.append(place);
     const card = { entries: [entry], place, label, radio, frame, key, mark, about, bar };
-    this.#cards.set(entry, card);
+    this.#cards.push(card);
     this.#number();
     this.#showPicture(card);
-    radio.addEventListener("change", () => {
-      this.#chosen = this.#shown(card);
-      this.#showWays();
-      this.dispatchEvent(new Event("choose"));
-    });
+    radio.addEventListener("change", () => this.#turnTo(card));
+  }
+
+  /** A person chose a card, or another way for it. */
+  #turnTo(card) {
+    this.#chosen = this.#shown(card);
+    this.#showWays();
+    this.dispatchEvent(new Event("choose"));
   }
 
   /** A button that takes a card of a person's own away. */
@@ -96,7 +95,7 @@ export class Cards extends EventTarget {
   }
 
   #cardOf(entry) {
-    return [...this.#cards.values()].find(({ entries }) => entries.includes(entry));
+    return this.#cards.find(({ entries }) => entries.includes(entry));
   }
 
   /** Of a card's entries the one that it stands for now. */
@@ -109,7 +108,7 @@ export class Cards extends EventTarget {
     const card = this.#cardOf(this.#chosen);
     const isLost = this.#ways.offer(card?.entries ?? []);
     if (isLost) card.radio.focus({ preventScroll: true });
-    for (const card of this.#cards.values()) this.#showPicture(card);
+    for (const card of this.#cards) this.#showPicture(card);
     this.dispatchEvent(new Event("show"));
   }
 
@@ -119,14 +118,15 @@ export class Cards extends EventTarget {
 
   /** Takes the card of a single entry away. */
   remove(entry) {
-    this.#cards.get(entry).place.remove();
-    this.#cards.delete(entry);
+    const card = this.#cardOf(entry);
+    card.place.remove();
+    this.#cards = this.#cards.filter((other) => other !== card);
     this.#pictures.delete(entry);
     this.#number();
   }
 
   #number() {
-    [...this.#cards.values()].forEach(({ radio, key }, index) => {
+    this.#cards.forEach(({ radio, key }, index) => {
       const digit = index < KEYS ? String(index + 1) : "";
       key.textContent = digit;
       if (digit) radio.setAttribute("aria-keyshortcuts", `${digit} Alt+${digit}`);
@@ -166,7 +166,7 @@ export class Cards extends EventTarget {
   choose(entry) {
     this.#chosen = entry;
     const { entries, radio, label } = this.#cardOf(entry);
-    if (entry !== this.#shown({ entries })) this.#ways.choose(entry.way);
+    if (entry !== this.#shown({ entries })) this.#ways.chosen = entry.way;
     this.#showWays();
     // Focus within the group stays on what is chosen.
     if (this.#root.contains(document.activeElement)) radio.focus({ preventScroll: true });
@@ -176,7 +176,7 @@ export class Cards extends EventTarget {
 
   /** Chooses the n-th card and tells; gives false where there is none. */
   pick(n) {
-    const card = [...this.#cards.values()][n - 1];
+    const card = this.#cards[n - 1];
     if (!card) return false;
     this.choose(this.#shown(card)).scrollIntoView({ block: "nearest" });
     this.dispatchEvent(new Event("pick"));
@@ -185,7 +185,7 @@ export class Cards extends EventTarget {
 
   /** Shows how far each is: `stateOf(entry)` gives { state, progress }. */
   update(stateOf) {
-    for (const card of this.#cards.values()) {
+    for (const card of this.#cards) {
       const { label, mark, about, bar } = card;
       const entry = this.#shown(card);
       const { state, progress } = stateOf(entry);

@@ -362,8 +362,8 @@ addEventListener("keydown", (event) => {
     else hideError({ refocus: true });
   }
 });
-for (const type of ["choose", "way"]) cards.addEventListener(type, () => chosen(cards.chosen));
-cards.addEventListener("show", () => showStates());
+cards.addEventListener("choose", () => chosen(cards.chosen));
+cards.addEventListener("show", showStates);
 cards.addEventListener("pick", () => {
   chosen(cards.chosen, { settled: true });
   say(`${cards.chosen.name} is chosen.`);

@@ -3,23 +3,15 @@
 import { make } from "./dom.js";
 
 export class Ways {
+  /** What tells the way from others, in its entry's words; it stays while checkpoints are chosen that don't have it. */
+  chosen;
   #root;
   #onChoose;
-  #chosen;
 
   /** `onChoose()` hears that a person chose another. */
   constructor(root, onChoose) {
     this.#root = root;
     this.#onChoose = onChoose;
-  }
-
-  /** What tells the way from others, in its entry's words; it stays while checkpoints are chosen that don't have it. */
-  get chosen() {
-    return this.#chosen;
-  }
-
-  choose(way) {
-    this.#chosen = way;
   }
 
   /** The entries to choose from. Gives true where the focus was on one of those before, and there is none now. */
@@ -31,7 +23,7 @@ export class Ways {
       this.#root.querySelector(".options").replaceChildren(...ways.map((way) => this.#option(way)));
     }
     this.#root.hidden = ways.length === 0;
-    const radio = this.#root.querySelectorAll("input")[Math.max(0, ways.indexOf(this.#chosen))];
+    const radio = this.#root.querySelectorAll("input")[Math.max(0, ways.indexOf(this.chosen))];
     if (radio) radio.checked = true;
     if (held) radio?.focus({ preventScroll: true });
     return held && !radio;
@@ -41,7 +33,7 @@ export class Ways {
     const label = make("label", { className: "chip" });
     const radio = make("input", { type: "radio", name: "way", value: way });
     radio.addEventListener("change", () => {
-      this.#chosen = way;
+      this.chosen = way;
       this.#onChoose();
     });
     label.append(radio, way);
