@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from .muon import Muon, is_matrix
+
 STYLES = ["soft", "flat", "3d", "ink"]
 SIZE = 128
 
@@ -194,13 +196,14 @@ class Trainer:
 
     def _optimizers(self, lr, weight_decay, muon):
         """AdamW; or Muon where it is for, and AdamW for what is left."""
-        from .muon import Muon, is_matrix
-
-        named = [(n, p) for m in self.modules.values() for n, p in m.named_parameters() if p.requires_grad]
-        matrices = [p for n, p in named if muon and is_matrix(n, p)]
-        rest = [p for n, p in named if not (muon and is_matrix(n, p))]
+        matrices, rest = [], []
+        for module in self.modules.values():
+            for name, p in module.named_parameters():
+                if p.requires_grad:
+                    (matrices if muon and is_matrix(name, p) else rest).append(p)
         adam = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
-        return [Muon(matrices, lr, weight_decay=weight_decay), adam] if muon else [adam]
+        dtype = torch.bfloat16 if multiplies_bf16() else torch.float32
+        return [Muon(matrices, lr, weight_decay=weight_decay, dtype=dtype), adam] if muon else [adam]
 
     def _locked(self):
         """Held while this lives: two runs of one stage would spoil each other's state."""

@@ -5,12 +5,10 @@ as one of AdamW, so rates are the same.
 
 import torch
 
-from .common import multiplies_bf16
 
-
-def orthogonal(x):
-    """[N, rows, columns]: the nearest matrices whose singular values are about 1 (0.7 to 1.2)."""
-    x = x.bfloat16() if multiplies_bf16() else x
+def orthogonal(x, dtype):
+    """[N, rows, columns]: the nearest matrices whose singular values are about 1 (0.7 to 1.2), computed in `dtype`."""
+    x = x.to(dtype)
     if tall := x.shape[1] > x.shape[2]:
         x = x.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -26,7 +24,8 @@ def is_matrix(name, weight):
 
 
 class Muon(torch.optim.Optimizer):
-    def __init__(self, weights, lr, momentum=0.95, weight_decay=0.01):
+    def __init__(self, weights, lr, momentum=0.95, weight_decay=0.01, dtype=torch.float32):
+        self.dtype = dtype
         super().__init__(weights, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -47,6 +46,6 @@ class Muon(torch.optim.Optimizer):
                 alike.setdefault(a.shape, []).append((p, a))
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             for shape, pairs in alike.items():
-                steps = orthogonal(torch.stack([a for _, a in pairs])) * (0.2 * max(shape) ** 0.5)
+                steps = orthogonal(torch.stack([a for _, a in pairs]), self.dtype) * (0.2 * max(shape) ** 0.5)
                 for (p, _), step in zip(pairs, steps):
                     p.add_(step.view(p.shape), alpha=-group["lr"])
