@@ -18,7 +18,7 @@ usage: ./build.sh COMMAND
   test [rust|wasm|web]
                       all tests, or some: the crate's own, the CPU kernels' once more as WebAssembly in Node, or those in a real browser
                       (what follows goes to the runner: ./build.sh test rust sampler)
-  bench [page|race|cpu|unet|store|real]
+  bench [page|race|cpu|unet|store|real|pictures]
                       page: the page bench.html in the browser, on its software adapter unless --backend says otherwise: what the device
                       can do, a step, a decoding, a picture, and a race with onnxruntime-web (--model unet|bk-sdm-tiny|small, --rounds 5,
                       --arithmetic f32|f16, --json FILE)
@@ -30,6 +30,7 @@ usage: ./build.sh COMMAND
                       store: a gigabyte loaded from the browser's storage, beside reading it with nothing else to do
                       real: a checkpoint of a published one's size in the browser, on the CPU: the memory that it takes at most
                       (--shape bk-sdm-tiny|sd-turbo|..., --vae-of sdxs-512-0.9, --folder FOLDER)
+                      pictures: seconds to a picture of the page's own checkpoints by each way of drawing, in the browser, on the CPU
   check               formatting, lints, documentation and types, for native and for the browser
 
 What a command needs and does not find it installs, and says so: the wasm target (rustup), wasm-bindgen (cargo, into
@@ -229,6 +230,8 @@ bench_store() { bench_web store "$@"; }
 
 bench_real() { bench_web real "$@"; }
 
+bench_pictures() { bench_web pictures "$@"; }
+
 bench_cpu() { bench_web cpu "$@"; }
 
 bench_page() { bench_web gpurace page "$@"; }
@@ -273,9 +276,9 @@ bench)
     what=${1:-page}
     [ $# -eq 0 ] || shift
     case $what in
-    page | race | cpu | unet | store | real) "bench_$what" "$@" ;;
+    page | race | cpu | unet | store | real | pictures) "bench_$what" "$@" ;;
     -*) bench_page "$what" "$@" ;;
-    *) die "bench knows page, race, cpu, unet, store and real, not $what" ;;
+    *) die "bench knows page, race, cpu, unet, store, real and pictures, not $what" ;;
     esac
     ;;
 test)

@@ -1,0 +1,40 @@
+// Seconds to a picture of the page's own checkpoints, by each way of drawing, on the CPU: `./build.sh bench pictures`.
+//   node tests/web/pictures-bench.mjs [ROUNDS]
+import { Api, openPage, startBrowser, startSite } from "./harness.mjs";
+import { shipped } from "./server.mjs";
+import { median } from "./store-speed.mjs";
+
+const rounds = Number(process.argv[2] ?? 7);
+const { checkpoints } = JSON.parse(shipped("", "checkpoints.json"));
+const [first] = checkpoints;
+const ways = checkpoints.filter(({ id, of }) => id === first.id || of === first.id);
+
+console.log(`"fox" by ${first.name}, medians of ${rounds} turns`);
+for (const isolated of [false, true]) {
+  const site = await startSite({ isolated });
+  const browser = await startBrowser();
+  try {
+    const { page } = await openPage(browser, `${site.url}blank.html`);
+    await page.waitForFunction(() => window.call !== undefined);
+    const api = new Api(page);
+    const backend = await api.create({ backend: "cpu" });
+    const seconds = new Map();
+    for (const { id } of ways) {
+      const { key } = await api.loadEntry(id);
+      await api.draw({ checkpoint: key, prompt: "fox", seed: 0 });
+      seconds.set(key, []);
+    }
+    for (let seed = 1; seed <= rounds; seed += 1) {
+      for (const [checkpoint, times] of seconds) times.push((await api.draw({ checkpoint, prompt: "fox", seed })).timings.total / 1000);
+    }
+    const [slowest] = [...seconds.values()].map(median);
+    console.log(`${backend.name}, ${backend.threads ?? 1} thread${backend.threads > 1 ? "s" : ""}`);
+    ways.forEach(({ way }, i) => {
+      const time = median([...seconds.values()][i]);
+      console.log(`  ${way.padEnd(9)} ${time.toFixed(2)} s, ${(slowest / time).toFixed(1)} times as fast as ${ways[0].way}`);
+    });
+  } finally {
+    await browser.close();
+    await site.close();
+  }
+}
