@@ -6,10 +6,10 @@ import { median } from "./store-speed.mjs";
 
 const rounds = Number(process.argv[2] ?? 7);
 const { checkpoints } = JSON.parse(shipped("", "checkpoints.json"));
-const [first] = checkpoints;
-const ways = checkpoints.filter(({ id, of }) => id === first.id || of === first.id);
+const [chosen] = checkpoints;
+const ways = checkpoints.filter(({ id, of }) => id === chosen.id || of === chosen.id);
 
-console.log(`"fox" by ${first.name}, medians of ${rounds} turns`);
+console.log(`"fox" by ${chosen.name}, medians of ${rounds} turns`);
 for (const isolated of [false, true]) {
   const site = await startSite({ isolated });
   const browser = await startBrowser();
@@ -27,11 +27,12 @@ for (const isolated of [false, true]) {
     for (let seed = 1; seed <= rounds; seed += 1) {
       for (const [checkpoint, times] of seconds) times.push((await api.draw({ checkpoint, prompt: "fox", seed })).timings.total / 1000);
     }
-    const [slowest] = [...seconds.values()].map(median);
+    const [first] = [...seconds.values()].map(median);
     console.log(`${backend.name}, ${backend.threads ?? 1} thread${backend.threads > 1 ? "s" : ""}`);
-    ways.forEach(({ way }, i) => {
+    ways.forEach(({ way, name }, i) => {
       const time = median([...seconds.values()][i]);
-      console.log(`  ${way.padEnd(9)} ${time.toFixed(2)} s, ${(slowest / time).toFixed(1)} times as fast as ${ways[0].way}`);
+      const beside = i === 0 ? "" : `, ${(first / time).toFixed(1)} times as fast as the first`;
+      console.log(`  ${(way ?? name).padEnd(9)} ${time.toFixed(2)} s${beside}`);
     });
   } finally {
     await browser.close();

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 SCRIPTS = ["noise", "dtypes", "samplers", "tokenizer", "vocabulary", "ops", "models", "large", "resize", "pipelines", "families", "images", "lora", "distilled", "published", "single_files", "vae"]
-# Compares with the shipped checkpoints instead of making something; runs only where it is named.
+# Follows the shipped checkpoints, whose pictures it makes where they have changed; runs only where it is named.
 NAMED_ONLY = ["reference"]
 
 

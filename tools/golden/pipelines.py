@@ -9,11 +9,12 @@ tests/golden/pipelines/<case>/: a checkpoint in diffusers layout; case.json, wha
 import json
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import CHECKPOINTS, GOLDEN, fresh, generator, liven, nhwc, write, write_json
+from common import GOLDEN, fresh, generator, liven, nhwc, write, write_json
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
@@ -35,14 +36,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 warnings.filterwarnings("ignore", category=FutureWarning)
 
 HERE = GOLDEN / "pipelines"
-TOKENIZER = CHECKPOINTS / "soft" / "tokenizer"
+TOKENIZER = Path(__file__).resolve().parent / "words"
 HALF, FULL = torch.float16, torch.float32
 BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 WORDS = ["fox", "red apple", "octopus on yellow", "crown on blue", "rocket", "evergreen tree", "grinning face", ""]
 
 
 def tokenizer(folder, files, length, pad="<|endoftext|>"):
-    """The shipped checkpoints' tokenizer, with only some of its files, another length or another padding."""
+    """The tokenizer of words/, with only some of its files, another length or another padding."""
     fresh(folder)
     for name in files:
         shutil.copyfile(TOKENIZER / name, folder / name)
@@ -52,7 +53,7 @@ def tokenizer(folder, files, length, pad="<|endoftext|>"):
 
 
 def small_tokenizer(folder, merges, length, pad="<|endoftext|>"):
-    """A tokenizer with the shipped one's first merges only: a vocabulary of 512 bytes, the merges and two tokens."""
+    """A tokenizer with that one's first merges only: a vocabulary of 512 bytes, the merges and two tokens."""
     fresh(folder)
     lines = (TOKENIZER / "merges.txt").read_text().split("\n")[: merges + 1]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n")

@@ -5,17 +5,19 @@ import os
 
 STAGES = ["drawings", "captions", "tokenizer", "check", "smoke", "vae", "embedding", "base", "styles", "students", "scores", "export"]
 
+TRAINED = ["vae", "embedding", "base", "styles", "students"]
+
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tools.train", description="Makes the checkpoints that come with Tintype.")
     parser.add_argument("--home", help="folder of all state (else $TINTYPE_TRAIN, else ~/.cache/tintype/train)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="else a GPU where there is one")
-    parser.add_argument("--compile", action="store_const", const="1", help="train by torch.compile: quicker steps after a minute or more of compiling")
+    parser.add_argument("--compile", action="store_const", const="1", help="base and styles by torch.compile: quicker steps after a minute or more of compiling")
     stages = parser.add_subparsers(dest="stage", required=True)
     timed = {}
     for name in STAGES:
         stage = stages.add_parser(name)
-        if name in ("vae", "embedding", "base", "styles", "students"):
+        if name in TRAINED:
             stage.add_argument("--minutes", type=float, required=True, help="how long to train now")
             timed[name] = stage
     timed["vae"].add_argument("--width", type=int, default=48, help="channels of the decoder")
@@ -52,6 +54,10 @@ def run(args):
     torch.set_flush_denormal(True)  # before there are other threads, which take it over
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     stage = args.pop("stage")
+    if stage in TRAINED or stage == "all":
+        from .common import home
+
+        (home() / "stop").unlink(missing_ok=True)  # it was for a run before
     if stage in ("pack", "unpack", "status"):
         from . import bundle
 

@@ -5,13 +5,12 @@ is more than five times the noise: min-SNR (arXiv 2303.09556) gives the noisiest
 caption tells most, and where students of one step begin.
 """
 
-import time
 from pathlib import Path
 
 import torch
 
 from . import models, tokenizer
-from .common import STYLES, Clock, Trainer, autocast, device, home, on_gpu, say, write_atomic
+from .common import STYLES, Clock, Meter, Trainer, autocast, device, home, on_gpu, say, write_atomic
 from .latents import Pool
 from .render import prepared, sheet
 from .sample import pictures
@@ -116,11 +115,12 @@ def run(minutes, batch=None, start=None):
     trainer.save()  # from now on the encoder stays as it is
     pool = Pool("all", s.subjects, s.renderer, s.vae)
     parts = {"unet": unet, "text_encoder": text, "tokenizer": s.tokenizer, "vae": s.vae}
-    losses, began, seen = [], time.time(), trainer.samples
+    meter = Meter(trainer, clock, 30 if on_gpu() else 120)
 
     def finish(look):
         trainer.save()
         trainer.publish()
+        clock.saved_now()
         with trainer.ema.applied():
             unet.eval(), text.eval()
             if look:
@@ -141,13 +141,7 @@ def run(minutes, batch=None, start=None):
             context = text(s.without_some(ids, g)).last_hidden_state
         loss = diffusion_loss(fast, context, latents, g, s.alphas, s.sigmas, style)
         trainer.step(loss, batch)
-        losses.append(loss.detach())
-        if clock.due("log", 30 if on_gpu() else 120):
-            say(
-                "base", samples=trainer.samples, loss=torch.stack(losses).mean().item(), lr=trainer.rate(),
-                per_second=(trainer.samples - seen) / (time.time() - began), shards=pool.made, on_shards=pool.seconds,
-            )  # fmt: skip
-            losses, began, seen = [], time.time(), trainer.samples
+        meter.add(loss, shards=pool.made, on_shards=pool.seconds)
         if clock.due("look", max(30, minutes * 60 / LOOKS)):
             finish(True)
         elif clock.save_due():

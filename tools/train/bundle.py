@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .common import home, read_json, say
 
-STAGES = ["drawings", "captions", "tokenizer", "vae", "embedding", "base", "styles", "students", "scores"]
+STAGES = ["drawings", "captions", "tokenizer", "vae", "vae-decoder", "embedding", "base", "styles", "students", "scores"]
 UNNEEDED = ("state.pt", "state.previous.pt", "spent.json", "lock")
 
 
@@ -33,11 +33,17 @@ def unpack(file):
     parts = [file] if file.exists() else sorted(file.parent.glob(file.name + ".[0-9][0-9]"))
     with zipfile.ZipFile(io.BytesIO(b"".join(p.read_bytes() for p in parts))) as archive:
         archive.extractall(home())
+        for name in archive.namelist():
+            if name.endswith("/model.pt"):  # training goes on from what came, not from the state that was here
+                for older in ("state.pt", "state.previous.pt", "spent.json"):
+                    (home() / name).with_name(older).unlink(missing_ok=True)
     say("unpack", file=str(file), pieces=len(parts))
 
 
 def status():
     for log in sorted(home().rglob("log.jsonl")):
+        if "smoke" in log.relative_to(home()).parts:
+            continue
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         spent = log.with_name("spent.json")
         print(f"{log.parent.relative_to(home())}: {read_json(spent) if spent.exists() else ''}")

@@ -1,6 +1,8 @@
 """Captions that can be composed, and the scenes that they describe.
 
-    [two|three|four] [mirrored] [small|big] [COLOUR] SUBJECT [and [COLOUR] SUBJECT] [at the PLACE] [on COLOUR]
+    two|three|four [COLOUR] SUBJECTS [on COLOUR]
+    [COLOUR] SUBJECT and [COLOUR] SUBJECT [on COLOUR]
+    [mirrored] [small|big] [COLOUR] SUBJECT [at the PLACE] [on COLOUR]
 
 A scene is numbers only (render.py draws it): which drawing goes where, how large, mirrored or not, in which hue, on which
 ground. What a caption doesn't say is as in the drawings: the middle, a common size, the drawing's own colours, white ground.

@@ -107,7 +107,7 @@ def say(stage, **values):
 
 
 class Clock:
-    """Time of one stage over all its runs, the budget of this run, and when to save or log."""
+    """The budget of this run, and when to save or log."""
 
     SAVE_EVERY = 300
 
@@ -126,6 +126,9 @@ class Clock:
         self.saved = time.time()
         return True
 
+    def saved_now(self):
+        self.saved = time.time()
+
     def due(self, name, seconds):
         """Whether `seconds` have passed since this last was true."""
         now = time.time()
@@ -133,6 +136,25 @@ class Clock:
             return False
         self.marks[name] = now
         return True
+
+
+class Meter:
+    """Lines of a stage's log: mean loss, rate, and samples a second since the line before."""
+
+    def __init__(self, trainer, clock, every):
+        self.trainer, self.clock, self.every = trainer, clock, every
+        self._begin()
+
+    def _begin(self):
+        self.losses, self.began, self.seen = [], time.time(), self.trainer.samples
+
+    def add(self, loss, **more):
+        self.losses.append(loss.detach())
+        if self.clock.due("log", self.every):
+            t = self.trainer
+            speed = (t.samples - self.seen) / (time.time() - self.began)
+            say(t.stage, samples=t.samples, loss=torch.stack(self.losses).mean().item(), lr=t.rate(), per_second=speed, **more)
+            self._begin()
 
 
 class Ema:
@@ -260,7 +282,7 @@ class Trainer:
                 os.replace(self.path, self.path.with_name("state.previous.pt"))
 
         write_atomic(self.path, write)
-        write_json(self.path.with_name("spent.json"), {"seconds": round(self.seconds, 1), "samples": self.samples})
+        write_json(self.path.with_name("spent.json"), {"seconds": round(self.seconds, 1), "samples": self.samples, **self.extra})
 
     def publish(self):
         """The averaged weights, in f16: what later stages start from, and what training goes on from where the state is not."""
@@ -304,7 +326,8 @@ class Trainer:
             say(self.stage, going_on_without_optimizer_at=self.samples)
 
 
-def seconds_spent(stage):
-    """How long a stage has trained in all, as its last state tells."""
+def seconds_spent(stage, **which):
+    """How long a stage has trained in all, as its last state tells; nothing where that is not of `which`."""
     path = home() / stage / "spent.json"
-    return read_json(path)["seconds"] if path.exists() else 0.0
+    kept = read_json(path) if path.exists() else {"seconds": 0.0}
+    return kept["seconds"] if which.items() <= kept.items() else 0.0

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-from .common import SIZE, STYLES, home, say, write_atomic, write_json
+from .common import SIZE, STYLES, home, read_json, say, write_atomic, write_json
 from .subjects import choose, some
 
 PACKAGES = {
@@ -102,6 +102,9 @@ def fit(image):
 def run(subjects=None):
     out = home() / "drawings"
     if (out / "drawings.zip").exists() and (out / "subjects.json").exists():
+        there = len(read_json(out / "subjects.json"))
+        if subjects and not 0.9 * subjects < there <= subjects:  # a few could not be drawn
+            raise SystemExit(f"{out}: there are {there} subjects, not {subjects}; other subjects need a state folder of their own")
         return
     archives = fetch()
     drawn = sources(archives)
@@ -134,8 +137,6 @@ def run(subjects=None):
 def load():
     """Subjects, and one array for all styles: [style, subject, height, width, RGBA], 8 bit, straight alpha."""
     from concurrent.futures import ThreadPoolExecutor
-
-    from .common import read_json
 
     subjects = read_json(home() / "drawings/subjects.json")
     with zipfile.ZipFile(home() / "drawings/drawings.zip") as archive:

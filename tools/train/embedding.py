@@ -4,8 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .captions import Writer
-from .common import STYLES, Clock, Trainer, autocast, device, home, on_gpu, read_json, say
+from .common import STYLES, Clock, Trainer, autocast, device, home, on_gpu, say
 from .render import pack, prepared
 
 WIDTH = 128
@@ -143,7 +142,3 @@ class Judge:
         found = nearest(self.model, self.places, pictures, style)
         hit = found == wanted.to(found.device)[:, None]
         return hit[:, 0].float().mean().item(), hit.any(1).float().mean().item()
-
-
-def names():
-    return [s["name"] for s in read_json(home() / "drawings/subjects.json")]

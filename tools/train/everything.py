@@ -6,7 +6,7 @@ import time
 
 from . import captions, drawings, tokenizer
 from .checkpoints import CHECKPOINTS
-from .common import home, on_gpu, say, seconds_spent, stop_asked
+from .common import home, on_gpu, read_json, say, seconds_spent, stop_asked
 
 SHARES = {"vae": 0.15, "embedding": 0.05, "base": 0.42, "styles": 0.18, "students": 0.20}
 # With a checkpoint to begin with.
@@ -16,8 +16,10 @@ SHARES_WITH_START = {"vae": 0.12, "embedding": 0.05, "base": 0.45, "styles": 0.1
 def spent(stage):
     if stage == "vae":
         return seconds_spent("vae") + seconds_spent("vae-decoder")
-    if stage == "styles":
-        return sum(seconds_spent(f"styles/{n}") for n in CHECKPOINTS)
+    if stage == "styles":  # what was trained from a former base will begin anew
+        path = home() / "base/spent.json"
+        now = read_json(path)["samples"] if path.exists() else None
+        return sum(seconds_spent(f"styles/{n}", base=now) for n in CHECKPOINTS)
     return seconds_spent(stage)
 
 
@@ -38,7 +40,6 @@ def minutes_of(stage, shares, total, end, now, spent=spent):
 def run(hours, start=None, width=48):
     from . import base, embedding, scores, students, styles, vae
 
-    (home() / "stop").unlink(missing_ok=True)
     began = time.time()
     for stage in (drawings, captions, tokenizer):
         stage.run()
@@ -57,7 +58,8 @@ def run(hours, start=None, width=48):
         minutes = minutes_of(name, shares, total, end, time.time())
         if stop_asked():
             break
-        if minutes > 0.05:
+        # A little that is left isn't worth it, and a base that went on by a second would have all styles begin anew.
+        if minutes * 60 > 0.02 * shares[name] * total:
             say("all", begins=name, minutes=minutes)
             train(minutes)
     if not stop_asked():

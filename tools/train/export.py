@@ -3,13 +3,14 @@
 import hashlib
 import json
 import shutil
+import textwrap
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from .base import Setting
-from .checkpoints import CHECKPOINTS, STUDENTS, prompts_of
+from .checkpoints import CHECKPOINTS, STUDENTS, prompts_of, subjects_of
 from .common import home, say, write_atomic, write_json
 from .render import sheet
 from .sample import GUIDANCE, STEPS, pictures, student_scheduler, teacher_scheduler
@@ -18,7 +19,7 @@ from .styles import load_style
 
 # By this name whoever draws with it knows what it is, and draws well with nothing set: LCMScheduler, four steps, guidance 1.
 LORA = "lcm-lora.safetensors"
-# All learned from all drawings: the UNets began as one, and the LoRA learned from every checkpoint.
+# All have learned from all drawings: the UNets began as one, and the LoRA learned from every checkpoint.
 LICENSES = " AND ".join(sorted({of["license"] for of in CHECKPOINTS.values()}))
 CREDITS = "; ".join(dict.fromkeys(of["credits"] for of in CHECKPOINTS.values()))
 
@@ -66,7 +67,7 @@ def entry(out, name, steps=None):
         "description": of["description"] + ("; quicker and rougher" if steps else ""),
         "style": of["style"],
         "license": LICENSES,
-        "credits": CREDITS if steps else of["credits"],
+        "credits": CREDITS,
         "image": f"{name}/card{f'-{steps}' if steps else ''}.png",
         "prompts": prompts_of(name)[:6],
         "defaults": {"width": 128, "height": 128, "steps": steps or STEPS, "guidanceScale": 1.0 if steps else GUIDANCE},
@@ -106,13 +107,18 @@ def run(out):
             sheet(made, 2).save(out / name / f"card-{steps}.png")
             entries.append(entry(out, name, steps))
     write_json(out / "checkpoints.json", {"checkpoints": entries})
-    credits_of(out)
+    beside(out, s.subjects)
     contents = {hashlib.sha256(p.read_bytes()).digest(): p.stat().st_size for p in out.rglob("*") if p.is_file()}
     say("export", folder=str(out), bytes=sum(contents.values()))
 
 
-def credits_of(out):
-    """Who drew what the weights learned from, what they are, and the licences' texts."""
-    here = Path(__file__).resolve().parent
-    shutil.copytree(here / "shipped", out, dirs_exist_ok=True)
-    shutil.copytree(here.parents[1] / "www/checkpoints/licenses", out / "licenses", dirs_exist_ok=True)
+def beside(out, subjects):
+    """What the weights are and know, who drew what they learned from, and the licences' texts."""
+    shutil.copytree(Path(__file__).resolve().parent / "shipped", out, dirs_exist_ok=True)
+    readme = out / "README.md"
+    known = {"subjects": subjects, "animals": [subjects[i] for i in subjects_of("animals", subjects)]}
+    text = readme.read_text()
+    for word, those in known.items():
+        text = text.replace(f"<number of {word}>", str(len(those)))
+    text = text.replace("<names>", textwrap.fill(", ".join(s["name"] for s in subjects), 138))
+    readme.write_text(text)

@@ -3,6 +3,7 @@
 
 import functools
 import hashlib
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -27,7 +28,8 @@ def written(subjects, only, count, seed, style):
 @functools.cache
 def workers():
     """Processes that write scenes ahead, where a GPU would wait for them."""
-    return ProcessPoolExecutor(6, mp_context=get_context("spawn"))
+    # Ctrl-C reaches them too, and is for the training alone.
+    return ProcessPoolExecutor(6, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
 class Pool:
@@ -57,7 +59,7 @@ class Pool:
 
     def _shard(self, number):
         path = self.folder / f"{self.name.replace('/', '-')}-{number}.npz"
-        if path.exists():
+        if path.exists() and not on_gpu():  # a GPU makes larger ones, and keeps none
             kept = np.load(path)
             return {k: torch.from_numpy(kept[k]).to(device()) for k in ("latents", "tokens", "style")}
         packed, ids = self._written(number)

@@ -45,7 +45,7 @@ def text_encoder(tokenizer):
 
 def unet(classes=None):
     """5.8 M parameters. The text is attended to at 8 x 8 and in the middle, which keeps it cheap without a GPU. There, so short
-    sequences go back and forth three times faster by plain products than by torch's own attention: a third of the whole step."""
+    sequences go back and forth three times faster by plain products than by torch's own attention: a quarter of the whole step."""
     model = UNet2DConditionModel(
         sample_size=LATENTS[1],
         in_channels=LATENTS[0],

@@ -75,7 +75,7 @@ class Renderer:
         return smooth.argmax(1) * 10.0 + 5, vivid.sum((1, 2)) / alpha.sum((1, 2)).clamp_min(1) > 0.35
 
     def turn(self, rgba, own, coloured, target, inked):
-        """The drawing with its hue turned: its other hues stay half as far away. What has no hue gets a tint, ink the colour."""
+        """The drawing with its hue turned: its other hues stay a third as far away. What has no hue gets a tint, ink the colour."""
         hue, saturation, value = to_hsv(rgba[:, :3])
         away = (hue - own[:, None, None] + 180) % 360 - 180
         away = torch.where(coloured[:, None, None], away * 0.35, 0.0)
@@ -136,10 +136,6 @@ def prepared():
 
     subjects, drawings = load()
     return subjects, Renderer(drawings, device())
-
-
-def hue_distance(a, b):
-    return abs((a - b + 180) % 360 - 180)
 
 
 def sheet(pictures, columns, gap=4):

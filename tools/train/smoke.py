@@ -144,9 +144,9 @@ def run():
     killed("students")
     scores.run(4, 1)
     export.run(home / "out")
-    (home / "base/state.pt").unlink()
     bundle.pack(home / "packed", piece=15)
     bundle.unpack(home / "packed")
+    assert not (home / "base/state.pt").exists()
     base.run(9, batch=4)  # without the optimizer's state
     bundle.status()
     for steps in (20, 4, 1):

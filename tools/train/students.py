@@ -1,4 +1,4 @@
-"""Fewer steps: one LoRA that makes every checkpoint draw in four steps, in one, or in any number up to eight, without guidance.
+"""Fewer steps: one LoRA that makes every checkpoint draw in four steps, in one, in two or in eight, without guidance.
 
 Consistency distillation (arXiv 2303.01469, 2310.04378) of trajectories, with no adversary. Each teacher draws with guidance; what it
 passes through at the eight timesteps of `LCMScheduler`, and where it arrives, is kept. From each of these points the student learns
@@ -6,8 +6,6 @@ to say where the way ends. Its addition to the weights is of low rank and the sa
 there is goes to one small network rather than to ten, and what ships is one file. At the first timestep the answer for one step and for
 four is the same, so one student can be both.
 """
-
-import time
 
 import torch
 import torch.nn as nn
@@ -18,7 +16,7 @@ from . import models
 from .base import Setting
 from .captions import Writer
 from .checkpoints import CHECKPOINTS, STUDENTS, prompts_of, style_number, subjects_of
-from .common import Clock, Trainer, autocast, device, home, on_gpu, say, stop_asked, write_atomic
+from .common import Clock, Meter, Trainer, autocast, device, home, on_gpu, say, stop_asked, write_atomic
 from .render import sheet
 from .sample import GUIDANCE, denoise, pictures, student_scheduler, teacher_scheduler
 from .styles import load_style
@@ -75,7 +73,7 @@ class Trajectories:
     @torch.no_grad()
     def _made(self, number):
         path = home() / "trajectories" / f"{self.name}-{self.teacher['version']}-{number}.pt"
-        if path.exists():
+        if path.exists() and not on_gpu():  # a GPU makes more at once, and keeps none
             return torch.load(path, weights_only=True)
         scenes = self.writer.scenes(self.size, f"student {self.name} {number}", style_number(self.name))
         ids = encode(self.s.tokenizer, [c["caption"] for c in scenes]).to(device())
@@ -135,7 +133,7 @@ def run(minutes):
     ways = {name: Trajectories(s, name, teacher) for name, teacher in teachers.items()}
     alphas, sigmas = s.alphas[TIMES], s.sigmas[TIMES]
     times = torch.tensor(TIMES, device=s.where)
-    losses, began, seen = [], time.time(), trainer.samples
+    meter = Meter(trainer, clock, 10 if on_gpu() else 120)
 
     def finish(look):
         trainer.save()
@@ -175,13 +173,7 @@ def run(minutes):
         # Between L1 and squares: fewer blurred shapes than by squares alone.
         loss = F.huber_loss(v.float(), target, delta=0.3) * 3
         trainer.step(loss, batch)
-        losses.append(loss.detach())
-        if clock.due("log", 10 if on_gpu() else 120):
-            say(
-                "students", samples=trainer.samples, loss=torch.stack(losses).mean().item(), lr=trainer.rate(),
-                per_second=(trainer.samples - seen) / (time.time() - began), trajectories=sum(len(w.chunks) * w.size for w in ways.values()),
-            )  # fmt: skip
-            losses, began, seen = [], time.time(), trainer.samples
+        meter.add(loss, trajectories=sum(len(way.chunks) * way.size for way in ways.values()))
         if clock.save_due():
             finish(False)
     if all(way.chunks for way in ways.values()):

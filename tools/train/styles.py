@@ -8,7 +8,7 @@ import torch
 from . import models
 from .base import Setting, diffusion_loss, load_base
 from .checkpoints import CHECKPOINTS, prompts_of, style_number, subjects_of
-from .common import Clock, Trainer, device, home, on_gpu, say, stop_asked, write_atomic
+from .common import Clock, Meter, Trainer, device, home, on_gpu, say, stop_asked, write_atomic
 from .latents import Pool
 from .render import sheet
 from .sample import pictures
@@ -40,6 +40,8 @@ def load_style(setting, name):
         if own["extra"]["base"] == base["samples"]:
             unet.load_state_dict(own["unet"])
             version += f"-{own['samples']}"
+        else:
+            say(f"styles/{name}", left_out="the base has gone on since", base=base["samples"], trained_from=own["extra"]["base"])
     unet = unet.to(device()).eval().requires_grad_(False)
     parts = {"unet": unet, "text_encoder": text_encoder(setting, base), "tokenizer": setting.tokenizer, "vae": setting.vae}
     return {**parts, "version": version}
@@ -70,7 +72,7 @@ def train(s, name, minutes):
     pool = Pool(name, s.subjects, s.renderer, s.vae, style_number(name), only)
     parts = {"unet": unet, "text_encoder": text, "tokenizer": s.tokenizer, "vae": s.vae}
     clock = Clock(minutes)
-    losses, began, seen = [], time.time(), trainer.samples
+    meter = Meter(trainer, clock, 10 if on_gpu() else 120)
 
     def finish(look):
         trainer.save()
@@ -95,14 +97,8 @@ def train(s, name, minutes):
             context = text(s.without_some(ids, g)).last_hidden_state
         loss = diffusion_loss(fast, context, latents, g, s.alphas, s.sigmas)
         trainer.step(loss, batch)
-        losses.append(loss.detach())
-        if clock.due("log", 10 if on_gpu() else 120):
-            say(
-                stage, samples=trainer.samples, loss=torch.stack(losses).mean().item(), lr=trainer.rate(),
-                per_second=(trainer.samples - seen) / (time.time() - began), shards=pool.made,
-            )  # fmt: skip
-            losses, began, seen = [], time.time(), trainer.samples
+        meter.add(loss, shards=pool.made)
         if clock.save_due():
             finish(False)
     pool.close()
-    finish(on_gpu() or minutes > 5)
+    finish(on_gpu() or minutes > 2)

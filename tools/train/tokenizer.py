@@ -42,29 +42,26 @@ def run():
 
     from transformers import CLIPTokenizer
 
-    (out / "made").mkdir(parents=True, exist_ok=True)
-    write_json(out / "made/vocab.json", vocab)
-    write_atomic(
-        out / "made/merges.txt", lambda p: p.write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    )
-    made = CLIPTokenizer(vocab, merges, model_max_length=TOKENS, pad_token="<|endoftext|>")
-    made.save_pretrained(out)
-    for name in ("vocab.json", "merges.txt"):
-        (out / "made" / name).rename(out / name)
-    (out / "made").rmdir()
-    whole = check(list(words))
+    made = out / "made"
+    CLIPTokenizer(vocab, merges, model_max_length=TOKENS, pad_token="<|endoftext|>").save_pretrained(made)
+    write_json(made / "vocab.json", vocab)
+    write_atomic(made / "merges.txt", lambda p: p.write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges)))
+    whole = check(made, list(words))
+    for file in sorted(made.iterdir(), key=lambda f: f.name == "tokenizer_config.json"):  # which tells that all is there
+        file.rename(out / file.name)
+    made.rmdir()
     say("tokenizer", tokens=len(tokens), merges=len(merges), words=len(words), of_one_token=whole)
 
 
-def load():
+def load(folder=None):
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(home() / "tokenizer")
+    return CLIPTokenizer.from_pretrained(folder or home() / "tokenizer")
 
 
-def check(words):
-    """Round trip, and what the folder gives equals what the two files of CLIP's form give."""
-    tokenizer = load()
+def check(folder, words):
+    """Captions come back from their tokens, and there is room for them. Gives how many words are one token."""
+    tokenizer = load(folder)
     captions = read_json(home() / "captions/sample.json")
     longest = 0
     for caption in captions:
@@ -72,6 +69,7 @@ def check(words):
         longest = max(longest, len(ids))
         assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == caption.replace(" ", ""), caption
     say("tokenizer", longest_of_sample=longest, room=TOKENS)
+    assert longest <= TOKENS
     return sum(len(tokenizer(w).input_ids) == 3 for w in words)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from . import models
 from .captions import Writer
-from .common import Clock, Trainer, autocast, device, home, on_gpu, say, write_atomic, write_json
+from .common import Clock, Trainer, autocast, device, home, on_gpu, say, write_atomic
 from .render import pack, prepared, sheet
 
 NOISE = 0.05
@@ -120,7 +120,7 @@ def run(minutes, width=48, start=None, lr=1e-3):
         if clock.due("log", 60):
             total, mark = total + time.time() - mark, time.time()
             say("vae", samples=trainer.samples, loss=loss.item(), lr=trainer.rate(), per_second=seen / total)
-        if clock.due("finish", 600) or clock.save_due():
+        if clock.save_due():
             finish()
     finish()
 

@@ -305,7 +305,11 @@ async function addCatalogue() {
       notices.add(`checkpoints.json: checkpoints[${index}] is left out: ${message}`);
     }
   }
-  const credits = cards.groups.flatMap(([{ name, source }]) => (source.credits ? `${name} from ${source.credits}` : []));
+  const learned = new Map();
+  for (const [{ name, source }] of cards.groups) {
+    if (source.credits) learned.set(source.credits, [...(learned.get(source.credits) ?? []), name]);
+  }
+  const credits = [...learned].map(([from, names]) => `${names.join(", ")} from ${from}`);
   el("credits").firstElementChild.textContent = `What the checkpoints learned from: ${credits.join("; ")}.`;
   el("credits").hidden = credits.length === 0;
 }
