@@ -75,12 +75,13 @@ class Questions:
     @torch.no_grad()
     def drawn(self, _prompts, _seeds, wanted):
         """The drawings themselves, through the VAE."""
-        scenes = [{"slots": [(i, 0, 0, 0.87, False, h)], "style": self.style, "ground": g} for (i, h), g in wanted]
+        distinct = list(dict.fromkeys(wanted))
+        scenes = [{"slots": [(i, 0, 0, 0.87, False, h)], "style": self.style, "ground": g} for (i, h), g in distinct]
         made = []
         for start in range(0, len(scenes), 64):
             seen = self.s.renderer.picture(pack(scenes[start : start + 64]))
             made.append((self.s.vae.decoder(self.s.vae.encoder(seen * 2 - 1)) / 2 + 0.5).clamp(0, 1))
-        return torch.cat(made)
+        return torch.cat(made)[[distinct.index(w) for w in wanted]]
 
 
 def run(subjects=240, seeds=4, only=None):
