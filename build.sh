@@ -31,6 +31,7 @@ usage: ./build.sh COMMAND
                       real: a checkpoint of a published one's size in the browser, on the CPU: the memory that it takes at most
                       (--shape bk-sdm-tiny|sd-turbo|..., --vae-of sdxs-512-0.9, --folder FOLDER)
                       pictures: seconds to a picture of the page's own checkpoints by each way of drawing, in the browser, on the CPU
+                      (--rounds 7)
   check               formatting, lints, documentation and types, for native and for the browser
 
 What a command needs and does not find it installs, and says so: the wasm target (rustup), wasm-bindgen (cargo, into

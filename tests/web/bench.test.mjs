@@ -5,9 +5,10 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pressBench } from "./bench-page.mjs";
 import { openApi, openPage, startBrowser, startSite } from "./harness.mjs";
-import { DIST } from "./server.mjs";
+import { DIST, shipped } from "./server.mjs";
 
 const SOFT = "/checkpoints/soft/";
+const { max_position_embeddings: TOKENS } = JSON.parse(shipped("soft", "text_encoder/config.json"));
 const PARTS = ["unet", "vae", "text"];
 const LONG = { timeout: 1_200_000 };
 const sum = (nodes, key) => nodes.reduce((sum, node) => sum + node[key], 0);
@@ -60,11 +61,11 @@ describe("profile", LONG, () => {
     expected = { unet: unet.tensors, vae: vae.tensors, text: text.tensors };
     assert.equal(expected.unet.sample.length, 4 * 16 * 16);
     assert.equal(expected.unet.output.length, 4 * 16 * 16);
-    assert.equal(expected.unet.encoderHiddenStates.length, 16 * 192);
+    assert.equal(expected.unet.encoderHiddenStates.length, TOKENS * 192);
     assert.equal(expected.vae.latents.length, 4 * 16 * 16);
     assert.equal(expected.vae.output.length, 3 * 128 * 128);
     // The prompt's hidden states are what the UNet read.
-    assert.equal(expected.text.inputIds.length, 16);
+    assert.equal(expected.text.inputIds.length, TOKENS);
     assert.deepEqual(expected.text.output, expected.unet.encoderHiddenStates);
   });
 

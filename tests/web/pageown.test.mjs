@@ -360,7 +360,7 @@ describe("a person's own checkpoints in the page", { timeout: 1_200_000 }, () =>
     await page.keyboard.press("Escape");
     await drop([path.join(DIST, "checkpoints")]);
     await known();
-    assert.deepEqual((await panel("h3")).sort(), ["3d", "flat", "ink", "soft"]);
+    assert.deepEqual((await panel("h3")).sort(), ["3d", "animals", "flat", "ink", "lcm-lora", "soft"]);
     await page.keyboard.press("Escape");
   });
 

@@ -100,15 +100,24 @@ describe("the page with ways of drawing", { timeout: 600_000 }, () => {
     await page.check('#compare-which [value="3d"]');
     await page.click("#compare-draw");
     await made(10);
-    const places = await page.$$eval("#compare-cells li", (all) => all.map(({ style }) => style.gridArea.replaceAll(" ", "")));
-    assert.deepEqual(places, ["1/1", "1/2", "2/1", "2/2", "3/1"]);
+    /** Column and row in which each is seen. */
+    const places = async () => {
+      const at = await page.$$eval("#compare-cells li", (all) => all.map(({ offsetLeft, offsetTop }) => [offsetLeft, offsetTop]));
+      const ranks = [0, 1].map((axis) => [...new Set(at.map((place) => place[axis]))].sort((a, b) => a - b));
+      return at.map((place) => place.map((value, axis) => ranks[axis].indexOf(value)).join());
+    };
+    assert.deepEqual(await places(), ["0,0", "0,1", "1,0", "1,1", "2,0"], "more checkpoints than ways: a column for each where there is room");
+    const size = page.viewportSize();
+    await page.setViewportSize({ width: 420, height: 800 });
+    assert.deepEqual(await places(), ["0,0", "1,0", "0,1", "1,1", "0,2"]);
+    await page.setViewportSize(size);
     await page.uncheck('#compare-ways [value="3 steps"]');
     await page.uncheck('#compare-which [value="3d"]');
     await page.uncheck('#compare-which [value="flat"]');
     await page.$eval("#steps", (field) => { field.value = 4; field.dispatchEvent(new Event("input", { bubbles: true })); });
     await page.click("#compare-draw");
     await made(11);
-    assert.equal(await page.getAttribute("#compare-cells li", "style").then((style) => /grid-area/.test(style)), false);
+    assert.equal(await page.getAttribute("#compare-cells", "class"), "cells");
     await page.click("#compare-cells button");
     assert.deepEqual([await chosen(), await settings()], ["soft", ["1", "1"]]);
   });
@@ -154,6 +163,52 @@ describe("the page with ways of drawing", { timeout: 600_000 }, () => {
     assert.deepEqual([...shown, await other.page.inputValue("#steps")], ["flat", "2 steps", "2"]);
     assert.deepEqual(other.faults, []);
     await other.page.close();
+  });
+
+  test("nothing was logged as an error", () => assert.deepEqual(faults, []));
+});
+
+describe("the page with what ships", { timeout: 600_000 }, () => {
+  let site, browser, page, faults;
+
+  before(async () => {
+    site = await startSite();
+    browser = await startBrowser();
+    ({ page, faults } = await openPage(browser, site.url));
+    await page.waitForSelector("#generate:enabled", DRAWN);
+  });
+  after(async () => {
+    await browser?.close();
+    await site?.close();
+  });
+
+  test("five cards, each with three ways", async () => {
+    assert.deepEqual(await page.$$eval("#cards .name", (names) => names.map((name) => name.textContent)), ["Soft", "Flat", "3D", "Ink", "Animals"]);
+    await page.waitForFunction(() => [...document.querySelectorAll("#cards img")].every((image) => image.naturalWidth > 0));
+    assert.equal(await page.textContent("#compare-draw"), "Draw 15 pictures in 5 checkpoints");
+    for (const key of "54321") {
+      await page.keyboard.press(`Alt+${key}`);
+      assert.deepEqual(await page.$$eval("#ways input", (ways) => ways.map(({ value }) => value)), ["20 steps", "4 steps", "1 step"]);
+      assert.equal(await page.$$eval("#cards input:checked", ([{ value }]) => value), ["soft", "flat", "3d", "ink", "animals"][key - 1]);
+    }
+  });
+
+  test("the same prompt and seed, in many steps, four and one, with nothing set", async () => {
+    await page.fill("#prompt", "fox");
+    const told = [];
+    for (const [at, value] of ["20 steps", "4 steps", "1 step"].entries()) {
+      await page.check(`#ways [value="${value}"]`, { force: true });
+      told.push([await page.inputValue("#steps"), await page.inputValue("#guidance")]);
+      await page.fill("#seed", "7");
+      await page.click("#generate");
+      await page.waitForFunction((count) => document.querySelectorAll("#strip li").length === count, at + 1, DRAWN);
+      told.at(-1).push(await page.getAttribute("#image", "alt"));
+    }
+    assert.deepEqual(told, [
+      ["20", "3", "fox, drawn by Soft"],
+      ["4", "1", "fox, drawn by Soft in four steps"],
+      ["1", "1", "fox, drawn by Soft in one step"],
+    ]);
   });
 
   test("nothing was logged as an error", () => assert.deepEqual(faults, []));

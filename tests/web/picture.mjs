@@ -7,10 +7,10 @@ const TARGET = fileURLToPath(new URL("../../tools/page.png", import.meta.url));
 const site = await startSite();
 const browser = await startBrowser();
 try {
-  const { page } = await openPage(browser, site.url, { viewport: { width: 1200, height: 1600 }, colorScheme: "light" });
+  const { page } = await openPage(browser, site.url, { viewport: { width: 1200, height: 1000 }, colorScheme: "light" });
   await page.waitForSelector("#generate:enabled");
-  await page.fill("#prompt", "grinning face");
-  await page.fill("#seed", "3");
+  await page.fill("#prompt", "fox");
+  await page.fill("#seed", "7");
   await page.click("#compare-draw");
   await page.waitForSelector("#compare-save:not([hidden])", { timeout: 240_000 });
   await page.click("#compare-cells button");
@@ -18,7 +18,7 @@ try {
   await page.waitForTimeout(1000);
   // Without what the page says of memory and storage, which is below.
   const bottom = await page.$eval("#compare", (section) => section.getBoundingClientRect().bottom + scrollY);
-  await page.screenshot({ path: TARGET, clip: { x: 0, y: 0, width: 1200, height: Math.ceil(bottom) + 20 } });
+  await page.screenshot({ path: TARGET, fullPage: true, clip: { x: 0, y: 0, width: 1200, height: Math.ceil(bottom) + 20 } });
   console.log(`wrote ${path.relative(process.cwd(), TARGET)}`);
 } finally {
   await browser.close();

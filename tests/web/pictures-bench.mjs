@@ -1,10 +1,13 @@
 // Seconds to a picture of the page's own checkpoints, by each way of drawing, on the CPU: `./build.sh bench pictures`.
-//   node tests/web/pictures-bench.mjs [ROUNDS]
+//   node tests/web/pictures-bench.mjs [--rounds 7]
+import { parseArgs } from "node:util";
 import { Api, openPage, startBrowser, startSite } from "./harness.mjs";
 import { shipped } from "./server.mjs";
 import { median } from "./store-speed.mjs";
 
-const rounds = Number(process.argv[2] ?? 7);
+const { values } = parseArgs({ options: { rounds: { type: "string", default: "7" } } });
+const rounds = Number(values.rounds);
+if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds: expected a whole number from 1, found ${values.rounds}`);
 const { checkpoints } = JSON.parse(shipped("", "checkpoints.json"));
 const [chosen] = checkpoints;
 const ways = checkpoints.filter(({ id, of }) => id === chosen.id || of === chosen.id);

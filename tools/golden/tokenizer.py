@@ -9,6 +9,8 @@ from common import CHECKPOINTS, GOLDEN, write_json
 from transformers import CLIPTokenizer
 
 FILES = CHECKPOINTS / "soft" / "tokenizer"
+VOCABULARY = json.loads((FILES / "vocab.json").read_text())
+START, END = (str(VOCABULARY[f"<|{word}oftext|>"]) for word in ("start", "end"))
 LENGTH = 16
 
 PROMPTS = [
@@ -70,8 +72,8 @@ CASES = {
         {
             "model_max_length": LENGTH,
             "added_tokens_decoder": {
-                "2245": {**BOS, "normalized": True, "special": True},
-                "2246": {**EOS, "normalized": True, "special": True},
+                START: {**BOS, "normalized": True, "special": True},
+                END: {**EOS, "normalized": True, "special": True},
             },
         },
         None,
@@ -88,8 +90,8 @@ CASES = {
         {
             "model_max_length": LENGTH,
             "added_tokens_decoder": {
-                "2245": {**BOS, "normalized": True, "special": True},
-                "2246": {**EOS, "normalized": False, "special": True},
+                START: {**BOS, "normalized": True, "special": True},
+                END: {**EOS, "normalized": False, "special": True},
             },
             "bos_token": "<|startoftext|>",
             "eos_token": "<|endoftext|>",

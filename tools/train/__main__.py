@@ -54,7 +54,7 @@ def run(args):
     torch.set_flush_denormal(True)  # before there are other threads, which take it over
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     stage = args.pop("stage")
-    if stage in TRAINED or stage == "all":
+    if stage in [*TRAINED, "scores", "all"]:
         from .common import home
 
         (home() / "stop").unlink(missing_ok=True)  # it was for a run before

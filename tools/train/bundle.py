@@ -23,6 +23,8 @@ def pack(file, only=None, piece=None):
     data = made.getvalue()
     size = int((piece or 1 << 20) * 2**20)
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    for older in Path(file).parent.glob(Path(file).name + ".[0-9][0-9]"):
+        older.unlink()
     for i, part in enumerate(pieces):
         Path(file if piece is None else f"{file}.{i:02}").write_bytes(part)
     say("pack", file=str(file), bytes=len(data), pieces=len(pieces))
@@ -31,12 +33,14 @@ def pack(file, only=None, piece=None):
 def unpack(file):
     file = Path(file)
     parts = [file] if file.exists() else sorted(file.parent.glob(file.name + ".[0-9][0-9]"))
+    if not parts:
+        raise SystemExit(f"{file}: there is no such file, nor {file.name}.00")
     with zipfile.ZipFile(io.BytesIO(b"".join(p.read_bytes() for p in parts))) as archive:
-        archive.extractall(home())
         for name in archive.namelist():
-            if name.endswith("/model.pt"):  # training goes on from what came, not from the state that was here
+            if name.endswith("/model.pt"):  # training goes on from what comes, not from the state that was here
                 for older in ("state.pt", "state.previous.pt", "spent.json"):
                     (home() / name).with_name(older).unlink(missing_ok=True)
+        archive.extractall(home())
     say("unpack", file=str(file), pieces=len(parts))
 
 

@@ -102,7 +102,7 @@ def run(out):
         sheet(pictures(teacher, words, [7] * len(words)), 2).save(out / name / "card.png")
         entries.append(entry(out, name))
         for steps in STUDENTS if lora else ():
-            student = {**teacher, "unet": with_lora(lora, teacher["unet"])}
+            student = {**teacher, "unet": with_lora(lora, teacher["unet"], teacher["version"], name)}
             made = pictures(student, words, [7] * len(words), steps=steps, guidance=1, scheduler=student_scheduler())
             sheet(made, 2).save(out / name / f"card-{steps}.png")
             entries.append(entry(out, name, steps))
@@ -120,5 +120,8 @@ def beside(out, subjects):
     text = readme.read_text()
     for word, those in known.items():
         text = text.replace(f"<number of {word}>", str(len(those)))
-    text = text.replace("<names>", textwrap.fill(", ".join(s["name"] for s in subjects), 138))
+    text = text.replace("<names>", textwrap.fill(", ".join(s["name"] for s in subjects), 138, break_on_hyphens=False))
     readme.write_text(text)
+    for path in out.rglob("*"):  # safetensors' own are for their owner alone, whom a web server may not be
+        if path.is_file():
+            path.chmod(0o644)

@@ -99,7 +99,7 @@ def run(subjects=240, seeds=4, only=None):
         compared = []
         for row, (parts, how) in rows.items():
             if stop_asked():
-                return
+                return say("scores", ended="stopped")
             draw = (lambda p, k, _: pictures(parts, p, k, **how)) if parts else questions.drawn
             scores.setdefault(name, {})[row] = questions.answers(draw)
             say("scores", checkpoint=name, steps=row, **scores[name][row])

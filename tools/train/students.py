@@ -136,6 +136,7 @@ def run(minutes):
     ways = {name: Trajectories(s, name, teacher) for name, teacher in teachers.items()}
     alphas, sigmas = s.alphas[TIMES], s.sigmas[TIMES]
     times = torch.tensor(TIMES, device=s.where)
+    trainer.extra["teachers"] = {name: teacher["version"] for name, teacher in teachers.items()}
     meter = Meter(trainer, clock, 10 if on_gpu() else 120)
 
     def finish(look):
@@ -188,8 +189,10 @@ def run(minutes):
 
 
 @torch.no_grad()
-def with_lora(lora, unet):
-    """A UNet of its own with the LoRA in it."""
+def with_lora(lora, unet, version=None, name=None):
+    """A UNet of its own with the LoRA in it. Says so where that learned from another `version` of the checkpoint `name`."""
+    if name and (known := lora.teachers.get(name, version)) != version:
+        say("students", lora_of=name, learned_from=known, laid_over=version)
     own = models.unet().to(device())
     own.load_state_dict(lora.over(dict(unet.state_dict())))
     return own.eval().requires_grad_(False)
@@ -201,7 +204,9 @@ def load_lora():
     if not path.exists():
         return None
     lora = Lora(models.unet()).to(device())
-    lora.load_state_dict(torch.load(path, map_location=device(), weights_only=True)["lora"])
+    kept = torch.load(path, map_location=device(), weights_only=True)
+    lora.load_state_dict(kept["lora"])
+    lora.teachers = kept["extra"].get("teachers", {})
     return lora.requires_grad_(False)
 
 
@@ -211,4 +216,4 @@ def load_student(setting, name):
     if lora is None:
         return None
     parts = load_style(setting, name)
-    return {**parts, "unet": with_lora(lora, parts["unet"])}
+    return {**parts, "unet": with_lora(lora, parts["unet"], parts["version"], name)}

@@ -19,7 +19,7 @@ export class Cell {
     this.recipe = recipe;
     this.at = at;
     this.place = document.createElement("li");
-    if (at) this.place.style.gridArea = at.map((number) => number + 1).join(" / ");
+    if (at) ["--row", "--column"].forEach((name, i) => this.place.style.setProperty(name, at[i] + 1));
     const frame = make("span", { className: "frame" });
     frame.append(this.#canvas);
     this.#button.append(frame, make("span", { className: "title", textContent: entry.name }), this.#meta);

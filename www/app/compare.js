@@ -1,5 +1,5 @@
 // Side by side: one prompt and seed in several checkpoints, a cell for each. Where they have several ways of drawing it is a table: a
-// row for each checkpoint, a column for each way that is ticked.
+// row for each checkpoint, a column for each way that is ticked; on a wide page the other way round where that takes fewer rows.
 
 import { Cell } from "./cell.js";
 import { el, make } from "./dom.js";
@@ -7,6 +7,8 @@ import { sheet } from "./sheet.js";
 import { fileName } from "./words.js";
 
 const hasWays = ({ length }) => length > 1;
+/** With more, the pictures of a row would be too small. */
+const MOST_COLUMNS = 6;
 
 export class Compare extends EventTarget {
   /** The checkbox of each group of entries, by its first. */
@@ -78,12 +80,20 @@ export class Compare extends EventTarget {
   #cellsOf(rows, recipe) {
     const { steps, guidanceScale, ...rest } = recipe;
     const isOfWays = new Set(this.#groups.filter(hasWays).flat());
-    const ways = [...new Set(rows.flat().filter((entry) => isOfWays.has(entry)).map(({ way }) => way))];
-    el("compare-cells").style.setProperty("--ways", ways.length > 1 ? ways.length : "");
+    const those = rows.flat().filter((entry) => isOfWays.has(entry));
+    const ways = [...new Set(those.map(({ way }) => way))];
+    // Ways that no two checkpoints share, as where they have no names of their own, make no columns.
+    const areShared = ways.length < those.length || rows.filter(([entry]) => isOfWays.has(entry)).length === 1;
+    const isTable = ways.length > 1 && ways.length <= MOST_COLUMNS && areShared;
+    const cells = el("compare-cells");
+    cells.classList.toggle("table", isTable);
+    cells.classList.toggle("turned", isTable && rows.length > ways.length && rows.length <= MOST_COLUMNS);
+    cells.style.setProperty("--ways", ways.length);
+    cells.style.setProperty("--checkpoints", rows.length);
     const onPick = (detail) => this.dispatchEvent(new CustomEvent("pick", { detail }));
     return rows.flatMap((entries, row) =>
       entries.map((entry) => {
-        const at = ways.length > 1 ? [row, Math.max(0, ways.indexOf(entry.way))] : undefined;
+        const at = isTable ? [row, Math.max(0, ways.indexOf(entry.way))] : undefined;
         return new Cell(entry, isOfWays.has(entry) ? { ...rest, sampler: "" } : recipe, { at, onPick });
       }),
     );
