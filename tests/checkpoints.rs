@@ -33,7 +33,11 @@ fn open(entry: &Entry, progress: &ProgressSink<'_>) -> Checkpoint {
 #[test]
 fn the_shipped_checkpoints_open() {
     let entries = catalogue();
-    assert_eq!(entries.len(), 15, "five checkpoints, each in many steps, in four and in one");
+    assert_eq!(
+        entries.len(),
+        15,
+        "five checkpoints, each in many steps, in four and in one"
+    );
     for entry in &entries {
         let checkpoint = open(entry, &ProgressSink::none());
         assert_eq!(checkpoint.pipeline_class, "StableDiffusionPipeline");
