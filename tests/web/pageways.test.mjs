@@ -156,6 +156,22 @@ describe("the page with ways of drawing", { timeout: 600_000 }, () => {
     site.offer(catalogue());
   });
 
+  test("ways without names of their own make no table", async () => {
+    const quick = (entry, more) => ({ ...entry, ...more, defaults: { ...entry.defaults, steps: 1, guidanceScale: 1 } });
+    const unnamed = (entry) => [quick(entry), quick(entry, { id: `${entry.id}-again`, name: `${entry.name} again`, of: entry.id })];
+    site.offer(fourStyles().slice(0, 2).flatMap(unnamed));
+    const other = await openPage(browser, site.url);
+    await other.page.waitForSelector("#generate:enabled", DRAWN);
+    await other.page.fill("#prompt", "fox");
+    await other.page.click("#compare-draw");
+    await other.page.waitForSelector("#compare-save:not([hidden])", DRAWN);
+    assert.equal(await other.page.$$eval("#compare-cells li", ({ length }) => length), 4);
+    assert.equal(await other.page.getAttribute("#compare-cells", "class"), "cells");
+    assert.deepEqual(other.faults, []);
+    await other.page.close();
+    site.offer(catalogue());
+  });
+
   test("a link is for its way", async () => {
     const other = await openPage(browser, `${site.url}#checkpoint=flat-2&prompt=cat&seed=3`);
     await other.page.waitForSelector("#generate:enabled", DRAWN);
