@@ -24,6 +24,9 @@ function catalogue() {
   return [...ways(first), ...ways(second), { ...third, defaults: { ...third.defaults, steps: 2 } }];
 }
 
+/** By its label, once that stands still: a picture that was chosen scrolls the page. */
+const take = (page, way) => page.click(`#ways label:has([value="${way}"])`);
+
 describe("the page with ways of drawing", { timeout: 600_000 }, () => {
   let site, browser, page, faults;
 
@@ -52,20 +55,20 @@ describe("the page with ways of drawing", { timeout: 600_000 }, () => {
   test("a way brings its settings, before those that were set, and draws", async () => {
     await page.fill("#prompt", "fox");
     await page.$eval("#steps", (field) => { field.value = 5; field.dispatchEvent(new Event("input", { bubbles: true })); });
-    await page.check('#ways [value="2 steps"]', { force: true });
+    await take(page, "2 steps");
     assert.deepEqual(await settings(), ["2", "1"]);
     await page.click("#generate");
     await made(1);
     assert.equal(await page.getAttribute("#image", "alt"), "fox, drawn by Soft in 2");
     assert.match(page.url(), /checkpoint=soft-2&/);
-    await page.check('#ways [value="3 steps"]', { force: true });
+    await take(page, "3 steps");
     assert.deepEqual(await settings(), ["5", "3"], "what was set before comes back");
     await page.$eval("#reset", (button) => button.click());
     assert.deepEqual(await settings(), ["3", "3"]);
   });
 
   test("the way stays when another card is chosen, and through one that has none", async () => {
-    await page.check('#ways [value="1 steps"]', { force: true });
+    await take(page, "1 steps");
     await page.keyboard.press("Alt+2");
     assert.deepEqual([await chosen(), await way(), await settings()], ["flat", "1 steps", ["1", "1"]]);
     await page.keyboard.press("Alt+3");
@@ -89,7 +92,7 @@ describe("the page with ways of drawing", { timeout: 600_000 }, () => {
     assert.ok(a[1] === c[1] && b[1] === d[1] && a[1] < b[1] && a[2] === b[2] && a[2] < c[2], "no table");
     await page.click("#compare-cells li:nth-child(4) button");
     assert.deepEqual([await chosen(), await way(), await settings()], ["flat", "1 steps", ["1", "1"]]);
-    await page.check('#ways [value="3 steps"]', { force: true });
+    await take(page, "3 steps");
     assert.deepEqual(await settings(), ["3", "3"], "a picture's settings went before the way's");
     const [download] = await Promise.all([page.waitForEvent("download"), page.click("#compare-save")]);
     const bytes = readFileSync(await download.path());
@@ -213,7 +216,7 @@ describe("the page with what ships", { timeout: 600_000 }, () => {
     await page.fill("#prompt", "fox");
     const told = [];
     for (const [at, value] of ["20 steps", "4 steps", "1 step"].entries()) {
-      await page.check(`#ways [value="${value}"]`, { force: true });
+      await take(page, value);
       told.push([await page.inputValue("#steps"), await page.inputValue("#guidance")]);
       await page.fill("#seed", "7");
       await page.click("#generate");
