@@ -24,14 +24,12 @@ function catalogue() {
   return [...ways(first), ...ways(second), { ...third, defaults: { ...third.defaults, steps: 2 } }];
 }
 
-/** By its label, once that stands still: a picture that was chosen scrolls the page. */
-const take = (page, way) => page.click(`#ways label:has([value="${way}"])`);
+let site, browser, page, faults;
 
-describe("the page with ways of drawing", { timeout: 600_000 }, () => {
-  let site, browser, page, faults;
-
+/** Opens the page for a suite's tests, with this catalogue or with what ships. */
+function open(checkpoints) {
   before(async () => {
-    site = await startSite({ checkpoints: catalogue() });
+    site = await startSite({ checkpoints });
     browser = await startBrowser();
     ({ page, faults } = await openPage(browser, site.url));
     await page.waitForSelector("#generate:enabled", DRAWN);
@@ -40,35 +38,43 @@ describe("the page with ways of drawing", { timeout: 600_000 }, () => {
     await browser?.close();
     await site?.close();
   });
+}
 
-  const made = (count) => page.waitForFunction((count) => document.querySelectorAll("#strip li").length === count, count, DRAWN);
-  const chosen = () => page.$eval("#cards input:checked", ({ value }) => value);
-  const way = () => page.$eval("#ways input:checked", ({ value }) => value);
-  const settings = async () => [await page.inputValue("#steps"), await page.inputValue("#guidance")];
+const made = (count) => page.waitForFunction((count) => document.querySelectorAll("#strip li").length === count, count, DRAWN);
+const chosen = () => page.$eval("#cards input:checked", ({ value }) => value);
+const way = () => page.$eval("#ways input:checked", ({ value }) => value);
+const ways = () => page.$$eval("#ways input", (ways) => ways.map(({ value }) => value));
+const names = () => page.$$eval("#cards .name", (names) => names.map((name) => name.textContent));
+const settings = async () => [await page.inputValue("#steps"), await page.inputValue("#guidance")];
+/** By its label, once that stands still: a picture that was chosen scrolls the page. */
+const take = (way) => page.click(`#ways label:has([value="${way}"])`);
+
+describe("the page with ways of drawing", { timeout: 600_000 }, () => {
+  open(catalogue());
 
   test("there is a card for each checkpoint, and the chosen one's ways are below them", async () => {
-    assert.deepEqual(await page.$$eval("#cards .name", (names) => names.map((name) => name.textContent)), ["Soft", "Flat", "3D"]);
-    assert.deepEqual(await page.$$eval("#ways input", (ways) => ways.map(({ value }) => value)), ["3 steps", "2 steps", "1 steps"]);
+    assert.deepEqual(await names(), ["Soft", "Flat", "3D"]);
+    assert.deepEqual(await ways(), ["3 steps", "2 steps", "1 steps"]);
     assert.deepEqual([await chosen(), await way(), await settings()], ["soft", "3 steps", ["3", "3"]]);
   });
 
   test("a way brings its settings, before those that were set, and draws", async () => {
     await page.fill("#prompt", "fox");
     await page.$eval("#steps", (field) => { field.value = 5; field.dispatchEvent(new Event("input", { bubbles: true })); });
-    await take(page, "2 steps");
+    await take("2 steps");
     assert.deepEqual(await settings(), ["2", "1"]);
     await page.click("#generate");
     await made(1);
     assert.equal(await page.getAttribute("#image", "alt"), "fox, drawn by Soft in 2");
     assert.match(page.url(), /checkpoint=soft-2&/);
-    await take(page, "3 steps");
+    await take("3 steps");
     assert.deepEqual(await settings(), ["5", "3"], "what was set before comes back");
     await page.$eval("#reset", (button) => button.click());
     assert.deepEqual(await settings(), ["3", "3"]);
   });
 
   test("the way stays when another card is chosen, and through one that has none", async () => {
-    await take(page, "1 steps");
+    await take("1 steps");
     await page.keyboard.press("Alt+2");
     assert.deepEqual([await chosen(), await way(), await settings()], ["flat", "1 steps", ["1", "1"]]);
     await page.keyboard.press("Alt+3");
@@ -92,7 +98,7 @@ describe("the page with ways of drawing", { timeout: 600_000 }, () => {
     assert.ok(a[1] === c[1] && b[1] === d[1] && a[1] < b[1] && a[2] === b[2] && a[2] < c[2], "no table");
     await page.click("#compare-cells li:nth-child(4) button");
     assert.deepEqual([await chosen(), await way(), await settings()], ["flat", "1 steps", ["1", "1"]]);
-    await take(page, "3 steps");
+    await take("3 steps");
     assert.deepEqual(await settings(), ["3", "3"], "a picture's settings went before the way's");
     const [download] = await Promise.all([page.waitForEvent("download"), page.click("#compare-save")]);
     const bytes = readFileSync(await download.path());
@@ -188,27 +194,16 @@ describe("the page with ways of drawing", { timeout: 600_000 }, () => {
 });
 
 describe("the page with what ships", { timeout: 600_000 }, () => {
-  let site, browser, page, faults;
-
-  before(async () => {
-    site = await startSite();
-    browser = await startBrowser();
-    ({ page, faults } = await openPage(browser, site.url));
-    await page.waitForSelector("#generate:enabled", DRAWN);
-  });
-  after(async () => {
-    await browser?.close();
-    await site?.close();
-  });
+  open();
 
   test("five cards, each with three ways", async () => {
-    assert.deepEqual(await page.$$eval("#cards .name", (names) => names.map((name) => name.textContent)), ["Soft", "Flat", "3D", "Ink", "Animals"]);
+    assert.deepEqual(await names(), ["Soft", "Flat", "3D", "Ink", "Animals"]);
     await page.waitForFunction(() => [...document.querySelectorAll("#cards img")].every((image) => image.naturalWidth > 0));
     assert.equal(await page.textContent("#compare-draw"), "Draw 15 pictures in 5 checkpoints");
     for (const key of "54321") {
       await page.keyboard.press(`Alt+${key}`);
-      assert.deepEqual(await page.$$eval("#ways input", (ways) => ways.map(({ value }) => value)), ["20 steps", "4 steps", "1 step"]);
-      assert.equal(await page.$$eval("#cards input:checked", ([{ value }]) => value), ["soft", "flat", "3d", "ink", "animals"][key - 1]);
+      assert.deepEqual(await ways(), ["20 steps", "4 steps", "1 step"]);
+      assert.equal(await chosen(), ["soft", "flat", "3d", "ink", "animals"][key - 1]);
     }
   });
 
@@ -216,11 +211,11 @@ describe("the page with what ships", { timeout: 600_000 }, () => {
     await page.fill("#prompt", "fox");
     const told = [];
     for (const [at, value] of ["20 steps", "4 steps", "1 step"].entries()) {
-      await take(page, value);
-      told.push([await page.inputValue("#steps"), await page.inputValue("#guidance")]);
+      await take(value);
+      told.push(await settings());
       await page.fill("#seed", "7");
       await page.click("#generate");
-      await page.waitForFunction((count) => document.querySelectorAll("#strip li").length === count, at + 1, DRAWN);
+      await made(at + 1);
       told.at(-1).push(await page.getAttribute("#image", "alt"));
     }
     assert.deepEqual(told, [

@@ -1,7 +1,7 @@
 // Seconds to a picture of the page's own checkpoints, by each way of drawing, on the CPU: `./build.sh bench pictures`.
 //   node tests/web/pictures-bench.mjs [--rounds 7]
 import { parseArgs } from "node:util";
-import { Api, openPage, startBrowser, startSite } from "./harness.mjs";
+import { openApi } from "./harness.mjs";
 import { shipped } from "./server.mjs";
 import { median } from "./store-speed.mjs";
 
@@ -14,12 +14,8 @@ const ways = checkpoints.filter(({ id, of }) => id === chosen.id || of === chose
 
 console.log(`"fox" by ${chosen.name}, medians of ${rounds} turns`);
 for (const isolated of [false, true]) {
-  const site = await startSite({ isolated });
-  const browser = await startBrowser();
+  const { api, close } = await openApi({ isolated });
   try {
-    const { page } = await openPage(browser, `${site.url}blank.html`);
-    await page.waitForFunction(() => window.call !== undefined);
-    const api = new Api(page);
     const backend = await api.create({ backend: "cpu" });
     const seconds = new Map();
     for (const { id } of ways) {
@@ -38,7 +34,6 @@ for (const isolated of [false, true]) {
       console.log(`  ${(way ?? name).padEnd(9)} ${time.toFixed(2)} s${beside}`);
     });
   } finally {
-    await browser.close();
-    await site.close();
+    await close();
   }
 }
