@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .common import STYLES, Clock, Trainer, autocast, device, home, on_gpu, say
+from .common import STYLES, Clock, Meter, Trainer, autocast, device, home, on_gpu, say
 from .render import pack, prepared
 
 WIDTH = 128
@@ -79,6 +79,7 @@ def run(minutes):
     model = Embedding(len(subjects)).to(device())
     trainer = Trainer("embedding", {"model": model}, 1.5e-3, horizon=400_000)
     clock = Clock(minutes)
+    meter = Meter(trainer, clock, 60)
     batch = 512 if on_gpu() else 64
     right = tried = 0
     while not clock.over():
@@ -91,8 +92,7 @@ def run(minutes):
         vectors = vectors.float()
         loss = model.loss(vectors, which)
         trainer.step(loss, batch)
-        if clock.due("log", 60):
-            say("embedding", samples=trainer.samples, loss=loss.item(), lr=trainer.rate())
+        meter.add(loss)
         if clock.save_due():
             trainer.save()
             trainer.publish()

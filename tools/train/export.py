@@ -97,12 +97,12 @@ def run(out):
     for name in CHECKPOINTS:
         words = prompts_of(name)[:4]
         teacher = load_style(s, name)
-        parts = {k: v if k == "tokenizer" else copied(v) for k, v in teacher.items() if k != "version"}
+        parts = {k: v if k == "tokenizer" else copied(v) for k, v in teacher.items() if k not in ("name", "version")}
         write_folder(out / name, parts, teacher_scheduler())
         sheet(pictures(teacher, words, [7] * len(words)), 2).save(out / name / "card.png")
         entries.append(entry(out, name))
         for steps in STUDENTS if lora else ():
-            student = {**teacher, "unet": with_lora(lora, teacher["unet"], teacher["version"], name)}
+            student = with_lora(lora, teacher)
             made = pictures(student, words, [7] * len(words), steps=steps, guidance=1, scheduler=student_scheduler())
             sheet(made, 2).save(out / name / f"card-{steps}.png")
             entries.append(entry(out, name, steps))

@@ -40,6 +40,7 @@ class Lora(nn.Module):
 
     def __init__(self, unet):
         super().__init__()
+        self.teachers = {}  # the versions it learned from, where that is known
         layers = {n: m for n, m in unet.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
         self.shapes = {n: m.weight.shape for n, m in layers.items()}
         ranks = [min(RANK, s[0], s[1:].numel()) for s in self.shapes.values()]
@@ -146,7 +147,7 @@ def run(minutes):
             with trainer.ema.applied():
                 shown, score = [], {}
                 for name, teacher in teachers.items():
-                    parts = {**teacher, "unet": with_lora(lora, teacher["unet"])}
+                    parts = with_lora(lora, teacher)
                     words = prompts_of(name)
                     shown.append(pictures(teacher, words, [7] * len(words)))
                     for steps in STUDENTS:
@@ -189,13 +190,14 @@ def run(minutes):
 
 
 @torch.no_grad()
-def with_lora(lora, unet, version=None, name=None):
-    """A UNet of its own with the LoRA in it. Says so where that learned from another `version` of the checkpoint `name`."""
-    if name and (known := lora.teachers.get(name, version)) != version:
+def with_lora(lora, teacher):
+    """A checkpoint's parts, the UNet with the LoRA in it. Says so where that learned from another version of the checkpoint."""
+    name, version = teacher["name"], teacher["version"]
+    if (known := lora.teachers.get(name, version)) != version:
         say("students", lora_of=name, learned_from=known, laid_over=version)
     own = models.unet().to(device())
-    own.load_state_dict(lora.over(dict(unet.state_dict())))
-    return own.eval().requires_grad_(False)
+    own.load_state_dict(lora.over(dict(teacher["unet"].state_dict())))
+    return {**teacher, "unet": own.eval().requires_grad_(False)}
 
 
 def load_lora():
@@ -213,7 +215,4 @@ def load_lora():
 def load_student(setting, name):
     """A checkpoint with the LoRA in it; None where there is none yet."""
     lora = load_lora()
-    if lora is None:
-        return None
-    parts = load_style(setting, name)
-    return {**parts, "unet": with_lora(lora, parts["unet"], parts["version"], name)}
+    return with_lora(lora, load_style(setting, name)) if lora else None

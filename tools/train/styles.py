@@ -30,7 +30,7 @@ def text_encoder(setting, base):
 
 
 def load_style(setting, name):
-    """UNet and text encoder of a style: as trained on, else as the base has it."""
+    """The parts of a style: as trained on, else as the base has it; with its name, and the version of its weights."""
     base = load_base()
     path = home() / "styles" / name / "model.pt"
     unet = models.unet_of_style(base["unet"], CHECKPOINTS[name]["style"])
@@ -44,7 +44,7 @@ def load_style(setting, name):
             say(f"styles/{name}", left_out="the base has gone on since", base=base["samples"], trained_from=own["extra"]["base"])
     unet = unet.to(device()).eval().requires_grad_(False)
     parts = {"unet": unet, "text_encoder": text_encoder(setting, base), "tokenizer": setting.tokenizer, "vae": setting.vae}
-    return {**parts, "version": version}
+    return {**parts, "name": name, "version": version}
 
 
 def train(s, name, minutes):

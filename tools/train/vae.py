@@ -5,7 +5,6 @@ all colour at first), and keeps latents near mean 0 and variance 1. Noise on the
 bear what a UNet leaves. Once a base has been started on its latents the encoder stays as it is: then only the decoder learns.
 """
 
-import time
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 
 from . import models
 from .captions import Writer
-from .common import Clock, Trainer, autocast, device, home, on_gpu, say, write_atomic
+from .common import Clock, Meter, Trainer, autocast, device, home, on_gpu, say, write_atomic
 from .render import pack, prepared, sheet
 
 NOISE = 0.05
@@ -72,7 +71,7 @@ def run(minutes, width=48, start=None, lr=1e-3):
     test = writer.scenes(256 if on_gpu() else 48, seed=2)
     test = renderer.picture(pack(test)).contiguous(memory_format=torch.channels_last)
     batch = 128 if on_gpu() else 16
-    total = seen = 0.0
+    meter = Meter(trainer, clock, 60)
 
     def finish():
         trainer.save()
@@ -94,11 +93,10 @@ def run(minutes, width=48, start=None, lr=1e-3):
         (folder / "model.part").rmdir()
         channels = latents.transpose(0, 1).flatten(1)
         say(
-            "vae", samples=trainer.samples, psnr=quality, per_second=seen / max(1e-9, total),
+            "vae", samples=trainer.samples, psnr=quality,
             mean=[round(v, 3) for v in channels.mean(1).tolist()], std=[round(v, 3) for v in channels.std(1).tolist()],
         )  # fmt: skip
 
-    mark = time.time()
     while not clock.over():
         g = trainer.generator()
         packed = pack(writer.scenes(batch, seed=f"vae {trainer.steps}"))
@@ -116,10 +114,7 @@ def run(minutes, width=48, start=None, lr=1e-3):
             made = vae.decoder(latents + noise)
         loss = loss_of(made.float(), wanted) + 0.01 * spread
         trainer.step(loss, batch)
-        seen += batch
-        if clock.due("log", 60):
-            total, mark = total + time.time() - mark, time.time()
-            say("vae", samples=trainer.samples, loss=loss.item(), lr=trainer.rate(), per_second=seen / total)
+        meter.add(loss)
         if clock.save_due():
             finish()
     finish()
